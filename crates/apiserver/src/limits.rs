@@ -1,0 +1,75 @@
+//! Every limit of the API server, named and argued in one place.
+//!
+//! Start here when something is refused for its size, cut off for its age, or dropped for being slow.
+
+use std::time::Duration;
+
+/// Largest request body. Kubernetes takes 3 MiB of JSON (its stores take 1.5 MiB objects); we take the same.
+pub const BODY_BYTES_MAX: usize = 3 * 1024 * 1024;
+
+/// Responses shorter than this are not worth compressing (Kubernetes uses 128 KiB as well).
+pub const GZIP_BYTES_MIN: usize = 128 * 1024;
+
+/// Keys read from the store in one step while a selective list looks for matches, so that one list of a
+/// large collection never holds all of it twice.
+pub const LIST_CHUNK: usize = 1000;
+
+/// Attempts to write an object whose stored version changes underneath, before the caller is told so.
+pub const WRITE_ATTEMPTS_MAX: usize = 16;
+
+/// Attempts to find a free name for `generateName`.
+pub const GENERATE_NAME_ATTEMPTS_MAX: usize = 8;
+
+/// Length of the base of a generated name: 63 less the five random letters.
+pub const GENERATE_NAME_BASE_MAX: usize = 58;
+
+/// How long a request waits for a resource version that this server has not reached yet.
+pub const FUTURE_REVISION_WAIT: Duration = Duration::from_secs(3);
+
+/// Watches without `timeoutSeconds` end after a random time between this and twice this, so that clients
+/// spread their reconnects.
+pub const WATCH_TIMEOUT_MIN: Duration = Duration::from_mins(30);
+
+/// Pause between bookmarks of an otherwise idle watch.
+pub const BOOKMARK_INTERVAL: Duration = Duration::from_mins(1);
+
+/// A last bookmark is sent this long before a watch times out.
+pub const BOOKMARK_BEFORE_END: Duration = Duration::from_secs(2);
+
+/// Encoded watch lines waiting for one slow client. Beyond it the watch is ended and the client resumes.
+pub const WATCH_BACKLOG_MAX: usize = 1024;
+
+/// Total length of the texts in one answer's `Warning` headers, then the length each is cut to.
+pub const WARNING_RUNES_TOTAL: usize = 4096;
+/// See [`WARNING_RUNES_TOTAL`].
+pub const WARNING_RUNES_EACH: usize = 256;
+
+/// Streams on one HTTP/2 connection. Every watch is a stream, so this bounds the watches of one client.
+pub const HTTP2_STREAMS_MAX: u32 = 4096;
+
+/// Time a client has to finish the TLS handshake.
+pub const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Time a client has to send the head of a request.
+pub const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Time a client has to send the body of a request.
+pub const BODY_READ_TIMEOUT: Duration = Duration::from_mins(1);
+
+/// Open connections from clients.
+pub const CONNECTIONS_MAX: usize = 8192;
+
+/// Time that open requests get to end by themselves at shutdown.
+pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
+
+/// Certificates are renewed when less than this is left.
+pub const CERTIFICATE_RENEW_BEFORE_DAYS: i64 = 30;
+
+/// Life of server and client certificates.
+pub const CERTIFICATE_LEAF_DAYS: i64 = 365;
+
+/// Life of the certificate authority.
+pub const CERTIFICATE_CA_DAYS: i64 = 3650;
+
+/// Seconds a pod gets to stop when neither the pod nor the delete request says.
+pub const POD_GRACE_SECONDS_DEFAULT: i64 = 30;
