@@ -1,0 +1,104 @@
+//! A stream of events and both of its ends.
+//!
+//! The sending side never waits: a watcher with too many events waiting is cut off instead.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+
+use tokio::sync::mpsc;
+
+use crate::limits::WATCH_EVENTS_MAX;
+use crate::{Error, Event, Revision};
+
+/// Shared by the two ends.
+#[derive(Debug)]
+struct Shared {
+    pending: AtomicUsize,
+    cut: AtomicBool,
+    /// Everything up to this revision has been sent. One counter serves all watches of a store.
+    progress: Arc<AtomicU64>,
+}
+
+/// The receiving end. Dropping it ends the watch.
+#[derive(Debug)]
+pub struct Watch {
+    events: mpsc::UnboundedReceiver<Result<Arc<[Event]>, Error>>,
+    shared: Arc<Shared>,
+    ended: bool,
+}
+
+/// The sending end, held by a store.
+#[derive(Debug)]
+pub struct WatchSender {
+    events: mpsc::UnboundedSender<Result<Arc<[Event]>, Error>>,
+    shared: Arc<Shared>,
+}
+
+impl Watch {
+    /// A connected pair. `progress` is advanced by the store after it has sent everything up to its value.
+    pub fn channel(progress: Arc<AtomicU64>) -> (WatchSender, Watch) {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let shared = Arc::new(Shared { pending: AtomicUsize::new(0), cut: AtomicBool::new(false), progress });
+        let watch = Watch { events: receiver, shared: shared.clone(), ended: false };
+        (WatchSender { events: sender, shared }, watch)
+    }
+
+    /// The next events, in order of revision and never empty. `None` after an error or when the store closes.
+    /// Cancel-safe.
+    pub async fn next(&mut self) -> Option<Result<Arc<[Event]>, Error>> {
+        if self.ended {
+            return None;
+        }
+        let next = self.events.recv().await;
+        // A cut watch fails at once: what still waits for it is released, not replayed to a slow reader.
+        if self.shared.cut.load(Ordering::Acquire) {
+            self.ended = true;
+            let pending = self.shared.pending.load(Ordering::Relaxed);
+            self.events.close();
+            while self.events.try_recv().is_ok() {}
+            return Some(Err(Error::SlowWatcher { pending }));
+        }
+        match &next {
+            Some(Ok(events)) => _ = self.shared.pending.fetch_sub(events.len(), Ordering::AcqRel),
+            Some(Err(_)) | None => self.ended = true,
+        }
+        next
+    }
+
+    /// A revision up to which [`next`](Watch::next) has returned everything, or `None` while events wait.
+    /// It is what a bookmark may carry.
+    pub fn progress(&self) -> Option<Revision> {
+        // The sender queues first and advances the counter second, so the order here must be the reverse.
+        let revision = self.shared.progress.load(Ordering::Acquire);
+        self.events.is_empty().then_some(revision)
+    }
+}
+
+impl WatchSender {
+    /// Queue events. `false`: the watcher has gone or has just been cut off, forget this sender.
+    pub fn send(&self, events: Arc<[Event]>) -> bool {
+        if events.is_empty() {
+            return !self.events.is_closed();
+        }
+        let count = events.len();
+        if self.shared.pending.fetch_add(count, Ordering::AcqRel) + count > WATCH_EVENTS_MAX {
+            self.shared.cut.store(true, Ordering::Release);
+            return false;
+        }
+        self.events.send(Ok(events)).is_ok()
+    }
+
+    /// Queue the history that a watch starts with; it has its own bound (the ring) and does not count.
+    pub(crate) fn replay(&self, events: Arc<[Event]>) {
+        if !events.is_empty() {
+            self.shared.pending.fetch_add(events.len(), Ordering::AcqRel);
+            // The receiver is still in the caller's hands.
+            let _ = self.events.send(Ok(events));
+        }
+    }
+
+    /// End the watch with an error.
+    pub fn fail(self, error: Error) {
+        let _ = self.events.send(Err(error));
+    }
+}
