@@ -1,0 +1,100 @@
+//! Where the objects of a kind live in the API.
+
+use std::fmt::Write as _;
+
+/// One resource of the API.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ApiPath {
+    /// Empty for the core group.
+    pub group: &'static str,
+    pub version: &'static str,
+    pub plural: &'static str,
+    pub kind: &'static str,
+    pub namespaced: bool,
+}
+
+impl ApiPath {
+    /// What objects of this kind carry as `apiVersion`.
+    pub fn api_version(&self) -> String {
+        if self.group.is_empty() {
+            self.version.to_owned()
+        } else {
+            format!("{}/{}", self.group, self.version)
+        }
+    }
+
+    /// The path of the collection. Without a namespace: of all namespaces.
+    pub fn collection(&self, namespace: Option<&str>) -> String {
+        let mut path = if self.group.is_empty() {
+            format!("/api/{}", self.version)
+        } else {
+            format!("/apis/{}/{}", self.group, self.version)
+        };
+        if let Some(namespace) = namespace.filter(|n| self.namespaced && !n.is_empty()) {
+            path.push_str("/namespaces/");
+            push_segment(&mut path, namespace);
+        }
+        path.push('/');
+        path.push_str(self.plural);
+        path
+    }
+
+    /// The path of one object.
+    pub fn object(&self, namespace: Option<&str>, name: &str) -> String {
+        let mut path = self.collection(namespace);
+        path.push('/');
+        push_segment(&mut path, name);
+        path
+    }
+}
+
+/// Append text as one path segment or query value: everything but unreserved characters is escaped.
+pub(crate) fn push_segment(out: &mut String, text: &str) {
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(byte as char),
+            // Writing to a String cannot fail.
+            _ => _ = write!(out, "%{byte:02X}"),
+        }
+    }
+}
+
+/// The kinds that Portolan's own roles use.
+pub mod paths {
+    use super::ApiPath;
+
+    const fn namespaced(
+        group: &'static str,
+        version: &'static str,
+        plural: &'static str,
+        kind: &'static str,
+    ) -> ApiPath {
+        ApiPath { group, version, plural, kind, namespaced: true }
+    }
+
+    const fn cluster(
+        group: &'static str,
+        version: &'static str,
+        plural: &'static str,
+        kind: &'static str,
+    ) -> ApiPath {
+        ApiPath { group, version, plural, kind, namespaced: false }
+    }
+
+    pub const NAMESPACES: ApiPath = cluster("", "v1", "namespaces", "Namespace");
+    pub const NODES: ApiPath = cluster("", "v1", "nodes", "Node");
+    pub const PODS: ApiPath = namespaced("", "v1", "pods", "Pod");
+    pub const SERVICES: ApiPath = namespaced("", "v1", "services", "Service");
+    pub const ENDPOINTS: ApiPath = namespaced("", "v1", "endpoints", "Endpoints");
+    pub const EVENTS: ApiPath = namespaced("", "v1", "events", "Event");
+    pub const CONFIG_MAPS: ApiPath = namespaced("", "v1", "configmaps", "ConfigMap");
+    pub const SECRETS: ApiPath = namespaced("", "v1", "secrets", "Secret");
+    pub const SERVICE_ACCOUNTS: ApiPath = namespaced("", "v1", "serviceaccounts", "ServiceAccount");
+    pub const ENDPOINT_SLICES: ApiPath =
+        namespaced("discovery.k8s.io", "v1", "endpointslices", "EndpointSlice");
+    pub const LEASES: ApiPath = namespaced("coordination.k8s.io", "v1", "leases", "Lease");
+    pub const DEPLOYMENTS: ApiPath = namespaced("apps", "v1", "deployments", "Deployment");
+    pub const REPLICA_SETS: ApiPath = namespaced("apps", "v1", "replicasets", "ReplicaSet");
+    pub const SERVICE_CIDRS: ApiPath = cluster("networking.k8s.io", "v1", "servicecidrs", "ServiceCIDR");
+    pub const IP_ADDRESSES: ApiPath = cluster("networking.k8s.io", "v1", "ipaddresses", "IPAddress");
+}
