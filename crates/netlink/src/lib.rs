@@ -1,1 +1,13 @@
-//! (to be written)
+//! Talking to the kernel by netlink: `nf_tables`, conntrack, routes, as typed messages.
+//!
+//! Here: a small TLV codec ([`codec`]), one socket type for all netlink families ([`socket`]), and per family the
+//! messages this project needs, each with a fake where tests want one. Not here: what the rules *mean*; that is the
+//! data plane's. Start at [`nft`] for packet filtering and NAT, at [`conntrack`] for tracked flows.
+//!
+//! All calls block and none of them needs an async runtime. A socket works in the network namespace of the thread
+//! that opened it, for as long as it lives, whichever thread uses it later.
+
+pub mod codec;
+pub mod conntrack;
+pub mod nft;
+pub mod socket;
