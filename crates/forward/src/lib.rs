@@ -16,11 +16,12 @@ pub mod view;
 
 pub use compile::compile;
 pub use model::{
-    Affinity, Endpoint, Family, Frontend, FrontendKind, Guard, HealthCheck, Note, NoteKind, Origin, PoolScope,
-    PortTable, Protocol, Route, Routes, ServiceKey, ServicePortKey, ServiceTable,
+    Affinity, Endpoint, Family, Frontend, FrontendKind, Guard, HealthCheck, Note, NoteKind, Origin,
+    PoolScope, PortTable, Protocol, Route, Routes, ServiceKey, ServicePortKey, ServiceTable,
 };
 pub use table::{Delta, ServiceChange, Table};
 pub use trace::{Outcome, Packet, Trace, trace};
 pub use view::{
-    EndpointPort, EndpointView, LocalTraffic, NodePortAddresses, NodeView, Policy, ServicePortView, ServiceView,
+    EndpointPort, EndpointView, LocalTraffic, NodePortAddresses, NodeView, Policy, ServicePortView,
+    ServiceView,
 };

@@ -132,7 +132,10 @@ pub enum PoolScope {
 pub enum Route {
     /// To one endpoint of the pool, uniformly at random; the pool is never empty. `masquerade` is decided by origin
     /// alone; an endpoint that reaches itself is masqueraded besides (MASQ-2).
-    Forward { pool: PoolScope, masquerade: bool },
+    Forward {
+        pool: PoolScope,
+        masquerade: bool,
+    },
     /// TCP reset or ICMP port unreachable.
     Reject,
     Drop,
@@ -270,10 +273,18 @@ impl fmt::Display for Note {
                 write!(f, "Service {}: {field} {value:?} is left out: {why}", self.service)
             }
             NoteKind::FrontendTaken { frontend, by } => {
-                write!(f, "Service {}: {frontend} is already served for Service {by}; change one of them", self.service)
+                write!(
+                    f,
+                    "Service {}: {frontend} is already served for Service {by}; change one of them",
+                    self.service
+                )
             }
             NoteKind::DuplicateEndpoint { endpoint } => {
-                write!(f, "Service {}: endpoint {endpoint} is listed more than once; it counts once", self.service)
+                write!(
+                    f,
+                    "Service {}: endpoint {endpoint} is listed more than once; it counts once",
+                    self.service
+                )
             }
         }
     }
