@@ -1,0 +1,53 @@
+//! `nf_tables` as values: what a ruleset is made of, one transaction to change it, dumps to read it back.
+//!
+//! A [`Batch`] is an ordered list of [`Op`]s and is committed whole or not at all: a packet sees the ruleset before it
+//! or after it, never between. [`NfTables`] has two implementations: [`Socket`] speaks to the kernel, [`Fake`] is a
+//! small database with the kernel's own rules about what may refer to what.
+//!
+//! Reading order: [`op`] (operations), [`object`] (tables, chains, rules, sets, elements), [`expr`] (what a rule does
+//! to a packet), [`value`] and [`datatype`] (how keys and data are laid out in registers and set elements).
+//!
+//! Not here: object types and hooks this project has no use for (flowtables, quotas, devices). A rule that someone else
+//! made decodes anyway, with [`Expr::Other`] in the places we do not know.
+
+pub mod datatype;
+pub mod expr;
+pub mod object;
+pub mod op;
+pub mod value;
+
+mod error;
+
+pub use datatype::{FieldType, KeyType};
+pub use error::{CommitError, CommitErrorKind, DumpError};
+pub use expr::{
+    CmpOp, CtDir, CtKey, DynsetOp, Expr, FibFlags, FibResult, LimitUnit, MetaKey, NatFlags, PayloadBase, Reg,
+    Reject, SocketKey,
+};
+pub use object::{
+    Base, Chain, ChainKind, Data, Element, Family, Handled, Hook, Name, Policy, Rule, Set, SetData, SetFlags,
+    Table, TableInfo, Verdict, priority,
+};
+pub use op::{Batch, Op};
+pub use value::Value;
+
+/// A place that holds rulesets: the kernel, or a fake of it.
+///
+/// Dumps are consistent: one that was disturbed by a concurrent change is read again. Reading chains, rules or sets of
+/// a table that does not exist gives an empty list; reading elements of a set that does not exist is an error.
+pub trait NfTables: Send {
+    /// Applies all operations of the batch in order, or none of them. An empty batch does nothing.
+    fn commit(&mut self, batch: &Batch) -> Result<(), CommitError>;
+
+    fn tables(&mut self) -> Result<Vec<TableInfo>, DumpError>;
+    fn chains(&mut self, table: &Table) -> Result<Vec<Chain>, DumpError>;
+    /// Rules in evaluation order; of one chain, or of all chains of the table.
+    fn rules(&mut self, table: &Table, chain: Option<&str>) -> Result<Vec<Handled<Rule>>, DumpError>;
+    fn sets(&mut self, table: &Table) -> Result<Vec<Set>, DumpError>;
+    /// Elements in no particular order, with their remaining lifetimes where they have one.
+    fn elements(&mut self, table: &Table, set: &str) -> Result<Vec<Element>, DumpError>;
+
+    /// Changes with every transaction of anybody in this network namespace: equal generations mean that nothing
+    /// changed except what packets changed (counters, dynamic elements) and what timed out.
+    fn generation(&mut self) -> Result<u32, DumpError>;
+}
