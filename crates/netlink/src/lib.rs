@@ -10,8 +10,6 @@
 pub mod codec;
 pub mod conntrack;
 pub mod netns;
-pub mod netns;
 pub mod nft;
-pub mod rt;
 pub mod rt;
 pub mod socket;
