@@ -114,7 +114,10 @@ impl Netns {
 
     /// Another handle on the same namespace.
     pub fn try_clone(&self) -> Result<Self, Error> {
-        let file = self.file.try_clone().map_err(|source| Error::Enter { action: "duplicate its handle", source })?;
+        let file = self
+            .file
+            .try_clone()
+            .map_err(|source| Error::Enter { action: "duplicate its handle", source })?;
         Ok(Self { file, id: self.id })
     }
 
@@ -134,8 +137,11 @@ impl Netns {
     /// Writes a sysctl inside. `key` is in the form of a path, `net/ipv4/ip_forward`, since names of links may hold dots.
     pub fn set_sysctl(&self, key: &str, value: &str) -> Result<(), Error> {
         let path = Path::new("/proc/sys").join(key);
-        self.run(|| fs::write(path, value))?
-            .map_err(|source| Error::Sysctl { key: key.to_owned(), value: value.to_owned(), source })
+        self.run(|| fs::write(path, value))?.map_err(|source| Error::Sysctl {
+            key: key.to_owned(),
+            value: value.to_owned(),
+            source,
+        })
     }
 
     /// The processes that run inside, this one not counted.
