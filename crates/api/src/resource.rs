@@ -1,0 +1,354 @@
+//! Resources: everything the server knows about each kind it serves. Start at [`RESOURCES`].
+
+use serde_json::Value;
+
+use crate::kinds;
+use crate::printer::{Cells, Column};
+use crate::schema::{Gvk, Object, Schema};
+use crate::strategy::Strategy;
+use crate::{coordination, core, discovery, networking, printer};
+
+/// One kind the server serves.
+pub struct Resource {
+    /// Empty for the core group.
+    pub group: &'static str,
+    pub version: &'static str,
+    pub kind: &'static str,
+    /// The name in paths, such as `services`.
+    pub plural: &'static str,
+    pub singular: &'static str,
+    pub short_names: &'static [&'static str],
+    pub categories: &'static [&'static str],
+    pub namespaced: bool,
+    /// The part of the store's key between `/registry/` and the namespace or name, such as `services/specs`.
+    pub prefix: &'static str,
+    pub schema: fn() -> &'static Schema,
+    /// Subresources that are served, such as `status`.
+    pub subresources: &'static [&'static str],
+    /// Paths that field selectors may use, besides `metadata.name` and `metadata.namespace`.
+    pub selectable_fields: &'static [&'static str],
+    /// DELETE answers with the object instead of a Status.
+    pub returns_deleted: bool,
+    /// PUT to a name that does not exist creates it.
+    pub create_on_update: bool,
+    /// PUT without a resource version is taken.
+    pub unconditional_update: bool,
+    pub strategy: &'static dyn Strategy,
+    pub columns: &'static [Column],
+    pub cells: Cells,
+}
+
+impl std::fmt::Debug for Resource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{} {}", self.group, self.version, self.plural)
+    }
+}
+
+impl Resource {
+    pub fn gvk(&self) -> Gvk {
+        Gvk { group: self.group, version: self.version, kind: self.kind }
+    }
+
+    /// `v1` or `discovery.k8s.io/v1`.
+    pub fn api_version(&self) -> String {
+        self.gvk().api_version()
+    }
+
+    /// The kind of a list of these.
+    pub fn list_kind(&self) -> String {
+        format!("{}List", self.kind)
+    }
+
+    pub fn has_status(&self) -> bool {
+        self.subresources.contains(&"status")
+    }
+
+    /// `/api/v1` or `/apis/discovery.k8s.io/v1`.
+    pub fn root_path(&self) -> String {
+        if self.group.is_empty() {
+            format!("/api/{}", self.version)
+        } else {
+            format!("/apis/{}/{}", self.group, self.version)
+        }
+    }
+
+    /// The request path of the collection in a namespace, or of all of them without one.
+    pub fn collection_path(&self, namespace: Option<&str>) -> String {
+        match namespace {
+            Some(namespace) if self.namespaced => {
+                format!("{}/namespaces/{namespace}/{}", self.root_path(), self.plural)
+            }
+            _ => format!("{}/{}", self.root_path(), self.plural),
+        }
+    }
+
+    /// The key of one object in the store.
+    pub fn key(&self, namespace: &str, name: &str) -> String {
+        if self.namespaced {
+            format!("/registry/{}/{namespace}/{name}", self.prefix)
+        } else {
+            format!("/registry/{}/{name}", self.prefix)
+        }
+    }
+
+    /// The prefix of all keys of this kind, or of one namespace.
+    pub fn key_prefix(&self, namespace: Option<&str>) -> String {
+        match namespace {
+            Some(namespace) if self.namespaced => format!("/registry/{}/{namespace}/", self.prefix),
+            _ => format!("/registry/{}/", self.prefix),
+        }
+    }
+}
+
+/// The resource served at a group, version and plural name.
+pub fn find(group: &str, version: &str, plural: &str) -> Option<&'static Resource> {
+    RESOURCES.iter().copied().find(|r| r.plural == plural && r.group == group && r.version == version)
+}
+
+/// The resource of a kind.
+pub fn find_kind(group: &str, version: &str, kind: &str) -> Option<&'static Resource> {
+    RESOURCES.iter().copied().find(|r| r.kind == kind && r.group == group && r.version == version)
+}
+
+/// The resource of a typed object.
+pub fn of<T: Object>() -> Option<&'static Resource> {
+    find_kind(T::GVK.group, T::GVK.version, T::GVK.kind)
+}
+
+/// Every kind, in the order in which discovery lists them.
+pub static RESOURCES: &[&Resource] = &[
+    &CONFIG_MAPS,
+    &ENDPOINTS,
+    &EVENTS,
+    &NAMESPACES,
+    &NODES,
+    &PODS,
+    &SECRETS,
+    &SERVICE_ACCOUNTS,
+    &SERVICES,
+    &LEASES,
+    &ENDPOINT_SLICES,
+    &IP_ADDRESSES,
+    &SERVICE_CIDRS,
+];
+
+const CORE: Resource = Resource {
+    group: "",
+    version: "v1",
+    kind: "",
+    plural: "",
+    singular: "",
+    short_names: &[],
+    categories: &[],
+    namespaced: true,
+    prefix: "",
+    schema: core::v1::Service::schema,
+    subresources: &[],
+    selectable_fields: &[],
+    returns_deleted: false,
+    create_on_update: false,
+    unconditional_update: true,
+    strategy: &kinds::Plain,
+    columns: printer::NAME_AGE,
+    cells: printer::name_age,
+};
+
+pub static CONFIG_MAPS: Resource = Resource {
+    kind: "ConfigMap",
+    plural: "configmaps",
+    singular: "configmap",
+    short_names: &["cm"],
+    prefix: "configmaps",
+    schema: core::v1::ConfigMap::schema,
+    ..CORE
+};
+
+pub static ENDPOINTS: Resource = Resource {
+    kind: "Endpoints",
+    plural: "endpoints",
+    singular: "endpoints",
+    short_names: &["ep"],
+    prefix: "services/endpoints",
+    schema: core::v1::Endpoints::schema,
+    create_on_update: true,
+    ..CORE
+};
+
+pub static EVENTS: Resource = Resource {
+    kind: "Event",
+    plural: "events",
+    singular: "event",
+    short_names: &["ev"],
+    prefix: "events",
+    schema: core::v1::Event::schema,
+    selectable_fields: &[
+        "involvedObject.kind",
+        "involvedObject.namespace",
+        "involvedObject.name",
+        "involvedObject.uid",
+        "involvedObject.apiVersion",
+        "involvedObject.resourceVersion",
+        "involvedObject.fieldPath",
+        "reason",
+        "reportingComponent",
+        "source",
+        "type",
+    ],
+    create_on_update: true,
+    ..CORE
+};
+
+pub static NAMESPACES: Resource = Resource {
+    kind: "Namespace",
+    plural: "namespaces",
+    singular: "namespace",
+    short_names: &["ns"],
+    namespaced: false,
+    prefix: "namespaces",
+    schema: core::v1::Namespace::schema,
+    subresources: &["status", "finalize"],
+    selectable_fields: &["status.phase"],
+    returns_deleted: true,
+    ..CORE
+};
+
+pub static NODES: Resource = Resource {
+    kind: "Node",
+    plural: "nodes",
+    singular: "node",
+    short_names: &["no"],
+    namespaced: false,
+    prefix: "minions",
+    schema: core::v1::Node::schema,
+    subresources: &["status"],
+    selectable_fields: &["spec.unschedulable"],
+    ..CORE
+};
+
+pub static PODS: Resource = Resource {
+    kind: "Pod",
+    plural: "pods",
+    singular: "pod",
+    short_names: &["po"],
+    categories: &["all"],
+    prefix: "pods",
+    schema: core::v1::Pod::schema,
+    subresources: &["status"],
+    selectable_fields: &[
+        "spec.nodeName",
+        "spec.restartPolicy",
+        "spec.schedulerName",
+        "spec.serviceAccountName",
+        "spec.hostNetwork",
+        "status.phase",
+        "status.podIP",
+        "status.podIPs",
+        "status.nominatedNodeName",
+    ],
+    returns_deleted: true,
+    ..CORE
+};
+
+pub static SECRETS: Resource = Resource {
+    kind: "Secret",
+    plural: "secrets",
+    singular: "secret",
+    prefix: "secrets",
+    schema: core::v1::Secret::schema,
+    selectable_fields: &["type"],
+    ..CORE
+};
+
+pub static SERVICE_ACCOUNTS: Resource = Resource {
+    kind: "ServiceAccount",
+    plural: "serviceaccounts",
+    singular: "serviceaccount",
+    short_names: &["sa"],
+    prefix: "serviceaccounts",
+    schema: core::v1::ServiceAccount::schema,
+    returns_deleted: true,
+    ..CORE
+};
+
+pub static SERVICES: Resource = Resource {
+    kind: "Service",
+    plural: "services",
+    singular: "service",
+    short_names: &["svc"],
+    categories: &["all"],
+    prefix: "services/specs",
+    schema: core::v1::Service::schema,
+    subresources: &["status"],
+    selectable_fields: &["spec.clusterIP", "spec.type"],
+    returns_deleted: true,
+    create_on_update: true,
+    ..CORE
+};
+
+pub static LEASES: Resource = Resource {
+    group: "coordination.k8s.io",
+    kind: "Lease",
+    plural: "leases",
+    singular: "lease",
+    prefix: "leases",
+    schema: coordination::v1::Lease::schema,
+    create_on_update: true,
+    unconditional_update: false,
+    ..CORE
+};
+
+pub static ENDPOINT_SLICES: Resource = Resource {
+    group: "discovery.k8s.io",
+    kind: "EndpointSlice",
+    plural: "endpointslices",
+    singular: "endpointslice",
+    prefix: "endpointslices",
+    schema: discovery::v1::EndpointSlice::schema,
+    ..CORE
+};
+
+pub static IP_ADDRESSES: Resource = Resource {
+    group: "networking.k8s.io",
+    kind: "IPAddress",
+    plural: "ipaddresses",
+    singular: "ipaddress",
+    short_names: &["ip"],
+    namespaced: false,
+    prefix: "ipaddresses",
+    schema: networking::v1::IPAddress::schema,
+    selectable_fields: &[
+        "spec.parentRef.group",
+        "spec.parentRef.resource",
+        "spec.parentRef.namespace",
+        "spec.parentRef.name",
+    ],
+    ..CORE
+};
+
+pub static SERVICE_CIDRS: Resource = Resource {
+    group: "networking.k8s.io",
+    kind: "ServiceCIDR",
+    plural: "servicecidrs",
+    singular: "servicecidr",
+    namespaced: false,
+    prefix: "servicecidrs",
+    schema: networking::v1::ServiceCIDR::schema,
+    subresources: &["status"],
+    ..CORE
+};
+
+/// The string at a path such as `spec.clusterIP`; numbers and booleans as text; absent is empty.
+pub fn field_text(object: &Value, path: &str) -> String {
+    let mut at = object;
+    for part in path.split('.') {
+        match at.get(part) {
+            Some(inner) => at = inner,
+            None => return String::new(),
+        }
+    }
+    match at {
+        Value::String(text) => text.clone(),
+        Value::Null => String::new(),
+        other => other.to_string(),
+    }
+}
