@@ -1,0 +1,258 @@
+//! A lab's life: up, status, down. A crashed lab is found by its names and removed like a living one.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use portolan_netlink::netns::{self, Netns};
+use serde::{Deserialize, Serialize};
+
+use crate::error::LabError;
+use crate::exec::{self, Place};
+use crate::kubectl::Kubectl;
+use crate::layout::{Host, Layout, labs_dir};
+use crate::segment;
+
+/// A process that is not ready by then has failed.
+const READY_TIMEOUT: Duration = Duration::from_secs(30);
+const KILL_PATIENCE: Duration = Duration::from_secs(5);
+pub const API_PORT: u16 = 6443;
+
+#[derive(Debug, Clone)]
+pub struct Options {
+    pub name: String,
+    pub nodes: u8,
+    /// The `portolan` program to run.
+    pub exe: PathBuf,
+}
+
+/// A lab that is up.
+#[derive(Debug)]
+pub struct Lab {
+    pub layout: Layout,
+    /// From the call to the first process, and from there to all nodes ready.
+    pub timings: Vec<(&'static str, Duration)>,
+}
+
+/// Kept in the lab's directory.
+#[derive(Debug, Serialize, Deserialize)]
+struct Description {
+    layout: Layout,
+}
+
+/// What `lab status` shows.
+#[derive(Debug)]
+pub struct Status {
+    pub layout: Layout,
+    pub hosts: Vec<(Host, Vec<u32>)>,
+    pub pods: Vec<(Host, String)>,
+}
+
+impl Lab {
+    /// Builds the network, starts the control plane and the nodes, and waits until all are ready. What a crashed lab
+    /// of the same name left is removed first; a living one is refused.
+    pub fn up(options: &Options) -> Result<Self, LabError> {
+        if !rustix::process::geteuid().is_root() {
+            return Err(LabError::NotRoot);
+        }
+        let layout = Layout::new(&options.name, options.nodes)?;
+        if is_alive(&layout) {
+            return Err(LabError::AlreadyUp { name: layout.name });
+        }
+        remove(&layout.name)?;
+        let mut lab = Self { layout, timings: Vec::new() };
+        match lab.start(options) {
+            Ok(()) => Ok(lab),
+            Err(error) => {
+                // Keep the logs, which the error points at; the next `up` or `down` removes the rest.
+                let _ = end_processes(&lab.layout.name);
+                Err(error)
+            }
+        }
+    }
+
+    /// Finds a lab that is up.
+    pub fn find(name: &str) -> Result<Self, LabError> {
+        let missing = || LabError::NoSuchLab { name: name.into() };
+        let path = Layout::new(name, 1)?.description();
+        let text = fs::read_to_string(path).map_err(|_| missing())?;
+        let description: Description = serde_json::from_str(&text).map_err(|_| missing())?;
+        Ok(Self { layout: description.layout, timings: Vec::new() })
+    }
+
+    /// Ends everything of the lab; a lab that is not there is no error. Says whether there was one.
+    pub fn down(name: &str) -> Result<bool, LabError> {
+        Layout::new(name, 1)?;
+        remove(name)
+    }
+
+    pub fn status(&self) -> Status {
+        let processes = |host| Netns::open(&self.layout.netns(host)).map(|n| n.processes()).unwrap_or_default();
+        let hosts = self.layout.hosts().map(|host| (host, processes(host))).collect();
+        let pods = exec::pods(&self.layout).into_iter().map(|(host, pod, _)| (host, pod)).collect();
+        Status { layout: self.layout.clone(), hosts, pods }
+    }
+
+    pub fn kubectl(&self) -> Kubectl {
+        Kubectl::new(&self.layout)
+    }
+
+    /// A host or a pod by name, to run something in.
+    pub fn place(&self, name: &str) -> Result<Place, LabError> {
+        exec::find(&self.layout, name)
+    }
+
+    pub fn host(&self, host: Host) -> Result<Netns, LabError> {
+        Ok(Netns::open(&self.layout.netns(host))?)
+    }
+
+    fn start(&mut self, options: &Options) -> Result<(), LabError> {
+        let begin = Instant::now();
+        let dir = self.layout.dir();
+        fs::create_dir_all(&dir).map_err(LabError::file(&dir))?;
+        segment::build(&self.layout)?;
+        self.describe()?;
+        self.timings.push(("network", begin.elapsed()));
+        let begin = Instant::now();
+        self.start_control_plane(&options.exe)?;
+        self.timings.push(("control plane ready", begin.elapsed()));
+        let begin = Instant::now();
+        self.start_nodes(&options.exe)?;
+        self.timings.push(("nodes ready", begin.elapsed()));
+        Ok(())
+    }
+
+    fn describe(&self) -> Result<(), LabError> {
+        let path = self.layout.description();
+        let text = serde_json::json!(Description { layout: self.layout.clone() }).to_string();
+        fs::write(&path, text).map_err(LabError::file(&path))
+    }
+
+    fn start_control_plane(&self, exe: &Path) -> Result<(), LabError> {
+        let host = Host::ControlPlane;
+        let mut command = Command::new(exe);
+        command.args(["up", "--control-plane", "--node-name", "control-plane"]);
+        command.args(["--node-ip", &host.address().to_string(), "--secure-port", &API_PORT.to_string()]);
+        command.arg("--data-dir").arg(self.layout.data_dir(host));
+        wait_ready(self.spawn(host, command)?)
+    }
+
+    fn start_nodes(&self, exe: &Path) -> Result<(), LabError> {
+        let mut starting = Vec::new();
+        for host in self.layout.node_hosts() {
+            let data_dir = self.layout.data_dir(host);
+            fs::create_dir_all(&data_dir).map_err(LabError::file(&data_dir))?;
+            let kubeconfig = data_dir.join("kubeconfig");
+            self.issue_kubeconfig(exe, host, &kubeconfig)?;
+            let mut command = Command::new(exe);
+            command.args(["node", "--node-name", &host.to_string(), "--node-ip", &host.address().to_string()]);
+            command.arg("--kubeconfig").arg(kubeconfig).arg("--data-dir").arg(data_dir);
+            starting.push(self.spawn(host, command)?);
+        }
+        starting.into_iter().try_for_each(wait_ready)
+    }
+
+    /// An identity limited to its node, signed by the control plane's authority.
+    fn issue_kubeconfig(&self, exe: &Path, host: Host, path: &Path) -> Result<(), LabError> {
+        let spawn = |source| LabError::Spawn { program: exe.display().to_string(), source };
+        let mut command = Command::new(exe);
+        command.arg("kubeconfig").arg("--data-dir").arg(self.layout.data_dir(Host::ControlPlane));
+        command.args(["--user", &format!("system:node:{host}"), "--group", "system:nodes", "--output"]).arg(path);
+        let output = command.output().map_err(spawn)?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let tail = String::from_utf8_lossy(&output.stderr).into_owned();
+        let what = format!("the kubeconfig of {host}");
+        Err(LabError::NotReady { what, why: output.status.to_string(), log: self.layout.log(host), tail })
+    }
+
+    /// Starts a program in the host's namespace; its standard error is the host's log.
+    fn spawn(&self, host: Host, mut command: Command) -> Result<Starting, LabError> {
+        let log = self.layout.log(host);
+        let file = File::create(&log).map_err(LabError::file(&log))?;
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(file);
+        // Not a member of the terminal's group: an interrupt at the terminal is for the command, not for the lab.
+        std::os::unix::process::CommandExt::process_group(&mut command, 0);
+        let program = command.get_program().to_string_lossy().into_owned();
+        let spawned = self.host(host)?.run(|| command.spawn())?;
+        let child = spawned.map_err(|source| LabError::Spawn { program, source })?;
+        Ok(Starting { host, child, log })
+    }
+}
+
+struct Starting {
+    host: Host,
+    child: Child,
+    log: PathBuf,
+}
+
+/// A process says one line on its standard output when it is ready.
+fn wait_ready(mut starting: Starting) -> Result<(), LabError> {
+    let (sender, receiver) = mpsc::channel();
+    if let Some(stdout) = starting.child.stdout.take() {
+        std::thread::spawn(move || {
+            let mut line = String::new();
+            let _ = BufReader::new(stdout).read_line(&mut line);
+            let _ = sender.send(line);
+        });
+    }
+    let why = match receiver.recv_timeout(READY_TIMEOUT) {
+        Ok(line) if !line.is_empty() => return Ok(()),
+        Ok(_) => match starting.child.wait() {
+            Ok(status) => format!("it ended with {status}"),
+            Err(error) => error.to_string(),
+        },
+        Err(_) => format!("it was not ready within {READY_TIMEOUT:?}"),
+    };
+    let text = fs::read_to_string(&starting.log).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    let tail = lines[lines.len().saturating_sub(12)..].join("\n");
+    Err(LabError::NotReady { what: starting.host.to_string(), why, log: starting.log, tail })
+}
+
+fn is_alive(layout: &Layout) -> bool {
+    Netns::open(&layout.netns(Host::ControlPlane)).is_ok_and(|netns| !netns.processes().is_empty())
+}
+
+/// The namespaces of a lab, whatever its description says: a crashed one may have none.
+fn namespaces(name: &str) -> Vec<PathBuf> {
+    let prefix = format!("portolan-{name}.");
+    let Ok(entries) = fs::read_dir(netns::IP_NETNS_DIR) else { return Vec::new() };
+    let ours = |entry: &fs::DirEntry| entry.file_name().to_string_lossy().starts_with(&prefix);
+    entries.flatten().filter(ours).map(|entry| entry.path()).collect()
+}
+
+/// Pods' namespaces, mounted below the nodes' data directories.
+fn pod_mounts(dir: &Path) -> Vec<PathBuf> {
+    let Ok(mounts) = fs::read_to_string("/proc/self/mounts") else { return Vec::new() };
+    let points = mounts.lines().filter_map(|line| line.split(' ').nth(1)).map(PathBuf::from);
+    points.filter(|point| point.starts_with(dir)).collect()
+}
+
+fn end_processes(name: &str) -> Result<(), LabError> {
+    let dir = labs_dir().join(name);
+    for path in namespaces(name).into_iter().chain(pod_mounts(&dir)) {
+        if let Ok(netns) = Netns::open(&path) {
+            netns.kill_processes(KILL_PATIENCE)?;
+        }
+    }
+    Ok(())
+}
+
+fn remove(name: &str) -> Result<bool, LabError> {
+    end_processes(name)?;
+    let dir = labs_dir().join(name);
+    let mut found = dir.exists();
+    for path in pod_mounts(&dir).into_iter().chain(namespaces(name)) {
+        Netns::delete(&path)?;
+        found = true;
+    }
+    if dir.exists() {
+        fs::remove_dir_all(&dir).map_err(LabError::file(&dir))?;
+    }
+    Ok(found)
+}

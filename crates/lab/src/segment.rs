@@ -1,0 +1,50 @@
+//! The network of a lab: a bridge in a namespace of its own, and one veth pair to each host.
+//!
+//! Every link is made inside the lab's namespaces; the machine's own network never sees one.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use ipnet::IpNet;
+use portolan_netlink::netns::Netns;
+use portolan_netlink::rt::{Route, Rt, Veth, VethPeer};
+
+use crate::error::LabError;
+use crate::layout::{Host, Layout};
+
+const BRIDGE: &str = "br0";
+/// Each host's link on the segment.
+pub(crate) const LINK: &str = "eth0";
+
+pub(crate) fn build(layout: &Layout) -> Result<(), LabError> {
+    let segment = Netns::create(&layout.netns(Host::Segment))?;
+    let mut rt = Rt::open_in(&segment)?;
+    rt.set_up("lo")?;
+    rt.add_bridge(BRIDGE)?;
+    rt.set_up(BRIDGE)?;
+    rt.add_address(BRIDGE, Host::Segment.net())?;
+    for host in layout.hosts().filter(|host| *host != Host::Segment) {
+        attach(layout, host, &mut rt)?;
+    }
+    Ok(())
+}
+
+fn attach(layout: &Layout, host: Host, segment: &mut Rt) -> Result<(), LabError> {
+    let netns = Netns::create(&layout.netns(host))?;
+    let port = host.to_string();
+    let peer = VethPeer { name: LINK, mac: None, netns: Some(&netns) };
+    segment.add_veth(&Veth { name: &port, mac: None, mtu: None, peer })?;
+    segment.set_master(&port, Some(BRIDGE))?;
+    let mut rt = Rt::open_in(&netns)?;
+    rt.set_up("lo")?;
+    rt.set_up(LINK)?;
+    rt.add_address(LINK, host.net())?;
+    if matches!(host, Host::Node(_) | Host::ControlPlane) {
+        // As on any real node. Outside hosts know the segment and nothing else.
+        rt.add_route(&Route::via(default_route(), Host::Segment.ip()))?;
+    }
+    Ok(())
+}
+
+fn default_route() -> IpNet {
+    IpNet::new_assert(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0)
+}
