@@ -19,10 +19,20 @@ struct Shared {
     progress: Arc<AtomicU64>,
 }
 
+/// What travels between the ends.
+#[derive(Debug)]
+enum Message {
+    /// Counts against the watcher's bound.
+    Live(Arc<[Event]>),
+    /// The history a watch starts with. The ring bounds it, so it does not count.
+    Replay(Arc<[Event]>),
+    Failed(Error),
+}
+
 /// The receiving end. Dropping it ends the watch.
 #[derive(Debug)]
 pub struct Watch {
-    events: mpsc::UnboundedReceiver<Result<Arc<[Event]>, Error>>,
+    events: mpsc::UnboundedReceiver<Message>,
     shared: Arc<Shared>,
     ended: bool,
 }
@@ -30,7 +40,7 @@ pub struct Watch {
 /// The sending end, held by a store.
 #[derive(Debug)]
 pub struct WatchSender {
-    events: mpsc::UnboundedSender<Result<Arc<[Event]>, Error>>,
+    events: mpsc::UnboundedSender<Message>,
     shared: Arc<Shared>,
 }
 
@@ -58,11 +68,21 @@ impl Watch {
             while self.events.try_recv().is_ok() {}
             return Some(Err(Error::SlowWatcher { pending }));
         }
-        match &next {
-            Some(Ok(events)) => _ = self.shared.pending.fetch_sub(events.len(), Ordering::AcqRel),
-            Some(Err(_)) | None => self.ended = true,
+        match next {
+            Some(Message::Live(events)) => {
+                self.shared.pending.fetch_sub(events.len(), Ordering::AcqRel);
+                Some(Ok(events))
+            }
+            Some(Message::Replay(events)) => Some(Ok(events)),
+            Some(Message::Failed(error)) => {
+                self.ended = true;
+                Some(Err(error))
+            }
+            None => {
+                self.ended = true;
+                None
+            }
         }
-        next
     }
 
     /// A revision up to which [`next`](Watch::next) has returned everything, or `None` while events wait.
@@ -85,20 +105,19 @@ impl WatchSender {
             self.shared.cut.store(true, Ordering::Release);
             return false;
         }
-        self.events.send(Ok(events)).is_ok()
+        self.events.send(Message::Live(events)).is_ok()
     }
 
-    /// Queue the history that a watch starts with; it has its own bound (the ring) and does not count.
-    pub(crate) fn replay(&self, events: Arc<[Event]>) {
+    /// Queue the history that a watch starts with.
+    pub fn replay(&self, events: Arc<[Event]>) {
         if !events.is_empty() {
-            self.shared.pending.fetch_add(events.len(), Ordering::AcqRel);
-            // The receiver is still in the caller's hands.
-            let _ = self.events.send(Ok(events));
+            // It fails when the receiver has gone; the next send says so.
+            let _ = self.events.send(Message::Replay(events));
         }
     }
 
     /// End the watch with an error.
     pub fn fail(self, error: Error) {
-        let _ = self.events.send(Err(error));
+        let _ = self.events.send(Message::Failed(error));
     }
 }

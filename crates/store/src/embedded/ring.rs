@@ -1,0 +1,125 @@
+//! Recent history: a bounded queue of events, dropped whole revisions at a time.
+
+use std::collections::VecDeque;
+
+use crate::limits::{RING_BYTES_MAX, RING_EVENTS_MAX};
+use crate::{Event, Revision};
+
+/// What history a store keeps. [`Default`] is what [`crate::limits`] argues for; tests take less.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RingLimits {
+    pub events: usize,
+    pub bytes: usize,
+}
+
+impl Default for RingLimits {
+    fn default() -> RingLimits {
+        RingLimits { events: RING_EVENTS_MAX, bytes: RING_BYTES_MAX }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Ring {
+    events: VecDeque<Event>,
+    bytes: usize,
+    limits: RingLimits,
+}
+
+impl Ring {
+    pub(super) fn new(limits: RingLimits) -> Ring {
+        Ring { events: VecDeque::new(), bytes: 0, limits }
+    }
+
+    pub(super) fn push(&mut self, event: Event) {
+        self.bytes += size(&event);
+        self.events.push_back(event);
+    }
+
+    /// Drop the oldest revisions while the ring is over its limits. A revision leaves whole or stays whole.
+    pub(super) fn evict_excess(&mut self) -> Vec<Event> {
+        let (mut events, mut bytes, mut through) = (self.events.len(), self.bytes, 0);
+        for event in &self.events {
+            let over = events > self.limits.events || bytes > self.limits.bytes;
+            if !over && event.revision != through {
+                break;
+            }
+            through = event.revision;
+            events -= 1;
+            bytes -= size(event);
+        }
+        self.evict_through(through)
+    }
+
+    /// Drop everything up to and including a revision.
+    pub(super) fn evict_through(&mut self, through: Revision) -> Vec<Event> {
+        let count = self.index_after(through);
+        let evicted: Vec<Event> = self.events.drain(..count).collect();
+        self.bytes -= evicted.iter().map(size).sum::<usize>();
+        evicted
+    }
+
+    /// The events newer than `after`, oldest first.
+    pub(super) fn after(&self, after: Revision) -> impl DoubleEndedIterator<Item = &Event> {
+        self.events.range(self.index_after(after)..)
+    }
+
+    fn index_after(&self, revision: Revision) -> usize {
+        self.events.partition_point(|e| e.revision <= revision)
+    }
+}
+
+fn size(event: &Event) -> usize {
+    // The key twice over, the links of the queue, and both values: the previous one may live on only here.
+    let previous = event.previous.as_ref().map_or(0, |p| p.value.len());
+    let value = event.value.as_ref().map_or(0, bytes::Bytes::len);
+    size_of::<Event>() + event.key.len() + value + previous
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+
+    fn event(revision: Revision, len: usize) -> Event {
+        Event { revision, key: "/k".into(), value: Some(Bytes::from(vec![0; len])), previous: None }
+    }
+
+    fn revisions(events: &[Event]) -> Vec<Revision> {
+        events.iter().map(|e| e.revision).collect()
+    }
+
+    #[test]
+    fn over_the_event_limit_whole_revisions_leave() {
+        let mut ring = Ring::new(RingLimits { events: 3, bytes: 1 << 20 });
+        for revision in [2, 2, 2, 3, 4] {
+            ring.push(event(revision, 1));
+        }
+        assert_eq!(revisions(&ring.evict_excess()), [2, 2, 2]);
+        assert_eq!(ring.after(0).map(|e| e.revision).collect::<Vec<_>>(), [3, 4]);
+        assert!(ring.evict_excess().is_empty());
+    }
+
+    #[test]
+    fn over_the_byte_limit_the_oldest_leave() {
+        let mut ring = Ring::new(RingLimits { events: 100, bytes: 3_000 });
+        for revision in 2..6 {
+            ring.push(event(revision, 1_000));
+        }
+        assert_eq!(revisions(&ring.evict_excess()), [2, 3]);
+        assert_eq!(revisions(&ring.evict_through(5)), [4, 5]);
+        assert_eq!(ring.bytes, 0);
+    }
+
+    #[test]
+    fn after_starts_at_the_next_revision() {
+        let mut ring = Ring::new(RingLimits::default());
+        for revision in [2, 4, 4, 7] {
+            ring.push(event(revision, 1));
+        }
+        let after = |r| ring.after(r).map(|e| e.revision).collect::<Vec<_>>();
+        assert_eq!(after(2), [4, 4, 7]);
+        assert_eq!(after(3), [4, 4, 7]);
+        assert_eq!(after(4), [7]);
+        assert_eq!(after(7), [0; 0]);
+    }
+}
