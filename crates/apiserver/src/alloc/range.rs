@@ -1,0 +1,108 @@
+//! Service address ranges: which addresses of a CIDR may be given out. Pure.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::IpNet;
+use rand::Rng;
+
+use super::band::{self, CLUSTER_IPS};
+
+/// The usable addresses of one CIDR. IPv4 leaves out the network and the broadcast address, IPv6 only the first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AddressRange {
+    cidr: IpNet,
+    first: u128,
+    size: u128,
+    lower: u128,
+}
+
+impl AddressRange {
+    pub fn new(cidr: IpNet) -> AddressRange {
+        let cidr = cidr.trunc();
+        let host_bits = u32::from(cidr.max_prefix_len() - cidr.prefix_len());
+        // An IPv6 range is /64 or longer, validation sees to that; a shorter one is used in part.
+        let total = 1u128 << host_bits.min(64);
+        let unusable = if cidr.addr().is_ipv4() { 2 } else { 1 };
+        AddressRange {
+            cidr,
+            first: number(cidr.addr()) + 1,
+            size: total.saturating_sub(unusable),
+            lower: CLUSTER_IPS.lower(total),
+        }
+    }
+
+    pub fn cidr(&self) -> IpNet {
+        self.cidr
+    }
+
+    pub fn is_ipv4(&self) -> bool {
+        self.cidr.addr().is_ipv4()
+    }
+
+    /// The first usable address; the Service `kubernetes` gets it.
+    pub fn first(&self) -> Option<IpAddr> {
+        (self.size > 0).then(|| self.address(0))
+    }
+
+    pub fn contains(&self, address: IpAddr) -> bool {
+        address.is_ipv4() == self.is_ipv4()
+            && number(address).checked_sub(self.first).is_some_and(|place| place < self.size)
+    }
+
+    /// A free address, by the rule of the bands.
+    pub fn pick(&self, rng: &mut impl Rng, taken: impl Fn(IpAddr) -> bool) -> Option<IpAddr> {
+        band::pick(self.size, self.lower, rng, |place| taken(self.address(place)))
+            .map(|place| self.address(place))
+    }
+
+    fn address(&self, place: u128) -> IpAddr {
+        let number = self.first + place;
+        if self.is_ipv4() {
+            IpAddr::V4(Ipv4Addr::from_bits(number as u32))
+        } else {
+            IpAddr::V6(Ipv6Addr::from_bits(number))
+        }
+    }
+}
+
+fn number(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(address) => u128::from(address.to_bits()),
+        IpAddr::V6(address) => address.to_bits(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn range(cidr: &str) -> AddressRange {
+        AddressRange::new(cidr.parse().unwrap())
+    }
+
+    fn contains(cidr: &str, address: &str) -> bool {
+        range(cidr).contains(address.parse().unwrap())
+    }
+
+    #[test]
+    fn network_and_broadcast_are_not_given_out() {
+        assert!(!contains("10.96.0.0/24", "10.96.0.0") && !contains("10.96.0.0/24", "10.96.0.255"));
+        assert!(contains("10.96.0.0/24", "10.96.0.1") && contains("10.96.0.0/24", "10.96.0.254"));
+        assert!(!contains("10.96.0.0/24", "10.97.0.1") && !contains("10.96.0.0/24", "::a60:1"));
+        assert!(!contains("fd00::/112", "fd00::") && contains("fd00::/112", "fd00::ffff"));
+        assert_eq!(range("10.0.0.1/32").first(), None);
+        assert_eq!(range("10.0.0.0/24").first(), Some("10.0.0.1".parse().unwrap()));
+    }
+
+    #[test]
+    fn a_pick_lies_in_the_upper_band_while_there_is_room() {
+        let mut rng = rand::rng();
+        for _ in 0..200 {
+            let picked = range("10.96.0.0/12").pick(&mut rng, |_| false).unwrap();
+            assert!(picked >= "10.96.1.1".parse::<IpAddr>().unwrap(), "{picked}");
+            assert!(picked <= "10.111.255.254".parse::<IpAddr>().unwrap(), "{picked}");
+            let picked = range("10.0.0.0/24").pick(&mut rng, |_| false).unwrap();
+            assert!(picked >= "10.0.0.17".parse::<IpAddr>().unwrap(), "{picked}");
+        }
+    }
+}
