@@ -1,0 +1,81 @@
+//! What set off a change of a Service's endpoints: the moment that the annotation
+//! `endpoints.kubernetes.io/last-change-trigger-time` carries, so that proxies can measure the way from there.
+//!
+//! Times are the API's own text (`2026-01-02T03:04:05Z`), which sorts as time does.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use portolan_client::Key;
+
+use crate::objects::{Pod, Service};
+
+/// What was seen at the last look, per Service.
+#[derive(Debug, Default)]
+pub struct Tracker {
+    services: HashMap<Key, Seen>,
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    service: String,
+    pods: HashMap<Arc<str>, String>,
+}
+
+impl Tracker {
+    /// The earliest of the changes since the last look, if any: a pod's Ready condition moved, or the Service is new.
+    /// The first look at a Service says when it was created.
+    pub fn look(&mut self, key: &Key, service: &Service, pods: &[Arc<Pod>]) -> Option<String> {
+        let created = service.metadata.creation_timestamp.clone().unwrap_or_default();
+        let mut now = Seen { service: created.clone(), pods: HashMap::with_capacity(pods.len()) };
+        for pod in pods {
+            if let Some(time) = pod.condition("Ready").and_then(|ready| ready.last_transition_time.clone()) {
+                now.pods.insert(Arc::clone(&pod.metadata.name), time);
+            }
+        }
+        let Some(before) = self.services.get(key) else {
+            self.services.insert(key.clone(), now);
+            return Some(created).filter(|time| !time.is_empty());
+        };
+        let newer = |time: &String, seen: Option<&String>| seen.is_none_or(|seen| time > seen);
+        let moved = now.pods.iter().filter(|(name, time)| newer(time, before.pods.get(*name)));
+        let recreated = Some(&created).filter(|time| newer(time, Some(&before.service)));
+        let trigger = moved.map(|(_, time)| time).chain(recreated).min().cloned();
+        self.services.insert(key.clone(), now);
+        trigger
+    }
+
+    pub fn forget(&mut self, key: &Key) {
+        self.services.remove(key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{pod, service};
+
+    #[test]
+    fn first_the_creation_then_the_earliest_move() {
+        let key = Key::new("default", "web");
+        let mut web = service("web");
+        web.metadata.creation_timestamp = Some("2026-01-01T00:00:00Z".into());
+        let at = |name: &str, time: &str| {
+            let mut pod = pod(name, "10.0.0.1");
+            pod.status.conditions[0].last_transition_time = Some(time.into());
+            Arc::new(pod)
+        };
+        let mut tracker = Tracker::default();
+        let first = [at("a", "2026-01-01T00:00:05Z")];
+        assert_eq!(tracker.look(&key, &web, &first).as_deref(), Some("2026-01-01T00:00:00Z"));
+        assert_eq!(tracker.look(&key, &web, &first), None, "nothing moved");
+        let moved = [
+            at("a", "2026-01-01T00:00:09Z"),
+            at("b", "2026-01-01T00:00:07Z"),
+            at("c", "2026-01-01T00:00:08Z"),
+        ];
+        assert_eq!(tracker.look(&key, &web, &moved).as_deref(), Some("2026-01-01T00:00:07Z"));
+        tracker.forget(&key);
+        assert_eq!(tracker.look(&key, &web, &moved).as_deref(), Some("2026-01-01T00:00:00Z"));
+    }
+}
