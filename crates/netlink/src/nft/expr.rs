@@ -211,6 +211,34 @@ impl Expr {
         Self::Verdict(Verdict::goto(chain))
     }
 
+    /// The expression's name in the kernel.
+    pub fn kernel_name(&self) -> &str {
+        match self {
+            Self::Payload { .. } => "payload",
+            Self::Meta { .. } | Self::MetaSet { .. } => "meta",
+            Self::Cmp { .. } => "cmp",
+            Self::Range { .. } => "range",
+            Self::Bitwise { .. } => "bitwise",
+            Self::Byteorder { .. } => "byteorder",
+            Self::Lookup { .. } => "lookup",
+            Self::Immediate { .. } | Self::Verdict(_) => "immediate",
+            Self::NumgenRandom { .. } | Self::NumgenInc { .. } => "numgen",
+            Self::Jhash { .. } | Self::Symhash { .. } => "hash",
+            Self::Dnat { .. } | Self::Snat { .. } => "nat",
+            Self::Masquerade { .. } => "masq",
+            Self::Redirect { .. } => "redir",
+            Self::Reject(_) => "reject",
+            Self::Fib { .. } => "fib",
+            Self::Ct { .. } | Self::CtSet { .. } => "ct",
+            Self::Dynset { .. } => "dynset",
+            Self::Counter { .. } => "counter",
+            Self::Limit { .. } => "limit",
+            Self::Socket { .. } => "socket",
+            Self::Notrack => "notrack",
+            Self::Other { name, .. } => name,
+        }
+    }
+
     /// Source address of the packet.
     pub fn saddr(family: Family, dreg: Reg) -> Self {
         let (offset, len) = if family == Family::Ip6 { (8, 16) } else { (12, 4) };
@@ -308,6 +336,40 @@ pub enum MetaKey {
     Secpath = 25,
     IifKind = 26,
     OifKind = 27,
+}
+
+impl MetaKey {
+    /// Every key, at the position that is its number.
+    pub(crate) const ALL: &[Self] = &[
+        Self::Len,
+        Self::Protocol,
+        Self::Priority,
+        Self::Mark,
+        Self::Iif,
+        Self::Oif,
+        Self::IifName,
+        Self::OifName,
+        Self::IifType,
+        Self::OifType,
+        Self::SkUid,
+        Self::SkGid,
+        Self::Nftrace,
+        Self::RtClassId,
+        Self::SecMark,
+        Self::Nfproto,
+        Self::L4proto,
+        Self::BriIifName,
+        Self::BriOifName,
+        Self::PktType,
+        Self::Cpu,
+        Self::IifGroup,
+        Self::OifGroup,
+        Self::Cgroup,
+        Self::Prandom,
+        Self::Secpath,
+        Self::IifKind,
+        Self::OifKind,
+    ];
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -420,6 +482,34 @@ pub enum CtKey {
 }
 
 impl CtKey {
+    /// Every key, at the position that is its number.
+    pub(crate) const ALL: &[Self] = &[
+        Self::State,
+        Self::Direction,
+        Self::Status,
+        Self::Mark,
+        Self::SecMark,
+        Self::Expiration,
+        Self::Helper,
+        Self::L3Protocol,
+        Self::Src,
+        Self::Dst,
+        Self::Protocol,
+        Self::ProtoSrc,
+        Self::ProtoDst,
+        Self::Labels,
+        Self::Pkts,
+        Self::Bytes,
+        Self::AvgPkt,
+        Self::Zone,
+        Self::EventMask,
+        Self::SrcIp,
+        Self::DstIp,
+        Self::SrcIp6,
+        Self::DstIp6,
+        Self::Id,
+    ];
+
     /// Bits of [`CtKey::State`].
     pub const INVALID: u32 = 1;
     pub const ESTABLISHED: u32 = 2;

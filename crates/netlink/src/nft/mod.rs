@@ -16,7 +16,14 @@ pub mod object;
 pub mod op;
 pub mod value;
 
+mod decode;
+mod decode_expr;
+mod encode;
+mod encode_expr;
 mod error;
+mod kernel;
+mod userdata;
+mod wire;
 
 pub use datatype::{FieldType, KeyType};
 pub use error::{CommitError, CommitErrorKind, DumpError};
@@ -24,6 +31,7 @@ pub use expr::{
     CmpOp, CtDir, CtKey, DynsetOp, Expr, FibFlags, FibResult, LimitUnit, MetaKey, NatFlags, PayloadBase, Reg,
     Reject, SocketKey,
 };
+pub use kernel::Socket;
 pub use object::{
     Base, Chain, ChainKind, Data, Element, Family, Handled, Hook, Name, Policy, Rule, Set, SetData, SetFlags,
     Table, TableInfo, Verdict, priority,

@@ -204,6 +204,30 @@ impl Verdict {
         Self::Goto(chain.into())
     }
 
+    pub(crate) const fn code(&self) -> i32 {
+        match self {
+            Self::Drop => 0,
+            Self::Accept => 1,
+            Self::Continue => -1,
+            Self::Jump(_) => -3,
+            Self::Goto(_) => -4,
+            Self::Return => -5,
+            Self::Other(code) => *code,
+        }
+    }
+
+    pub(crate) fn from_code(code: i32, chain: Option<&str>) -> Self {
+        match (code, chain) {
+            (0, _) => Self::Drop,
+            (1, _) => Self::Accept,
+            (-1, _) => Self::Continue,
+            (-3, Some(chain)) => Self::jump(chain),
+            (-4, Some(chain)) => Self::goto(chain),
+            (-5, _) => Self::Return,
+            (code, _) => Self::Other(code),
+        }
+    }
+
     /// The chain this verdict refers to.
     pub fn chain(&self) -> Option<&Name> {
         match self {

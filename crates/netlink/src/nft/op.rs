@@ -68,6 +68,25 @@ pub enum Op {
 }
 
 impl Op {
+    /// The table the operation works in, and the name of the object in it.
+    pub(crate) fn names(&self) -> (&Table, Option<&Name>) {
+        match self {
+            Self::AddTable { table, .. } | Self::DelTable(table) => (table, None),
+            Self::AddChain(chain) => (&chain.table, Some(&chain.name)),
+            Self::AddRule(rule) | Self::InsertRule { rule, .. } | Self::ReplaceRule { rule, .. } => {
+                (&rule.table, Some(&rule.chain))
+            }
+            Self::AddSet(set) => (&set.table, Some(&set.name)),
+            Self::DelChain { table, chain: name }
+            | Self::FlushChain { table, chain: name }
+            | Self::DelRule { table, chain: name, .. }
+            | Self::DelSet { table, set: name }
+            | Self::FlushSet { table, set: name }
+            | Self::AddElements { table, set: name, .. }
+            | Self::DelElements { table, set: name, .. } => (table, Some(name)),
+        }
+    }
+
     /// How many kernel objects the operation touches by itself: elements count one each.
     pub fn weight(&self) -> usize {
         match self {
