@@ -1,0 +1,9 @@
+//! The ruleset interface against the real kernel, and against the fake, which must agree with it.
+//!
+//! `kernel` holds what only the kernel can show, `expressions` that every expression survives the way there and back,
+//! `agreement` the cases that run on both. Every test makes its own network namespace, which ends with its thread.
+
+mod agreement;
+mod expressions;
+mod kernel;
+mod support;
