@@ -13,6 +13,7 @@ pub mod schema;
 
 pub mod coordination;
 pub mod core;
+pub mod decode;
 pub mod discovery;
 pub mod field;
 pub mod kinds;
