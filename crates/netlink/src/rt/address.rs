@@ -4,13 +4,13 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::wire::{Message, attributes, u32_at};
-use super::{Error, LinkIndex, Rt};
+use super::{Error, LinkIndex, Request, Rt, ne32_at};
+use crate::codec::{Attrs, flags};
 
 const RTM_NEWADDR: u16 = 20;
 const RTM_DELADDR: u16 = 21;
 const RTM_GETADDR: u16 = 22;
-const CREATE_NEW: u16 = 0x600; // NLM_F_CREATE | NLM_F_EXCL
+const CREATE_NEW: u16 = flags::CREATE | flags::EXCL;
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
 const IFA_FLAGS: u16 = 8;
@@ -51,44 +51,38 @@ fn header(family: u8, prefix_len: u8, index: u32) -> [u8; 8] {
 impl Rt {
     /// All addresses of the namespace, of both families.
     pub fn addresses(&mut self) -> Result<Vec<Address>, Error> {
-        let answers = self.fetch(Message::dump(RTM_GETADDR, &header(0, 0, 0)), || "addresses".into())?;
-        Ok(answers.iter().filter_map(|bytes| parse(bytes)).collect())
+        self.dump(RTM_GETADDR, &header(0, 0, 0), "addresses", parse)
     }
 
     /// Gives `link` an address. The prefix is a route as well, unless it is as long as the address.
     /// IPv6 addresses are usable at once: nobody is asked whether they are taken.
     pub fn add_address(&mut self, link: &str, net: IpNet) -> Result<(), Error> {
-        let mut message = self.address_message(RTM_NEWADDR, CREATE_NEW, link, net)?;
-        if net.addr().is_ipv6() {
-            message.attr_u32(IFA_FLAGS, IFA_F_NODAD);
-        }
-        self.request(message, || format!("address {net} of link {link}"))
+        self.change_address(RTM_NEWADDR, CREATE_NEW, link, net)
     }
 
     pub fn delete_address(&mut self, link: &str, net: IpNet) -> Result<(), Error> {
-        let message = self.address_message(RTM_DELADDR, 0, link, net)?;
-        self.request(message, || format!("address {net} of link {link}"))
+        self.change_address(RTM_DELADDR, 0, link, net)
     }
 
-    fn address_message(&mut self, kind: u16, flags: u16, link: &str, net: IpNet) -> Result<Message, Error> {
+    fn change_address(&mut self, kind: u16, flags: u16, link: &str, net: IpNet) -> Result<(), Error> {
         let index = self.link(link)?.index;
         let fixed = header(family(net.addr()), net.prefix_len(), index.0);
-        let mut message = Message::new(kind, flags, &fixed);
         let octets = octets(net.addr());
-        message.attr(IFA_LOCAL, &octets).attr(IFA_ADDRESS, &octets);
-        Ok(message)
+        let object = || format!("address {net} of link {link}");
+        self.change(&Request { kind, flags, fixed: &fixed }, object, |w| {
+            w.attr(IFA_LOCAL, &octets);
+            w.attr(IFA_ADDRESS, &octets);
+            if kind == RTM_NEWADDR && net.addr().is_ipv6() {
+                w.ne32(IFA_FLAGS, IFA_F_NODAD);
+            }
+        })
     }
 }
 
 fn parse(bytes: &[u8]) -> Option<Address> {
-    let (mut local, mut peer) = (None, None);
-    for (kind, value) in attributes(bytes.get(8..)?) {
-        match kind {
-            IFA_LOCAL => local = address(value),
-            IFA_ADDRESS => peer = address(value),
-            _ => {}
-        }
-    }
-    let net = IpNet::new(local.or(peer)?, *bytes.get(1)?).ok()?;
-    Some(Address { link: LinkIndex(u32_at(bytes, 4)?), net })
+    let attrs = Attrs(bytes.get(8..)?);
+    // Of an IPv4 point-to-point address, IFA_ADDRESS is the other end's.
+    let own = attrs.get(IFA_LOCAL).or(attrs.get(IFA_ADDRESS))?;
+    let net = IpNet::new(address(own.payload)?, *bytes.get(1)?).ok()?;
+    Some(Address { link: LinkIndex(ne32_at(bytes, 4)?), net })
 }

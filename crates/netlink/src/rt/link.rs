@@ -3,15 +3,15 @@
 use std::fmt;
 use std::os::fd::{AsFd, AsRawFd};
 
-use super::wire::{Message, attributes, text, u32_at};
-use super::{Error, Rt};
+use super::{Error, Request, Rt, ne32_at};
+use crate::codec::{Attrs, Writer, flags};
 use crate::netns::Netns;
 
 const RTM_NEWLINK: u16 = 16;
 const RTM_DELLINK: u16 = 17;
 const RTM_GETLINK: u16 = 18;
 const RTM_SETLINK: u16 = 19;
-const CREATE_NEW: u16 = 0x600; // NLM_F_CREATE | NLM_F_EXCL
+const CREATE_NEW: u16 = flags::CREATE | flags::EXCL;
 const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
@@ -81,61 +81,59 @@ fn header(index: u32, flags: u32, change: u32) -> [u8; 16] {
     bytes
 }
 
-fn about(name: &str) -> impl FnOnce() -> String {
-    move || format!("link {name}")
-}
-
 impl Rt {
     /// All links of the namespace.
     pub fn links(&mut self) -> Result<Vec<Link>, Error> {
-        let message = Message::dump(RTM_GETLINK, &header(0, 0, 0));
-        let answers = self.fetch(message, || "links".into())?;
-        Ok(answers.iter().filter_map(|bytes| Link::parse(bytes)).collect())
+        self.dump(RTM_GETLINK, &header(0, 0, 0), "links", Link::parse)
     }
 
     /// The link called `name`.
     pub fn link(&mut self, name: &str) -> Result<Link, Error> {
-        let mut message = Message::new(RTM_GETLINK, 0, &header(0, 0, 0));
-        message.attr_str(IFLA_IFNAME, name);
-        let answers = self.fetch(message, about(name))?;
+        let request = Request { kind: RTM_GETLINK, flags: 0, fixed: &header(0, 0, 0) };
+        let answers = self.ask(&request, || format!("link {name}"), |w| w.string(IFLA_IFNAME, name))?;
         answers
             .iter()
             .find_map(|bytes| Link::parse(bytes))
-            .ok_or_else(|| Error::Malformed { object: about(name)() })
+            .ok_or_else(|| Error::Malformed { object: format!("link {name}") })
     }
 
     /// Makes a veth pair; the peer appears directly in its own namespace.
     pub fn add_veth(&mut self, veth: &Veth<'_>) -> Result<(), Error> {
-        let mut message = Message::new(RTM_NEWLINK, CREATE_NEW, &header(0, IFF_UP, IFF_UP));
-        common(&mut message, veth.name, veth.mac, veth.mtu);
-        message.nest(IFLA_LINKINFO, |m| {
-            m.attr_str(IFLA_INFO_KIND, "veth").nest(IFLA_INFO_DATA, |m| {
-                m.nest(VETH_INFO_PEER, |m| {
-                    common(m.bytes(&header(0, 0, 0)), veth.peer.name, veth.peer.mac, veth.mtu);
-                    if let Some(netns) = veth.peer.netns {
-                        m.attr_u32(IFLA_NET_NS_FD, netns.as_fd().as_raw_fd() as u32);
-                    }
-                });
+        let mut peer = Writer::default();
+        common(&mut peer, veth.peer.name, veth.peer.mac, veth.mtu);
+        if let Some(netns) = veth.peer.netns {
+            peer.ne32(IFLA_NET_NS_FD, netns.as_fd().as_raw_fd() as u32);
+        }
+        let object = || format!("link {}", veth.name);
+        let peer = peer.finish().map_err(|_| Error::Malformed { object: object() })?;
+        let peer = [&header(0, 0, 0), peer.as_slice()].concat();
+        let request = Request { kind: RTM_NEWLINK, flags: CREATE_NEW, fixed: &header(0, IFF_UP, IFF_UP) };
+        self.change(&request, object, |w| {
+            common(w, veth.name, veth.mac, veth.mtu);
+            w.nested(IFLA_LINKINFO, |w| {
+                w.string(IFLA_INFO_KIND, "veth");
+                w.nested(IFLA_INFO_DATA, |w| w.attr(VETH_INFO_PEER, &peer));
             });
-        });
-        self.request(message, about(veth.name))
+        })
     }
 
     /// Makes a bridge, down.
     pub fn add_bridge(&mut self, name: &str) -> Result<(), Error> {
-        let mut message = Message::new(RTM_NEWLINK, CREATE_NEW, &header(0, 0, 0));
-        common(&mut message, name, None, None);
-        message.nest(IFLA_LINKINFO, |m| {
-            m.attr_str(IFLA_INFO_KIND, "bridge");
-        });
-        self.request(message, about(name))
+        let request = Request { kind: RTM_NEWLINK, flags: CREATE_NEW, fixed: &header(0, 0, 0) };
+        self.change(
+            &request,
+            || format!("link {name}"),
+            |w| {
+                common(w, name, None, None);
+                w.nested(IFLA_LINKINFO, |w| w.string(IFLA_INFO_KIND, "bridge"));
+            },
+        )
     }
 
     /// Removes a link (of a veth pair, both ends).
     pub fn delete_link(&mut self, name: &str) -> Result<(), Error> {
-        let mut message = Message::new(RTM_DELLINK, 0, &header(0, 0, 0));
-        message.attr_str(IFLA_IFNAME, name);
-        self.request(message, about(name))
+        let request = Request { kind: RTM_DELLINK, flags: 0, fixed: &header(0, 0, 0) };
+        self.change(&request, || format!("link {name}"), |w| w.string(IFLA_IFNAME, name))
     }
 
     /// Sets a link up.
@@ -149,89 +147,65 @@ impl Rt {
     }
 
     fn set_flags(&mut self, name: &str, flags: u32) -> Result<(), Error> {
-        let mut message = Message::new(RTM_SETLINK, 0, &header(0, flags, IFF_UP));
-        message.attr_str(IFLA_IFNAME, name);
-        self.request(message, about(name))
+        let request = Request { kind: RTM_SETLINK, flags: 0, fixed: &header(0, flags, IFF_UP) };
+        self.change(&request, || format!("link {name}"), |w| w.string(IFLA_IFNAME, name))
     }
 
     /// Puts a link into a bridge, or takes it out of any.
     pub fn set_master(&mut self, name: &str, master: Option<&str>) -> Result<(), Error> {
         let master = master.map(|master| self.link(master)).transpose()?.map_or(0, |link| link.index.0);
-        self.change(name, |m| {
-            m.attr_u32(IFLA_MASTER, master);
-        })
+        self.set_link(name, |w| w.ne32(IFLA_MASTER, master))
     }
 
     pub fn set_mac(&mut self, name: &str, mac: Mac) -> Result<(), Error> {
-        self.change(name, |m| {
-            m.attr(IFLA_ADDRESS, &mac.0);
-        })
+        self.set_link(name, |w| w.attr(IFLA_ADDRESS, &mac.0))
     }
 
     pub fn set_mtu(&mut self, name: &str, mtu: u32) -> Result<(), Error> {
-        self.change(name, |m| {
-            m.attr_u32(IFLA_MTU, mtu);
-        })
+        self.set_link(name, |w| w.ne32(IFLA_MTU, mtu))
     }
 
     /// Gives a link another name. Links that are up may be renamed from Linux 6.2 on; older ones want them down.
     pub fn rename(&mut self, name: &str, new_name: &str) -> Result<(), Error> {
-        let index = self.link(name)?.index;
-        let mut message = Message::new(RTM_SETLINK, 0, &header(index.0, 0, 0));
-        message.attr_str(IFLA_IFNAME, new_name);
-        self.request(message, about(name))
+        self.set_link(name, |w| w.string(IFLA_IFNAME, new_name))
     }
 
     /// Moves a link into another namespace, where it is down and without addresses.
     pub fn move_to(&mut self, name: &str, netns: &Netns) -> Result<(), Error> {
-        self.change(name, |m| {
-            m.attr_u32(IFLA_NET_NS_FD, netns.as_fd().as_raw_fd() as u32);
-        })
+        self.set_link(name, |w| w.ne32(IFLA_NET_NS_FD, netns.as_fd().as_raw_fd() as u32))
     }
 
-    fn change(&mut self, name: &str, fill: impl FnOnce(&mut Message)) -> Result<(), Error> {
+    fn set_link(&mut self, name: &str, body: impl FnOnce(&mut Writer)) -> Result<(), Error> {
         let index = self.link(name)?.index;
-        let mut message = Message::new(RTM_SETLINK, 0, &header(index.0, 0, 0));
-        fill(&mut message);
-        self.request(message, about(name))
+        let request = Request { kind: RTM_SETLINK, flags: 0, fixed: &header(index.0, 0, 0) };
+        self.change(&request, || format!("link {name}"), body)
     }
 }
 
-fn common(message: &mut Message, name: &str, mac: Option<Mac>, mtu: Option<u32>) {
-    message.attr_str(IFLA_IFNAME, name);
+fn common(writer: &mut Writer, name: &str, mac: Option<Mac>, mtu: Option<u32>) {
+    writer.string(IFLA_IFNAME, name);
     if let Some(mac) = mac {
-        message.attr(IFLA_ADDRESS, &mac.0);
+        writer.attr(IFLA_ADDRESS, &mac.0);
     }
     if let Some(mtu) = mtu {
-        message.attr_u32(IFLA_MTU, mtu);
+        writer.ne32(IFLA_MTU, mtu);
     }
 }
 
 impl Link {
     fn parse(bytes: &[u8]) -> Option<Self> {
-        let flags = u32_at(bytes, 8)?;
-        let mut link = Self {
-            index: LinkIndex(u32_at(bytes, 4)?),
-            name: String::new(),
+        let flags = ne32_at(bytes, 8)?;
+        let attrs = Attrs(bytes.get(16..)?);
+        let text = |attrs: &Attrs<'_>, kind| attrs.get(kind).and_then(|a| a.text()).map(str::to_owned);
+        Some(Self {
+            index: LinkIndex(ne32_at(bytes, 4)?),
+            name: text(&attrs, IFLA_IFNAME)?,
             up: flags & IFF_UP != 0,
             running: flags & IFF_RUNNING != 0,
-            mac: None,
-            mtu: 0,
-            master: None,
-            kind: None,
-        };
-        for (kind, value) in attributes(bytes.get(16..)?) {
-            match kind {
-                IFLA_IFNAME => link.name = text(value),
-                IFLA_ADDRESS => link.mac = value.try_into().ok().map(Mac),
-                IFLA_MTU => link.mtu = u32_at(value, 0)?,
-                IFLA_MASTER => link.master = u32_at(value, 0).map(LinkIndex),
-                IFLA_LINKINFO => {
-                    link.kind = attributes(value).find(|(k, _)| *k == IFLA_INFO_KIND).map(|(_, v)| text(v));
-                }
-                _ => {}
-            }
-        }
-        Some(link)
+            mac: attrs.get(IFLA_ADDRESS).and_then(|a| a.payload.try_into().ok()).map(Mac),
+            mtu: attrs.get(IFLA_MTU)?.ne32()?,
+            master: attrs.get(IFLA_MASTER).and_then(|a| a.ne32()).map(LinkIndex),
+            kind: attrs.get(IFLA_LINKINFO).and_then(|a| text(&a.nested(), IFLA_INFO_KIND)),
+        })
     }
 }

@@ -3,14 +3,14 @@
 use std::net::IpAddr;
 
 use super::address::{address, family, octets};
-use super::wire::{Message, attributes, u16_at, u32_at};
-use super::{Error, LinkIndex, Mac, Rt};
+use super::{Error, LinkIndex, Mac, Request, Rt, ne32_at};
+use crate::codec::{Attrs, flags};
 
 const RTM_NEWNEIGH: u16 = 28;
 const RTM_DELNEIGH: u16 = 29;
 const RTM_GETNEIGH: u16 = 30;
-const CREATE_NEW: u16 = 0x600; // NLM_F_CREATE | NLM_F_EXCL
-const CREATE_REPLACE: u16 = 0x500; // NLM_F_CREATE | NLM_F_REPLACE
+const CREATE_NEW: u16 = flags::CREATE | flags::EXCL;
+const CREATE_REPLACE: u16 = flags::CREATE | flags::REPLACE;
 const NDA_DST: u16 = 1;
 const NDA_LLADDR: u16 = 2;
 const NUD_PERMANENT: u16 = 0x80;
@@ -28,8 +28,7 @@ pub struct Neighbour {
 
 impl Rt {
     pub fn neighbours(&mut self) -> Result<Vec<Neighbour>, Error> {
-        let answers = self.fetch(Message::dump(RTM_GETNEIGH, &[0; 12]), || "neighbours".into())?;
-        Ok(answers.iter().filter_map(|bytes| parse(bytes)).collect())
+        self.dump(RTM_GETNEIGH, &[0; 12], "neighbours", parse)
     }
 
     /// Adds a permanent entry; one that is there already is an error.
@@ -59,32 +58,22 @@ impl Rt {
         fixed[0] = family(address);
         fixed[4..8].copy_from_slice(&index.0.to_ne_bytes());
         fixed[8..10].copy_from_slice(&NUD_PERMANENT.to_ne_bytes());
-        let mut message = Message::new(kind, flags, &fixed);
-        message.attr(NDA_DST, &octets(address));
-        if let Some(mac) = mac {
-            message.attr(NDA_LLADDR, &mac.0);
-        }
-        self.request(message, || format!("neighbour {address} of link {link}"))
+        let object = || format!("neighbour {address} of link {link}");
+        self.change(&Request { kind, flags, fixed: &fixed }, object, |w| {
+            w.attr(NDA_DST, &octets(address));
+            if let Some(mac) = mac {
+                w.attr(NDA_LLADDR, &mac.0);
+            }
+        })
     }
 }
 
 fn parse(bytes: &[u8]) -> Option<Neighbour> {
-    let mut neighbour = Neighbour {
-        link: LinkIndex(u32_at(bytes, 4)?),
-        address: IpAddr::from([0; 4]),
-        mac: None,
-        permanent: u16_at(bytes, 8)? & NUD_PERMANENT != 0,
-    };
-    let mut known = false;
-    for (kind, value) in attributes(bytes.get(12..)?) {
-        match kind {
-            NDA_DST => {
-                neighbour.address = address(value)?;
-                known = true;
-            }
-            NDA_LLADDR => neighbour.mac = value.try_into().ok().map(Mac),
-            _ => {}
-        }
-    }
-    known.then_some(neighbour)
+    let attrs = Attrs(bytes.get(12..)?);
+    Some(Neighbour {
+        link: LinkIndex(ne32_at(bytes, 4)?),
+        address: address(attrs.get(NDA_DST)?.payload)?,
+        mac: attrs.get(NDA_LLADDR).and_then(|a| a.payload.try_into().ok()).map(Mac),
+        permanent: u16::from_ne_bytes(*bytes.get(8..)?.first_chunk()?) & NUD_PERMANENT != 0,
+    })
 }

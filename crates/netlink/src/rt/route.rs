@@ -6,14 +6,14 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 
 use super::address::{address, family, octets};
-use super::wire::{Message, attributes, u32_at};
-use super::{Error, LinkIndex, Rt};
+use super::{Error, LinkIndex, Request, Rt, ne32_at};
+use crate::codec::{Attrs, flags};
 
 const RTM_NEWROUTE: u16 = 24;
 const RTM_DELROUTE: u16 = 25;
 const RTM_GETROUTE: u16 = 26;
-const CREATE_NEW: u16 = 0x600; // NLM_F_CREATE | NLM_F_EXCL
-const CREATE_REPLACE: u16 = 0x500; // NLM_F_CREATE | NLM_F_REPLACE
+const CREATE_NEW: u16 = flags::CREATE | flags::EXCL;
+const CREATE_REPLACE: u16 = flags::CREATE | flags::REPLACE;
 const RTA_DST: u16 = 1;
 const RTA_OIF: u16 = 4;
 const RTA_GATEWAY: u16 = 5;
@@ -81,9 +81,14 @@ impl Route {
         Self { link: Some(link), ..Self::bare(destination, RouteKind::Unicast, RouteScope::Link) }
     }
 
-    /// To nowhere.
+    /// To nowhere, without a word.
     pub fn blackhole(destination: IpNet) -> Self {
         Self::bare(destination, RouteKind::Blackhole, RouteScope::Universe)
+    }
+
+    /// To nowhere, and the sender is told.
+    pub fn unreachable(destination: IpNet) -> Self {
+        Self::bare(destination, RouteKind::Unreachable, RouteScope::Universe)
     }
 
     fn bare(destination: IpNet, kind: RouteKind, scope: RouteScope) -> Self {
@@ -108,10 +113,11 @@ impl fmt::Display for Route {
         if let Some(gateway) = self.gateway {
             write!(f, " via {gateway}")?;
         }
-        if self.kind == RouteKind::Blackhole {
-            write!(f, " blackhole")?;
+        match self.kind {
+            RouteKind::Blackhole => write!(f, " blackhole"),
+            RouteKind::Unreachable => write!(f, " unreachable"),
+            _ => Ok(()),
         }
-        Ok(())
     }
 }
 
@@ -121,8 +127,8 @@ impl Rt {
         let mut routes = Vec::new();
         for family in [libc::AF_INET, libc::AF_INET6] {
             let fixed = [family as u8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-            match self.fetch(Message::dump(RTM_GETROUTE, &fixed), || "routes".into()) {
-                Ok(answers) => routes.extend(answers.iter().filter_map(|bytes| parse(bytes))),
+            match self.dump(RTM_GETROUTE, &fixed, "routes", parse) {
+                Ok(found) => routes.extend(found),
                 // A kernel without IPv6 has no such routes.
                 Err(_) if family == libc::AF_INET6 => {}
                 Err(e) => return Err(e),
@@ -133,86 +139,78 @@ impl Rt {
 
     /// Adds a route; one that is there already is an error.
     pub fn add_route(&mut self, route: &Route) -> Result<(), Error> {
-        self.request(message(RTM_NEWROUTE, CREATE_NEW, route), || route.to_string())
+        self.change_route(RTM_NEWROUTE, CREATE_NEW, route)
     }
 
     /// Adds a route, or puts it in the place of the one with the same destination, table and metric.
     pub fn replace_route(&mut self, route: &Route) -> Result<(), Error> {
-        self.request(message(RTM_NEWROUTE, CREATE_REPLACE, route), || route.to_string())
+        self.change_route(RTM_NEWROUTE, CREATE_REPLACE, route)
     }
 
     pub fn delete_route(&mut self, route: &Route) -> Result<(), Error> {
-        self.request(message(RTM_DELROUTE, 0, route), || route.to_string())
+        self.change_route(RTM_DELROUTE, 0, route)
     }
-}
 
-fn message(kind: u16, flags: u16, route: &Route) -> Message {
-    let destination = route.destination.trunc();
-    let onlink = if route.onlink { RTNH_F_ONLINK } else { 0 };
-    let mut fixed = [
-        family(destination.addr()),
-        destination.prefix_len(),
-        0,
-        0,
-        u8::try_from(route.table).unwrap_or(0),
-        route.protocol,
-        route.scope.number(),
-        route.kind.number(),
-        0,
-        0,
-        0,
-        0,
-    ];
-    fixed[8..12].copy_from_slice(&onlink.to_ne_bytes());
-    let mut message = Message::new(kind, flags, &fixed);
-    message.attr(RTA_DST, &octets(destination.addr())).attr_u32(RTA_TABLE, route.table);
-    if let Some(gateway) = route.gateway {
-        message.attr(RTA_GATEWAY, &octets(gateway));
+    fn change_route(&mut self, kind: u16, flags: u16, route: &Route) -> Result<(), Error> {
+        let destination = route.destination.trunc();
+        let onlink = if route.onlink { RTNH_F_ONLINK } else { 0 };
+        let mut fixed = [0; 12];
+        fixed[0] = family(destination.addr());
+        fixed[1] = destination.prefix_len();
+        fixed[4] = u8::try_from(route.table).unwrap_or(0);
+        fixed[5] = route.protocol;
+        fixed[6] = route.scope.number();
+        fixed[7] = route.kind.number();
+        fixed[8..12].copy_from_slice(&onlink.to_ne_bytes());
+        self.change(
+            &Request { kind, flags, fixed: &fixed },
+            || route.to_string(),
+            |w| {
+                w.attr(RTA_DST, &octets(destination.addr()));
+                w.ne32(RTA_TABLE, route.table);
+                if let Some(gateway) = route.gateway {
+                    w.attr(RTA_GATEWAY, &octets(gateway));
+                }
+                if let Some(link) = route.link {
+                    w.ne32(RTA_OIF, link.0);
+                }
+                if let Some(source) = route.source {
+                    w.attr(RTA_PREFSRC, &octets(source));
+                }
+                if let Some(metric) = route.metric {
+                    w.ne32(RTA_PRIORITY, metric);
+                }
+            },
+        )
     }
-    if let Some(link) = route.link {
-        message.attr_u32(RTA_OIF, link.0);
-    }
-    if let Some(source) = route.source {
-        message.attr(RTA_PREFSRC, &octets(source));
-    }
-    if let Some(metric) = route.metric {
-        message.attr_u32(RTA_PRIORITY, metric);
-    }
-    message
 }
 
 fn parse(bytes: &[u8]) -> Option<Route> {
-    let flags = u32_at(bytes, 8)?;
+    let flags = ne32_at(bytes, 8)?;
     if flags & RTM_F_CLONED != 0 {
         return None;
     }
+    let attrs = Attrs(bytes.get(12..)?);
+    let at = |kind| attrs.get(kind).and_then(|a| address(a.payload));
+    let number = |kind| attrs.get(kind).and_then(|a| a.ne32());
+    // The default route has no destination attribute.
     let any = if i32::from(bytes[0]) == libc::AF_INET {
         IpAddr::V4(Ipv4Addr::UNSPECIFIED)
     } else {
         IpAddr::V6(Ipv6Addr::UNSPECIFIED)
     };
-    let mut destination = any;
-    let mut route = Route::bare(
-        IpNet::new(any, 0).ok()?,
-        RouteKind::from_number(bytes[7]),
-        RouteScope::from_number(bytes[6]),
-    );
-    route.table = u32::from(bytes[4]);
-    route.protocol = bytes[5];
-    route.onlink = flags & RTNH_F_ONLINK != 0;
-    for (kind, value) in attributes(bytes.get(12..)?) {
-        match kind {
-            RTA_DST => destination = address(value)?,
-            RTA_GATEWAY => route.gateway = address(value),
-            RTA_OIF => route.link = u32_at(value, 0).map(LinkIndex),
-            RTA_PREFSRC => route.source = address(value),
-            RTA_PRIORITY => route.metric = u32_at(value, 0),
-            RTA_TABLE => route.table = u32_at(value, 0)?,
-            _ => {}
-        }
-    }
-    route.destination = IpNet::new(destination, bytes[1]).ok()?;
-    Some(route)
+    Some(Route {
+        destination: IpNet::new(at(RTA_DST).unwrap_or(any), bytes[1]).ok()?,
+        kind: RouteKind::from_number(bytes[7]),
+        gateway: at(RTA_GATEWAY),
+        link: number(RTA_OIF).map(LinkIndex),
+        onlink: flags & RTNH_F_ONLINK != 0,
+        scope: RouteScope::from_number(bytes[6]),
+        source: at(RTA_PREFSRC),
+        metric: number(RTA_PRIORITY),
+        table: number(RTA_TABLE).unwrap_or(u32::from(bytes[4])),
+        protocol: bytes[5],
+    })
 }
 
 impl RouteKind {
