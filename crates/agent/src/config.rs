@@ -1,0 +1,76 @@
+//! What an agent must be told.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// One node's agent.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The name of the Node object.
+    pub node_name: String,
+    /// The node's own addresses, the first one primary.
+    pub node_ips: Vec<IpAddr>,
+    /// Everything the agent keeps: `pods/<namespace>_<name>/` with the pod's `netns`, logs and pid files.
+    pub data_dir: PathBuf,
+    /// The program that runs the built-in image, as `SELF_EXE echo ARGS`.
+    pub self_exe: PathBuf,
+    /// Labels for the Node object, over the agent's own.
+    pub labels: BTreeMap<String, String>,
+    pub network: NetworkConfig,
+    pub restart_backoff: BackoffLimits,
+}
+
+impl Config {
+    /// An agent with the usual settings.
+    pub fn new(
+        node_name: impl Into<String>,
+        node_ip: IpAddr,
+        data_dir: impl Into<PathBuf>,
+        self_exe: impl Into<PathBuf>,
+    ) -> Self {
+        Self {
+            node_name: node_name.into(),
+            node_ips: vec![node_ip],
+            data_dir: data_dir.into(),
+            self_exe: self_exe.into(),
+            labels: BTreeMap::new(),
+            network: NetworkConfig::default(),
+            restart_backoff: BackoffLimits::default(),
+        }
+    }
+
+    pub(crate) fn node_ip(&self) -> IpAddr {
+        self.node_ips.first().copied().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
+    }
+}
+
+/// How pods are wired.
+#[derive(Debug, Clone)]
+pub struct NetworkConfig {
+    /// Largest packet of the pods' links; absent is the kernel's 1500.
+    pub mtu: Option<u32>,
+    /// Keep routes to the pods of other nodes through those nodes' addresses. Off where something else routes.
+    pub peer_routes: bool,
+}
+
+impl Default for NetworkConfig {
+    fn default() -> Self {
+        Self { mtu: None, peer_routes: true }
+    }
+}
+
+/// How long a container that keeps ending waits for its next start: nothing, then `initial`, doubling to `max`.
+#[derive(Debug, Clone, Copy)]
+pub struct BackoffLimits {
+    pub initial: Duration,
+    pub max: Duration,
+}
+
+impl Default for BackoffLimits {
+    /// Kubernetes' own.
+    fn default() -> Self {
+        Self { initial: Duration::from_secs(10), max: Duration::from_secs(300) }
+    }
+}

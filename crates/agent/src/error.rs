@@ -1,0 +1,20 @@
+//! Why the agent could not start or go on as a whole. What goes wrong with one pod is that pod's event.
+
+use std::io;
+use std::path::PathBuf;
+
+use portolan_netlink::{netns, rt};
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("{}: cannot {action}: {source}", path.display())]
+    File { action: &'static str, path: PathBuf, source: io::Error },
+    #[error("cannot start the thread that starts processes: {0}")]
+    Spawner(io::Error),
+    #[error(transparent)]
+    Netns(#[from] netns::Error),
+    #[error(transparent)]
+    Rtnetlink(#[from] rt::Error),
+    #[error("no address of the node's podCIDR {0} is free")]
+    NoFreeAddress(ipnet::Ipv4Net),
+}

@@ -1,0 +1,3 @@
+//! The pod network of this node.
+
+pub(crate) mod addresses;

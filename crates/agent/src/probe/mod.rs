@@ -1,0 +1,3 @@
+//! Probes: [`state`] decides, `check` asks, `run` is the task between them.
+
+pub(crate) mod state;
