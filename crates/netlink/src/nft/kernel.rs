@@ -15,7 +15,7 @@ use super::decode;
 use super::encode::{Encoded, encode};
 use super::error::{CommitError, CommitErrorKind, DumpError};
 use super::object::{Chain, Element, Family, Handled, Rule, Set, Table, TableInfo};
-use super::op::{Batch, Op};
+use super::op::Batch;
 use super::wire::{self, SUBSYS, msg};
 
 /// `nf_tables` of the network namespace of the thread that opened the socket.
@@ -105,20 +105,11 @@ fn explain(batch: &Batch, encoded: &Encoded, failure: Failure) -> CommitError {
         }
         Failure::Refused { message, ack } => match encoded.blame(message, ack.offset) {
             Some((index, element)) => {
-                let op = describe(&batch.ops[index], element);
+                let op = batch.ops[index].describe(element);
                 CommitError::of_errno(ack.errno, Some(index), op, ack.extack)
             }
             None => CommitError::of_errno(ack.errno, None, String::new(), ack.extack),
         },
-    }
-}
-
-pub(super) fn describe(op: &Op, element: Option<usize>) -> String {
-    match (op, element) {
-        (Op::AddElements { elements, .. } | Op::DelElements { elements, .. }, Some(index)) => {
-            elements.get(index).map_or_else(|| op.to_string(), |element| format!("{op}: {:?}", element.key))
-        }
-        _ => op.to_string(),
     }
 }
 

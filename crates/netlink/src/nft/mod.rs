@@ -21,6 +21,7 @@ mod decode_expr;
 mod encode;
 mod encode_expr;
 mod error;
+mod fake;
 mod kernel;
 mod userdata;
 mod wire;
@@ -31,6 +32,7 @@ pub use expr::{
     CmpOp, CtDir, CtKey, DynsetOp, Expr, FibFlags, FibResult, LimitUnit, MetaKey, NatFlags, PayloadBase, Reg,
     Reject, SocketKey,
 };
+pub use fake::{Counts, Fake};
 pub use kernel::Socket;
 pub use object::{
     Base, Chain, ChainKind, Data, Element, Family, Handled, Hook, Name, Policy, Rule, Set, SetData, SetFlags,
@@ -38,6 +40,8 @@ pub use object::{
 };
 pub use op::{Batch, Op};
 pub use value::Value;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A place that holds rulesets: the kernel, or a fake of it.
 ///
@@ -58,4 +62,58 @@ pub trait NfTables: Send {
     /// Changes with every transaction of anybody in this network namespace: equal generations mean that nothing
     /// changed except what packets changed (counters, dynamic elements) and what timed out.
     fn generation(&mut self) -> Result<u32, DumpError>;
+}
+
+impl<T: NfTables + ?Sized> NfTables for Box<T> {
+    fn commit(&mut self, batch: &Batch) -> Result<(), CommitError> {
+        (**self).commit(batch)
+    }
+    fn tables(&mut self) -> Result<Vec<TableInfo>, DumpError> {
+        (**self).tables()
+    }
+    fn chains(&mut self, table: &Table) -> Result<Vec<Chain>, DumpError> {
+        (**self).chains(table)
+    }
+    fn rules(&mut self, table: &Table, chain: Option<&str>) -> Result<Vec<Handled<Rule>>, DumpError> {
+        (**self).rules(table, chain)
+    }
+    fn sets(&mut self, table: &Table) -> Result<Vec<Set>, DumpError> {
+        (**self).sets(table)
+    }
+    fn elements(&mut self, table: &Table, set: &str) -> Result<Vec<Element>, DumpError> {
+        (**self).elements(table, set)
+    }
+    fn generation(&mut self) -> Result<u32, DumpError> {
+        (**self).generation()
+    }
+}
+
+/// A ruleset that a test looks into while the code under test changes it.
+impl<T: NfTables> NfTables for Arc<Mutex<T>> {
+    fn commit(&mut self, batch: &Batch) -> Result<(), CommitError> {
+        unpoisoned(self).commit(batch)
+    }
+    fn tables(&mut self) -> Result<Vec<TableInfo>, DumpError> {
+        unpoisoned(self).tables()
+    }
+    fn chains(&mut self, table: &Table) -> Result<Vec<Chain>, DumpError> {
+        unpoisoned(self).chains(table)
+    }
+    fn rules(&mut self, table: &Table, chain: Option<&str>) -> Result<Vec<Handled<Rule>>, DumpError> {
+        unpoisoned(self).rules(table, chain)
+    }
+    fn sets(&mut self, table: &Table) -> Result<Vec<Set>, DumpError> {
+        unpoisoned(self).sets(table)
+    }
+    fn elements(&mut self, table: &Table, set: &str) -> Result<Vec<Element>, DumpError> {
+        unpoisoned(self).elements(table, set)
+    }
+    fn generation(&mut self) -> Result<u32, DumpError> {
+        unpoisoned(self).generation()
+    }
+}
+
+/// A commit is all or nothing, so a panic elsewhere leaves nothing half done here.
+fn unpoisoned<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }

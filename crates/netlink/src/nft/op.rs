@@ -68,6 +68,18 @@ pub enum Op {
 }
 
 impl Op {
+    /// The operation in words, naming the element when one of several is meant.
+    pub(crate) fn describe(&self, element: Option<usize>) -> String {
+        match (self, element) {
+            (Self::AddElements { elements, .. } | Self::DelElements { elements, .. }, Some(index)) => {
+                elements
+                    .get(index)
+                    .map_or_else(|| self.to_string(), |element| format!("{self}: {:?}", element.key))
+            }
+            _ => self.to_string(),
+        }
+    }
+
     /// The table the operation works in, and the name of the object in it.
     pub(crate) fn names(&self) -> (&Table, Option<&Name>) {
         match self {
