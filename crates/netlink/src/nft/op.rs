@@ -59,7 +59,8 @@ pub enum Op {
         set: Name,
         elements: Vec<Element>,
     },
-    /// Deletes elements by key (and `key_end`); data is ignored.
+    /// Deletes elements by key; data is ignored. In a concatenated interval set the kernel deletes the range that
+    /// *holds* the first key, and does not compare where the ranges end.
     DelElements {
         table: Table,
         set: Name,

@@ -95,8 +95,11 @@ fn add_chain(state: &mut State, chain: &Chain, undo: &mut Vec<Undo>) -> Result<(
         // Adding a chain again changes its policy; where it hangs must stay.
         (Some(old), None) => old.clone(),
         (Some(old), Some(base)) => {
-            let old_base = old.chain.base.ok_or(EEXIST)?;
-            if (Base { policy: base.policy, ..old_base }) != base {
+            let old_base = old.chain.base.ok_or(EOPNOTSUPP)?;
+            if (old_base.hook, old_base.priority) != (base.hook, base.priority) {
+                return Err(EOPNOTSUPP.into());
+            }
+            if old_base.kind != base.kind {
                 return Err(EEXIST.into());
             }
             ChainState { chain: Chain { base: Some(base), ..old.chain.clone() }, rules: old.rules.clone() }
@@ -290,20 +293,25 @@ fn overlaps(set: &SetState, new: &Element) -> bool {
     if !set.set.is_concat_interval() || new.catchall || set.elements.contains_key(&ElementKey::of(new)) {
         return false;
     }
-    let last = |element: &Element| element.key_end.clone().unwrap_or_else(|| element.key.clone());
-    let lens: Vec<usize> = set.set.key.fields().iter().map(|field| field.padded_len()).collect();
-    let inside = |key: &Value, element: &Element| {
-        let (first, last) = (&element.key, last(element));
+    let last = new.key_end.as_ref().unwrap_or(&new.key);
+    range_with(set, &new.key).is_some() || range_with(set, last).is_some()
+}
+
+/// The element of a concatenated interval set whose range holds this key.
+fn range_with(set: &SetState, key: &Value) -> Option<ElementKey> {
+    let fields = set.set.key.fields();
+    let inside = |element: &Element| {
+        let (first, last) = (&element.key, element.key_end.as_ref().unwrap_or(&element.key));
         let mut start = 0;
-        lens.iter().all(|len| {
-            let field = start..start + len;
-            start += len;
-            first.as_slice()[field.clone()] <= key.as_slice()[field.clone()]
-                && key.as_slice()[field.clone()] <= last.as_slice()[field]
+        fields.iter().all(|field| {
+            let field = start..start + field.padded_len();
+            start = field.end;
+            let part = |value: &Value| value.as_slice().get(field.clone()).map(<[u8]>::to_vec);
+            part(first) <= part(key) && part(key) <= part(last)
         })
     };
-    let mut others = set.elements.values().filter(|element| !element.catchall);
-    others.any(|old| inside(&new.key, old) || inside(&last(new), old))
+    let mut ranges = set.elements.iter().filter(|(_, element)| !element.catchall);
+    ranges.find(|(_, element)| inside(element)).map(|(key, _)| key.clone())
 }
 
 fn del_elements(
@@ -322,7 +330,11 @@ fn del_elements(
         if !element.catchall && element.key.len() != found.set.key.len() {
             return Err(refuse(EINVAL));
         }
-        let key = ElementKey::of(element);
+        let mut key = ElementKey::of(element);
+        // The kernel deletes the range that holds the first key, wherever either of them ends.
+        if found.set.is_concat_interval() && !element.catchall {
+            key = range_with(found, &element.key).ok_or_else(|| refuse(ENOENT))?;
+        }
         let before = found.elements.remove(&key).ok_or_else(|| refuse(ENOENT))?;
         undo.push(Undo::Element(table.clone(), name.clone(), key, Some(before)));
     }
