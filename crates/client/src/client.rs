@@ -4,11 +4,16 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use http::{Method, Request, Response, header};
+use http_body_util::BodyExt;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{ApiPath, Body, Config, Error, Transport};
+use crate::limits::REQUEST_TIMEOUT;
+use crate::path::Query;
+use crate::transport::HttpTransport;
+use crate::{ApiPath, Body, Config, Error, Status, Transport};
 
 /// A handle on one API server under one identity. Cheap to clone.
 #[derive(Clone)]
@@ -44,6 +49,16 @@ pub struct ListOptions {
     pub limit: u32,
     pub continue_token: Option<String>,
     pub resource_version: Option<String>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct WatchOptions {
+    pub label_selector: Option<String>,
+    pub field_selector: Option<String>,
+    /// Events newer than this.
+    pub resource_version: String,
+    /// After which the server ends the watch; 0: as it likes.
+    pub timeout_seconds: u32,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -84,8 +99,7 @@ impl Client {
     }
 
     pub fn from_config(config: &Config, user_agent: &str) -> Result<Client, Error> {
-        let _ = (config, user_agent);
-        todo!()
+        Ok(Client::from_transport(Arc::new(HttpTransport::new(config)?), user_agent))
     }
 
     /// A client for the current context of a kubeconfig file.
@@ -110,8 +124,8 @@ impl Client {
         namespace: Option<&str>,
         name: &str,
     ) -> Result<T, Error> {
-        let _ = (api, namespace, name);
-        todo!()
+        let body = self.call(Method::GET, api.object(namespace, name), None, Bytes::new()).await?;
+        decode(&body)
     }
 
     /// One page, or everything if `options.limit` is 0.
@@ -121,8 +135,18 @@ impl Client {
         namespace: Option<&str>,
         options: &ListOptions,
     ) -> Result<List<T>, Error> {
-        let _ = (api, namespace, options);
-        todo!()
+        decode(&self.list_raw(api, namespace, options).await?)
+    }
+
+    /// As [`list`](Client::list), undecoded.
+    pub async fn list_raw(
+        &self,
+        api: &ApiPath,
+        namespace: Option<&str>,
+        options: &ListOptions,
+    ) -> Result<Bytes, Error> {
+        let path = options.query().append_to(api.collection(namespace));
+        self.call(Method::GET, path, None, Bytes::new()).await
     }
 
     pub async fn create<T: Serialize + DeserializeOwned>(
@@ -131,8 +155,8 @@ impl Client {
         namespace: Option<&str>,
         object: &T,
     ) -> Result<T, Error> {
-        let _ = (api, namespace, object);
-        todo!()
+        let body = self.call(Method::POST, api.collection(namespace), JSON, encode(object)?).await?;
+        decode(&body)
     }
 
     /// Replace an object. With a resource version in its metadata it fails with a conflict if somebody else
@@ -144,8 +168,8 @@ impl Client {
         name: &str,
         object: &T,
     ) -> Result<T, Error> {
-        let _ = (api, namespace, name, object);
-        todo!()
+        let path = api.object(namespace, name);
+        decode(&self.call(Method::PUT, path, JSON, encode(object)?).await?)
     }
 
     pub async fn update_status<T: Serialize + DeserializeOwned>(
@@ -155,8 +179,8 @@ impl Client {
         name: &str,
         object: &T,
     ) -> Result<T, Error> {
-        let _ = (api, namespace, name, object);
-        todo!()
+        let path = Subresource::Status.append_to(api.object(namespace, name));
+        decode(&self.call(Method::PUT, path, JSON, encode(object)?).await?)
     }
 
     pub async fn patch<T: DeserializeOwned>(
@@ -167,8 +191,9 @@ impl Client {
         subresource: Subresource,
         patch: Patch<'_>,
     ) -> Result<T, Error> {
-        let _ = (api, namespace, name, subresource, patch);
-        todo!()
+        let path = patch.query().append_to(subresource.append_to(api.object(namespace, name)));
+        let body = encode(patch.body())?;
+        decode(&self.call(Method::PATCH, path, Some(patch.content_type()), body).await?)
     }
 
     pub async fn delete(
@@ -178,18 +203,199 @@ impl Client {
         name: &str,
         options: &DeleteOptions,
     ) -> Result<(), Error> {
-        let _ = (api, namespace, name, options);
-        todo!()
+        let body = if *options == DeleteOptions::default() { Bytes::new() } else { encode(&options.body())? };
+        self.call(Method::DELETE, api.object(namespace, name), JSON, body).await.map(|_| ())
     }
 
     /// GET any path (`/version`, `/readyz`) and return the body of a 2xx answer.
     pub async fn get_raw(&self, path: &str) -> Result<Bytes, Error> {
-        let _ = path;
-        todo!()
+        self.call(Method::GET, path.to_owned(), None, Bytes::new()).await
+    }
+
+    /// Start a watch: the answer's body goes on until the server or the reader ends it.
+    pub async fn watch_raw(
+        &self,
+        api: &ApiPath,
+        namespace: Option<&str>,
+        options: &WatchOptions,
+    ) -> Result<Body, Error> {
+        let path = options.query().append_to(api.collection(namespace));
+        let request = self.request(Method::GET, path, None, Bytes::new())?;
+        let response = timed(self.send(request)).await?;
+        if response.status().is_success() {
+            return Ok(response.into_body());
+        }
+        timed(async { Err(failure(response).await) }).await
     }
 
     /// Send any request; the answer comes back as it is, whatever its status.
-    pub async fn send(&self, request: http::Request<Bytes>) -> Result<http::Response<Body>, Error> {
+    pub async fn send(&self, request: Request<Bytes>) -> Result<Response<Body>, Error> {
         self.transport.call(request).await
     }
+
+    async fn call(
+        &self,
+        method: Method,
+        path: String,
+        content_type: Option<&'static str>,
+        body: Bytes,
+    ) -> Result<Bytes, Error> {
+        let request = self.request(method, path, content_type, body)?;
+        timed(async {
+            let response = self.send(request).await?;
+            if response.status().is_success() {
+                read_body(response).await
+            } else {
+                Err(failure(response).await)
+            }
+        })
+        .await
+    }
+
+    fn request(
+        &self,
+        method: Method,
+        path: String,
+        content_type: Option<&'static str>,
+        body: Bytes,
+    ) -> Result<Request<Bytes>, Error> {
+        let mut request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(header::ACCEPT, "application/json")
+            .header(header::USER_AGENT, &*self.user_agent);
+        if let Some(content_type) = content_type.filter(|_| !body.is_empty()) {
+            request = request.header(header::CONTENT_TYPE, content_type);
+        }
+        request.body(body).map_err(|e| Error::Config(format!("cannot form the request: {e}")))
+    }
+}
+
+const JSON: Option<&str> = Some("application/json");
+
+impl Subresource {
+    fn append_to(self, mut path: String) -> String {
+        if self == Subresource::Status {
+            path.push_str("/status");
+        }
+        path
+    }
+}
+
+impl Patch<'_> {
+    fn content_type(&self) -> &'static str {
+        match self {
+            Patch::Merge(_) => "application/merge-patch+json",
+            Patch::Strategic(_) => "application/strategic-merge-patch+json",
+            Patch::Json(_) => "application/json-patch+json",
+            Patch::Apply { .. } => "application/apply-patch+yaml",
+        }
+    }
+
+    fn body(&self) -> &Value {
+        match self {
+            Patch::Merge(body) | Patch::Strategic(body) | Patch::Json(body) => body,
+            Patch::Apply { object, .. } => object,
+        }
+    }
+
+    fn query(&self) -> Query {
+        let mut query = Query::default();
+        if let Patch::Apply { manager, force, .. } = self {
+            query.add("fieldManager", manager);
+            if *force {
+                query.add("force", "true");
+            }
+        }
+        query
+    }
+}
+
+impl ListOptions {
+    fn query(&self) -> Query {
+        let mut query = Query::default();
+        query.add_some("labelSelector", self.label_selector.as_deref());
+        query.add_some("fieldSelector", self.field_selector.as_deref());
+        query.add_some("continue", self.continue_token.as_deref());
+        query.add_some("resourceVersion", self.resource_version.as_deref());
+        if self.limit > 0 {
+            query.add("limit", &self.limit.to_string());
+        }
+        query
+    }
+}
+
+impl WatchOptions {
+    fn query(&self) -> Query {
+        let mut query = Query::default();
+        query.add("watch", "1");
+        query.add("allowWatchBookmarks", "true");
+        query.add_some("labelSelector", self.label_selector.as_deref());
+        query.add_some("fieldSelector", self.field_selector.as_deref());
+        query.add("resourceVersion", &self.resource_version);
+        if self.timeout_seconds > 0 {
+            query.add("timeoutSeconds", &self.timeout_seconds.to_string());
+        }
+        query
+    }
+}
+
+impl DeleteOptions {
+    fn body(&self) -> Value {
+        let mut body = serde_json::json!({ "apiVersion": "v1", "kind": "DeleteOptions" });
+        if let Some(seconds) = self.grace_period_seconds {
+            body["gracePeriodSeconds"] = seconds.into();
+        }
+        if let Some(policy) = self.propagation_policy {
+            body["propagationPolicy"] = policy.into();
+        }
+        if let Some(uid) = &self.uid {
+            body["preconditions"]["uid"] = uid.as_str().into();
+        }
+        if let Some(version) = &self.resource_version {
+            body["preconditions"]["resourceVersion"] = version.as_str().into();
+        }
+        body
+    }
+}
+
+async fn timed<T>(call: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    tokio::time::timeout(REQUEST_TIMEOUT, call).await.unwrap_or_else(|_| {
+        let seconds = REQUEST_TIMEOUT.as_secs();
+        Err(Error::Transport(format!("no complete answer within {seconds} s")))
+    })
+}
+
+async fn read_body(response: Response<Body>) -> Result<Bytes, Error> {
+    let body = response.into_body().collect().await;
+    body.map(http_body_util::Collected::to_bytes)
+        .map_err(|e| Error::Transport(format!("the answer broke off: {e}")))
+}
+
+/// What an answer that is not 2xx means.
+async fn failure(response: Response<Body>) -> Error {
+    let code = response.status();
+    let body = match read_body(response).await {
+        Ok(body) => body,
+        Err(error) => return error,
+    };
+    match serde_json::from_slice::<Status>(&body) {
+        Ok(status) if status.code != 0 => Error::Api(Box::new(status)),
+        // Not from an API server: a proxy between, say. Show the start of what it had to say.
+        _ => {
+            let text = String::from_utf8_lossy(&body[..body.len().min(1_024)]).trim().to_owned();
+            let reason = code.canonical_reason().unwrap_or_default().to_owned();
+            Error::Api(Box::new(Status { code: code.as_u16(), reason, message: text, details: None }))
+        }
+    }
+}
+
+fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, Error> {
+    serde_json::from_slice(body).map_err(|e| Error::Decode(e.to_string()))
+}
+
+fn encode<T: Serialize>(object: &T) -> Result<Bytes, Error> {
+    serde_json::to_vec(object)
+        .map(Bytes::from)
+        .map_err(|e| Error::Config(format!("cannot encode the object: {e}")))
 }

@@ -14,14 +14,15 @@ mod client;
 pub mod config;
 mod error;
 pub mod events;
+pub mod limits;
 mod path;
 pub mod testing;
 mod transport;
 
 pub use cache::{Cache, Dirty, Key, Selectors};
-pub use client::{Client, DeleteOptions, List, ListMeta, ListOptions, Patch, Subresource};
+pub use client::{Client, DeleteOptions, List, ListMeta, ListOptions, Patch, Subresource, WatchOptions};
 pub use config::Config;
 pub use error::{Error, Status};
 pub use events::{EventRecorder, EventType, ObjectRef};
 pub use path::{ApiPath, paths};
-pub use transport::{Body, BoxError, Transport};
+pub use transport::{Body, BoxError, HttpTransport, Transport};

@@ -59,6 +59,29 @@ pub(crate) fn push_segment(out: &mut String, text: &str) {
     }
 }
 
+/// A query string under construction.
+#[derive(Debug, Default)]
+pub(crate) struct Query(String);
+
+impl Query {
+    pub(crate) fn add(&mut self, name: &str, value: &str) {
+        self.0.push(if self.0.is_empty() { '?' } else { '&' });
+        self.0.push_str(name);
+        self.0.push('=');
+        push_segment(&mut self.0, value);
+    }
+
+    pub(crate) fn add_some(&mut self, name: &str, value: Option<&str>) {
+        if let Some(value) = value.filter(|v| !v.is_empty()) {
+            self.add(name, value);
+        }
+    }
+
+    pub(crate) fn append_to(self, path: String) -> String {
+        path + &self.0
+    }
+}
+
 /// The kinds that Portolan's own roles use.
 pub mod paths {
     use super::ApiPath;
@@ -97,4 +120,32 @@ pub mod paths {
     pub const REPLICA_SETS: ApiPath = namespaced("apps", "v1", "replicasets", "ReplicaSet");
     pub const SERVICE_CIDRS: ApiPath = cluster("networking.k8s.io", "v1", "servicecidrs", "ServiceCIDR");
     pub const IP_ADDRESSES: ApiPath = cluster("networking.k8s.io", "v1", "ipaddresses", "IPAddress");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_follow_the_group_and_the_scope() {
+        assert_eq!(paths::SERVICES.collection(None), "/api/v1/services");
+        assert_eq!(paths::SERVICES.object(Some("a"), "b"), "/api/v1/namespaces/a/services/b");
+        assert_eq!(
+            paths::ENDPOINT_SLICES.collection(Some("a")),
+            "/apis/discovery.k8s.io/v1/namespaces/a/endpointslices"
+        );
+        assert_eq!(paths::NODES.object(Some("ignored"), "n1"), "/api/v1/nodes/n1");
+        assert_eq!(paths::NAMESPACES.object(None, "a"), "/api/v1/namespaces/a");
+        assert_eq!(paths::LEASES.api_version(), "coordination.k8s.io/v1");
+    }
+
+    #[test]
+    fn text_cannot_break_out_of_its_place() {
+        assert_eq!(paths::SERVICES.object(Some("a"), "../b?c"), "/api/v1/namespaces/a/services/..%2Fb%3Fc");
+        let mut query = Query::default();
+        query.add("labelSelector", "a in (b,c)&x");
+        query.add_some("continue", None);
+        query.add_some("limit", Some("5"));
+        assert_eq!(query.append_to("/p".into()), "/p?labelSelector=a%20in%20%28b%2Cc%29%26x&limit=5");
+    }
 }

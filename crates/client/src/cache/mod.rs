@@ -3,12 +3,24 @@
 //! Readers never see a half-listed cluster: a list replaces the content only when it is complete, and then as a
 //! difference, so that only keys that really changed become dirty. Wake-ups carry no data: [`Dirty`] says which
 //! keys changed, [`Cache::get`] returns the newest.
+//!
+//! [`store`] is the content and its subscribers, without I/O; [`reflector`] is the task that lists and watches;
+//! [`wire`] reads lists and watch events; [`backoff`] says how long to wait after a failure.
 
-use std::collections::HashSet;
-use std::marker::PhantomData;
+mod backoff;
+mod reflector;
+mod store;
+mod wire;
+
 use std::sync::Arc;
 
+use tokio::task::AbortHandle;
+
+use self::reflector::Reflector;
+use self::store::Store;
 use crate::{ApiPath, BoxError, Client};
+
+pub use self::store::Dirty;
 
 /// Names one object of a kind. The namespace is empty for cluster-scoped kinds.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -45,12 +57,22 @@ pub struct Selectors {
 /// watch.
 #[derive(Debug)]
 pub struct Cache<T> {
-    todo: PhantomData<T>,
+    store: Arc<Store<T>>,
+    task: Arc<AbortOnDrop>,
+}
+
+#[derive(Debug)]
+struct AbortOnDrop(AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 impl<T> Clone for Cache<T> {
     fn clone(&self) -> Self {
-        Cache { todo: PhantomData }
+        Cache { store: self.store.clone(), task: self.task.clone() }
     }
 }
 
@@ -65,31 +87,32 @@ impl<T: Send + Sync + 'static> Cache<T> {
         selectors: Selectors,
         project: impl Fn(&[u8]) -> Result<T, BoxError> + Send + Sync + 'static,
     ) -> Cache<T> {
-        let _ = (client, api, selectors, project);
-        todo!()
+        let store = Arc::new(Store::default());
+        let reflector = Reflector::new(client, api, selectors, project, store.clone());
+        let task = tokio::spawn(reflector.run());
+        Cache { store, task: Arc::new(AbortOnDrop(task.abort_handle())) }
     }
 
     /// Wait until the first list is complete.
     pub async fn synced(&self) {
-        todo!()
+        self.store.synced().await;
     }
 
     pub fn is_synced(&self) -> bool {
-        todo!()
+        self.store.is_synced()
     }
 
     pub fn get(&self, key: &Key) -> Option<Arc<T>> {
-        let _ = key;
-        todo!()
+        self.store.get(key)
     }
 
     /// Every object, in no order.
     pub fn all(&self) -> Vec<(Key, Arc<T>)> {
-        todo!()
+        self.store.all()
     }
 
     pub fn len(&self) -> usize {
-        todo!()
+        self.store.len()
     }
 
     pub fn is_empty(&self) -> bool {
@@ -98,32 +121,16 @@ impl<T: Send + Sync + 'static> Cache<T> {
 
     /// How many times `project` has failed since the start.
     pub fn decode_failures(&self) -> u64 {
-        todo!()
+        self.store.failures()
     }
 
     /// A set of keys that change from now on. All keys present now start dirty.
     pub fn subscribe(&self) -> Dirty {
-        todo!()
+        self.store.subscribe()
     }
 }
 
 /// Decode with serde: the usual `project` for a slim struct.
 pub fn json<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, BoxError> {
     serde_json::from_slice(bytes).map_err(Into::into)
-}
-
-/// One subscriber's own set of changed keys.
-#[derive(Debug)]
-pub struct Dirty {}
-
-impl Dirty {
-    /// Wait until at least one key is dirty. Pending forever once the cache is gone. Cancel-safe.
-    pub async fn wait(&mut self) {
-        todo!()
-    }
-
-    /// Take all dirty keys, leaving none.
-    pub fn take(&mut self) -> HashSet<Key> {
-        todo!()
-    }
 }
