@@ -1,18 +1,129 @@
 //! The controllers: what keeps Endpoints, EndpointSlices, nodes and namespaces in step with the cluster.
 //!
 //! Every controller is a folder with the same two files: `plan.rs` (pure: a snapshot in, the writes out) and `run.rs`
-//! (thin: dirty keys, writes, retries). All of them read the same watch caches ([`caches`]); which pods belong to
-//! which Service is worked out once ([`world`]), event by event, so that the work follows the change.
+//! (thin: one key at a time, writes, retries). All of them read the same watch caches (`caches`); which pods belong to
+//! which Service is worked out once ([`world`]), event by event (`feed`), so that the work follows the change.
 //!
 //! Start at [`run`], then [`endpointslice`].
 
 #![forbid(unsafe_code)]
 
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use portolan_client::{Client, EventRecorder, Key};
+
+mod caches;
+pub mod endpoints;
 pub mod endpointslice;
+mod feed;
+pub mod gc;
+pub mod mirroring;
+pub mod namespaces;
+pub mod nodes;
 pub mod objects;
 mod queue;
+mod requests;
+pub mod scheduler;
+pub mod slices;
 #[cfg(test)]
 mod testing;
-mod trigger;
+pub mod trigger;
 pub mod world;
 pub mod written;
+
+/// What an operator can choose.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The ranges that pods get their addresses from, one per family; each node gets a /24 or /64 of each.
+    pub cluster_cidrs: Vec<IpNet>,
+    /// How long a node may give no sign of life.
+    pub node_grace: Duration,
+    /// 1 to 1000.
+    pub max_endpoints_per_slice: usize,
+    /// How many keys of one controller are worked on at once.
+    pub workers: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            cluster_cidrs: vec![IpNet::V4(ipnet::Ipv4Net::new_assert(
+                std::net::Ipv4Addr::new(10, 244, 0, 0),
+                16,
+            ))],
+            node_grace: Duration::from_secs(40),
+            max_endpoints_per_slice: 100,
+            workers: 8,
+        }
+    }
+}
+
+/// All controllers, with their queues and the feed between them and the caches.
+struct Controllers {
+    queues: feed::Queues,
+    endpoints: endpoints::Controller,
+    slices: endpointslice::Controller,
+    mirroring: mirroring::Controller,
+    scheduler: scheduler::Controller,
+    nodes: nodes::Controller,
+    namespaces: namespaces::Controller,
+    gc: gc::Controller,
+}
+
+impl feed::Listener for Controllers {
+    fn service_gone(&self, key: &Key) {
+        self.endpoints.service_gone(key);
+    }
+
+    fn nodes_changed(&self) {
+        self.queues.scheduler.extend(self.scheduler.waiting());
+    }
+}
+
+impl Controllers {
+    async fn work(&self, workers: usize) {
+        let queues = &self.queues;
+        tokio::join!(
+            queues.slices.work(workers, |key| self.slices.sync(key)),
+            queues.endpoints.work(workers, |key| self.endpoints.sync(key)),
+            queues.mirroring.work(workers, |key| self.mirroring.sync(key)),
+            queues.scheduler.work(workers, |key| self.scheduler.sync(key)),
+            queues.nodes.work(workers, |key| self.nodes.sync(key)),
+            queues.namespaces.work(workers, |key| self.namespaces.sync(key)),
+            queues.gc.work(workers, |key| self.gc.sync(key)),
+        );
+    }
+}
+
+/// Runs all controllers until `shutdown` ends. Nothing is written before every cache has its first complete list.
+pub async fn run(client: Client, config: Config, shutdown: impl Future<Output = ()> + Send) {
+    let work = async {
+        let workers = config.workers;
+        let shared = Arc::new(caches::Shared::start(client.clone(), config).await);
+        let events = |component: &str| EventRecorder::new(client.clone(), component, "");
+        let controllers = Controllers {
+            queues: feed::Queues::new(),
+            endpoints: endpoints::Controller::new(Arc::clone(&shared), &events("endpoint-controller")),
+            slices: endpointslice::Controller::new(Arc::clone(&shared), &events("endpoint-slice-controller")),
+            mirroring: mirroring::Controller::new(
+                Arc::clone(&shared),
+                &events("endpoint-slice-mirroring-controller"),
+            ),
+            scheduler: scheduler::Controller::new(Arc::clone(&shared), &events("default-scheduler")),
+            nodes: nodes::Controller::new(Arc::clone(&shared), &events("node-controller")),
+            namespaces: namespaces::Controller::new(Arc::clone(&shared), &events("namespace-controller")),
+            gc: gc::Controller::new(Arc::clone(&shared), &events("garbage-collector-controller")),
+        };
+        let mut feed = feed::Feed::new(shared, controllers.queues.clone());
+        // The whole picture first: a Service planned before its pods are known would lose its endpoints.
+        feed.step(&controllers);
+        tokio::join!(feed.run(&controllers), controllers.work(workers));
+    };
+    tokio::select! {
+        () = work => {}
+        () = shutdown => {}
+    }
+}

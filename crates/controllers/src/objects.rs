@@ -84,6 +84,8 @@ pub struct Condition {
     pub status: String,
     #[serde(deserialize_with = "nullable")]
     pub reason: String,
+    #[serde(deserialize_with = "nullable")]
+    pub message: String,
     pub last_transition_time: Option<String>,
     pub last_heartbeat_time: Option<String>,
 }

@@ -4,7 +4,7 @@
 //! through the rarest label of its selector; nobody walks all pods. Each method takes the newest state of one object
 //! and says which Services have to be looked at again. Pure: no clock, no I/O. [`crate::feed`] calls it.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use portolan_client::Key;
@@ -22,7 +22,7 @@ pub struct World {
 /// One namespace.
 #[derive(Debug, Default)]
 struct Space {
-    pods: HashMap<Arc<str>, Arc<Pod>>,
+    pods: BTreeMap<Arc<str>, Arc<Pod>>,
     pods_by_label: LabelIndex,
     services: HashMap<Arc<str>, Member>,
     /// Services under one pair of their selector: a pod that lacks the pair cannot match.
@@ -143,6 +143,23 @@ fn endpoint_differs(old: &Pod, new: &Pod) -> bool {
         || !old.addresses().eq(new.addresses())
 }
 
+/// What a change of a node touches.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct NodeTouched {
+    /// Services with endpoints on it, if their zone differs now.
+    pub services: Vec<Key>,
+    /// Whether pods may be placed differently now.
+    pub placement: bool,
+}
+
+fn placement_differs(old: &Node, new: &Node) -> bool {
+    old.ready() != new.ready()
+        || old.metadata.labels != new.metadata.labels
+        || old.spec.unschedulable != new.spec.unschedulable
+        || old.spec.taints != new.spec.taints
+        || old.metadata.deleting() != new.metadata.deleting()
+}
+
 impl World {
     /// A pod appeared, changed or went. Returns the Services whose endpoints may differ now.
     pub fn pod(&mut self, key: &Key, new: Option<Arc<Pod>>) -> Vec<Key> {
@@ -245,20 +262,23 @@ impl World {
         self.forget_if_empty(&key.namespace);
     }
 
-    /// A node appeared, changed or went. Returns the Services with endpoints on it, if their zone differs now.
-    pub fn node(&mut self, name: &Arc<str>, new: Option<Arc<Node>>) -> Vec<Key> {
+    /// A node appeared, changed or went.
+    pub fn node(&mut self, name: &Arc<str>, new: Option<Arc<Node>>) -> NodeTouched {
         let old = match &new {
             Some(node) => self.nodes.insert(Arc::clone(name), Arc::clone(node)),
             None => self.nodes.remove(name),
         };
-        let same = match (&old, &new) {
-            (Some(old), Some(new)) => old.zone() == new.zone(),
-            (None, None) => true,
-            _ => false,
+        let (same_zone, same_place) = match (&old, &new) {
+            (Some(old), Some(new)) => (old.zone() == new.zone(), !placement_differs(old, new)),
+            (None, None) => (true, true),
+            _ => (false, false),
         };
-        if same {
-            return Vec::new();
-        }
+        let services = if same_zone { Vec::new() } else { self.services_on(name) };
+        NodeTouched { services, placement: !same_place }
+    }
+
+    /// The Services with endpoints on a node.
+    fn services_on(&self, name: &str) -> Vec<Key> {
         let pods = self.pods_by_node.get(name).into_iter().flatten();
         let services: BTreeSet<(Arc<str>, Arc<str>)> = pods
             .flat_map(|key| {
@@ -304,4 +324,27 @@ impl World {
     pub fn pod_count(&self, node: &str) -> usize {
         self.pods_by_node.get(node).map_or(0, HashSet::len)
     }
+
+    /// Pods bound to some node that may do the same work as this one: those that share its labels, and those whose
+    /// names begin alike. A superset; the caller looks closer.
+    pub fn perhaps_alike(&self, pod: &Pod) -> Vec<&Arc<Pod>> {
+        let Some(space) = self.spaces.get(&pod.metadata.namespace) else { return Vec::new() };
+        let labelled = if pod.metadata.labels.is_empty() {
+            BTreeSet::new()
+        } else {
+            space.pods_for(&pod.metadata.labels)
+        };
+        let named = pod.metadata.name.rsplit_once('-').map(|(family, _)| {
+            let start: Arc<str> = format!("{family}-").into();
+            let within = Arc::clone(&start);
+            space.pods.range(start..).map(|(name, _)| name).take_while(move |name| name.starts_with(&*within))
+        });
+        let names: BTreeSet<&Arc<str>> = labelled.iter().chain(named.into_iter().flatten()).collect();
+        let pods = names.into_iter().filter_map(|name| space.pods.get(name));
+        pods.filter(|pod| !pod.spec.node_name.is_empty()).collect()
+    }
 }
+
+#[cfg(test)]
+#[path = "world_tests.rs"]
+mod tests;

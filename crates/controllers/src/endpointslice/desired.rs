@@ -146,3 +146,10 @@ pub fn labels(service: &Service, managed_by: &str) -> BTreeMap<String, String> {
     }
     labels
 }
+
+/// Port lists that differ in order only are the same.
+pub fn sorted(ports: &[EndpointPort]) -> Vec<EndpointPort> {
+    let mut ports = ports.to_vec();
+    ports.sort();
+    ports
+}

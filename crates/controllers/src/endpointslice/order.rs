@@ -21,7 +21,7 @@ struct Waiting {
 }
 
 /// Orders the writes of one Service. `unchanged` are the slices that stay as they are.
-pub(super) fn order(writes: Vec<Write>, unchanged: &[&EndpointSlice]) -> Vec<Write> {
+pub(crate) fn in_order(writes: Vec<Write>, unchanged: &[&EndpointSlice]) -> Vec<Write> {
     let mut wanted: HashSet<Identity> = unchanged.iter().flat_map(|slice| identities(slice)).collect();
     let mut present = wanted.clone();
     let (mut ordered, mut deletes, mut waiting) = (Vec::new(), Vec::new(), Vec::new());

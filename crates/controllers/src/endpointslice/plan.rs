@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
-use super::desired::{Groups, ZoneOf, address_types, groups, labels};
-use super::order::order;
+use super::desired::{Groups, ZoneOf, address_types, groups, labels, sorted};
+use super::order::in_order;
 use super::pack::{Packed, pack};
 use super::{MANAGED_BY, pack::Identity};
 use crate::objects::{Pod, Service};
@@ -56,13 +56,6 @@ pub fn plan(input: &Input<'_>) -> Plan {
 
 fn owned_by(slice: &EndpointSlice, uid: &str) -> bool {
     slice.metadata.controller().is_some_and(|owner| owner.uid == uid)
-}
-
-/// Port lists that differ in order only are the same.
-fn sorted(ports: &[EndpointPort]) -> Vec<EndpointPort> {
-    let mut ports = ports.to_vec();
-    ports.sort();
-    ports
 }
 
 struct Draft<'a> {
@@ -222,7 +215,7 @@ impl<'a> Draft<'a> {
         let updates = self.updates.into_iter().map(|(slice, from)| Write::Update { slice, from });
         let deletes = self.deletes.into_iter().map(Write::Delete);
         let unchanged: Vec<&EndpointSlice> = self.unchanged.iter().map(|slice| &**slice).collect();
-        let mut writes = order(creates.chain(updates).chain(deletes).collect(), &unchanged);
+        let mut writes = in_order(creates.chain(updates).chain(deletes).collect(), &unchanged);
         if self.input.service.metadata.deleting() {
             writes.retain(|write| !matches!(write, Write::Create(_)));
         }

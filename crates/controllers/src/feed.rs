@@ -1,0 +1,229 @@
+//! Watches all caches, keeps the shared picture up to date and tells each controller which keys to look at.
+//!
+//! The only place that knows what concerns whom. No work is done here: a change of a pod costs a few map operations
+//! before the keys of its Services are in the queues.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use portolan_client::{Dirty, Key};
+
+use crate::caches::{LEASE_NAMESPACE, Shared};
+use crate::gc::plan::{Dependent, OwnerKey};
+use crate::objects::Owner;
+use crate::queue::{Backoff, Queue};
+use crate::scheduler;
+use crate::written::ObjectMeta;
+use crate::{endpointslice, mirroring};
+
+/// One queue per controller.
+#[derive(Clone)]
+pub(crate) struct Queues {
+    pub(crate) endpoints: Queue<Key>,
+    pub(crate) slices: Queue<Key>,
+    pub(crate) mirroring: Queue<Key>,
+    pub(crate) scheduler: Queue<Key>,
+    pub(crate) nodes: Queue<Key>,
+    pub(crate) namespaces: Queue<Key>,
+    pub(crate) gc: Queue<(Dependent, Key)>,
+}
+
+impl Queues {
+    pub(crate) fn new() -> Self {
+        let backoff = Backoff::default();
+        Self {
+            endpoints: Queue::new(backoff),
+            slices: Queue::new(backoff),
+            mirroring: Queue::new(backoff),
+            scheduler: Queue::new(backoff),
+            nodes: Queue::new(backoff),
+            namespaces: Queue::new(backoff),
+            gc: Queue::new(backoff),
+        }
+    }
+}
+
+/// What the feed tells besides keys.
+pub(crate) trait Listener: Send + Sync {
+    /// A Service that was there is gone.
+    fn service_gone(&self, key: &Key);
+    /// Nodes changed in a way that can make room for pods that found none.
+    fn nodes_changed(&self);
+}
+
+pub(crate) struct Feed {
+    shared: Arc<Shared>,
+    queues: Queues,
+    pods: Dirty,
+    services: Dirty,
+    nodes: Dirty,
+    leases: Dirty,
+    namespaces: Dirty,
+    endpoints: Dirty,
+    slices: Dirty,
+}
+
+impl Feed {
+    /// Every object of the caches starts dirty, so the first [`Feed::step`] builds the whole picture.
+    pub(crate) fn new(shared: Arc<Shared>, queues: Queues) -> Self {
+        let caches = &shared.caches;
+        Self {
+            pods: caches.pods.subscribe(),
+            services: caches.services.subscribe(),
+            nodes: caches.nodes.subscribe(),
+            leases: caches.leases.subscribe(),
+            namespaces: caches.namespaces.subscribe(),
+            endpoints: caches.endpoints.subscribe(),
+            slices: caches.slices.subscribe(),
+            shared,
+            queues,
+        }
+    }
+
+    pub(crate) async fn run(mut self, listener: &dyn Listener) {
+        loop {
+            tokio::select! {
+                () = self.pods.wait() => {}
+                () = self.services.wait() => {}
+                () = self.nodes.wait() => {}
+                () = self.leases.wait() => {}
+                () = self.namespaces.wait() => {}
+                () = self.endpoints.wait() => {}
+                () = self.slices.wait() => {}
+            }
+            self.step(listener);
+        }
+    }
+
+    /// Takes in everything that is dirty now. Nodes and pods first: what Services make of them should be new.
+    pub(crate) fn step(&mut self, listener: &dyn Listener) {
+        let keys = self.nodes.take();
+        self.nodes(keys, listener);
+        let keys = self.services.take();
+        self.services(keys, listener);
+        let keys = self.pods.take();
+        self.pods(keys);
+        let keys = self.slices.take();
+        self.slices(keys);
+        let keys = self.endpoints.take();
+        self.endpoints(keys);
+        for key in self.leases.take() {
+            let lease = self.shared.caches.leases.get(&key);
+            let owners = lease.as_ref().map(|lease| lease.metadata.owner_references.as_slice());
+            self.owned(Dependent::Lease, &key, owners);
+            if &*key.namespace == LEASE_NAMESPACE {
+                self.queues.nodes.add(Key { namespace: "".into(), name: key.name });
+            }
+        }
+        self.queues.namespaces.extend(self.namespaces.take());
+    }
+
+    fn nodes(&self, keys: HashSet<Key>, listener: &dyn Listener) {
+        let mut placement = false;
+        for key in keys {
+            let node = self.shared.caches.nodes.get(&key);
+            if node.is_none() {
+                self.owner_gone(&key, "Node");
+            }
+            let touched = self.shared.world().node(&key.name, node);
+            placement |= touched.placement;
+            self.queues.slices.extend(touched.services);
+            self.queues.nodes.add(key);
+        }
+        if placement {
+            listener.nodes_changed();
+        }
+    }
+
+    fn services(&self, keys: HashSet<Key>, listener: &dyn Listener) {
+        for key in keys {
+            let service = self.shared.caches.services.get(&key);
+            let gone = service.is_none();
+            self.shared.world().service(&key, service);
+            if gone {
+                listener.service_gone(&key);
+                self.owner_gone(&key, "Service");
+            }
+            self.queues.slices.add(key.clone());
+            self.queues.endpoints.add(key.clone());
+            self.queues.mirroring.add(key);
+        }
+    }
+
+    fn pods(&self, keys: HashSet<Key>) {
+        for key in keys {
+            let pod = self.shared.caches.pods.get(&key);
+            let (services, silent) = {
+                let mut world = self.shared.world();
+                let services = world.pod(&key, pod.clone());
+                let node =
+                    pod.as_ref().filter(|pod| pod.ready()).and_then(|pod| world.node_at(&pod.spec.node_name));
+                (services, node.filter(|node| !node.ready()).map(|node| Arc::clone(&node.metadata.name)))
+            };
+            self.queues.slices.extend(services.iter().cloned());
+            self.queues.endpoints.extend(services);
+            if let Some(node) = silent {
+                self.queues.nodes.add(Key { namespace: "".into(), name: node });
+            }
+            match &pod {
+                Some(pod) if scheduler::plan::is_ours(pod) => self.queues.scheduler.add(key.clone()),
+                Some(_) => {}
+                None => self.owner_gone(&key, "Pod"),
+            }
+            let owners = pod.as_ref().map(|pod| pod.metadata.owner_references.as_slice());
+            self.owned(Dependent::Pod, &key, owners);
+        }
+    }
+
+    fn slices(&self, keys: HashSet<Key>) {
+        for key in keys {
+            let slice = self.shared.caches.slices.get(&key);
+            let owners = slice.as_ref().map(|slice| owners(&slice.metadata));
+            self.owned(Dependent::EndpointSlice, &key, owners.as_deref());
+            for (service, manager) in self.shared.slices().update(&key, slice) {
+                match manager.as_str() {
+                    endpointslice::MANAGED_BY => self.queues.slices.add(service),
+                    mirroring::MANAGED_BY => self.queues.mirroring.add(service),
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    fn endpoints(&self, keys: HashSet<Key>) {
+        for key in keys {
+            let endpoints = self.shared.caches.endpoints.get(&key);
+            if endpoints.is_none() {
+                self.owner_gone(&key, "Endpoints");
+            }
+            let owners = endpoints.as_ref().map(|endpoints| owners(&endpoints.metadata));
+            self.owned(Dependent::Endpoints, &key, owners.as_deref());
+            self.queues.endpoints.add(key.clone());
+            self.queues.mirroring.add(key);
+        }
+    }
+
+    /// Records who owns an object, and has it looked at if anybody does.
+    fn owned(&self, kind: Dependent, key: &Key, owners: Option<&[Owner]>) {
+        if self.shared.owners().update(kind, key, owners.unwrap_or_default()) {
+            self.queues.gc.add((kind, key.clone()));
+        }
+    }
+
+    fn owner_gone(&self, key: &Key, kind: &'static str) {
+        let owner = OwnerKey { kind: kind.into(), object: key.clone() };
+        let dependents = self.shared.owners().dependents(&owner);
+        self.queues.gc.extend(dependents);
+    }
+}
+
+fn owners(meta: &ObjectMeta) -> Vec<Owner> {
+    let owners = meta.owner_references.iter().map(|owner| Owner {
+        api_version: owner.api_version.clone(),
+        kind: owner.kind.clone(),
+        name: owner.name.clone(),
+        uid: owner.uid.clone(),
+        controller: owner.controller.unwrap_or_default(),
+    });
+    owners.collect()
+}
