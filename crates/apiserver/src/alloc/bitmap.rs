@@ -86,6 +86,12 @@ impl Bitmap {
         Ok(())
     }
 
+    /// Takes the port a client asks for, which may be no port at all.
+    pub fn take_asked(&mut self, number: i64) -> Result<u16, PortError> {
+        let port = u16::try_from(number).map_err(|_| PortError::NotInRange(self.first, self.last))?;
+        self.take(port).map(|()| port)
+    }
+
     /// Takes any free port, by the rule of the bands.
     pub fn take_any(&mut self, rng: &mut impl Rng) -> Result<u16, PortError> {
         let size = u128::from(self.last.saturating_sub(self.first)) + 1;

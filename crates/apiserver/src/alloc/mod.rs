@@ -1,25 +1,45 @@
 //! Allocation of ClusterIPs and node ports for Services, and their release.
 //!
 //! Truth is the store: one IPAddress object per ClusterIP, created in the same transaction as the Service itself with
-//! `Compare::Absent`, which is the lock; one RangeAllocation bitmap for all node ports, written by compare-and-swap
+//! `Compare::Absent`, which is the lock; one `RangeAllocation` bitmap for all node ports, written by compare-and-swap
 //! before the Service is (concurrent requests of this process share one write). What is kept in memory is a mirror to
 //! pick quickly from; a stale mirror costs a retry, never a double allocation.
 //!
 //! A write of a Service goes: `plan_create` / `plan_update` / `plan_delete` (changes the object), validate, put the
 //! plan's compares and ops into the Service's own transaction, then [`Plan::committed`]; or, on a conflict,
-//! [`Plan::conflict`] and again from the start; or drop the plan, which gives the node ports back.
+//! [`Plan::conflict`] and again from the start; or drop the plan, which gives everything back.
+//!
+//! Start with [`Allocator`] and [`Plan`]. `families` and `demand` decide, as pure values, what a write needs; `book` and
+//! `ports` fulfil it; `band`, `range` and `bitmap` are the arithmetic below; `mirror` follows the store; `repair` finds
+//! what crashes left behind.
 
 pub mod band;
 pub mod bitmap;
+mod book;
+mod demand;
+mod families;
+mod mirror;
+pub mod objects;
 mod ports;
 pub mod range;
+#[cfg(test)]
+mod tests;
 
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use ipnet::IpNet;
+use jiff::Timestamp;
+use portolan_api::field::{FieldError, FieldErrors};
 use portolan_store::{Compare, KeyValue, Op, Store};
 use serde_json::Value;
+
+use book::AddressBook;
+use demand::{Demand, PortWant, Slot};
+use families::Addressing;
+use ports::{HeldPorts, PortDesk, Refusal, Want};
 
 /// What the administrator chose.
 #[derive(Debug, Clone)]
@@ -29,11 +49,11 @@ pub struct Config {
     pub node_ports: RangeInclusive<u16>,
 }
 
-/// Why a Service got no address or port. [`AllocError::status`] is the answer for the client.
+/// Why a Service got no address or port.
 #[derive(Debug, Clone)]
 pub enum AllocError {
     /// 422: wrong fields, with Kubernetes' texts.
-    Invalid(portolan_api::field::FieldErrors),
+    Invalid(FieldErrors),
     /// 500 `Internal error occurred: ...` (range full and the like).
     Internal(String),
     /// 500 without a reason (Kubernetes answers some cases with a bare error).
@@ -42,46 +62,359 @@ pub enum AllocError {
     Store(String),
 }
 
-/// What has to be in the Service's own transaction, and what is held until it is done.
-#[must_use = "a plan not committed gives its node ports back"]
-pub struct Plan {
-    pub compares: Vec<Compare>,
-    pub ops: Vec<Op>,
+impl AllocError {
+    fn field(path: impl Into<String>, value: impl Into<Value>, detail: impl Into<String>) -> AllocError {
+        AllocError::Invalid(vec![FieldError::invalid(path, value, detail)])
+    }
 }
 
-impl Plan {
-    /// The transaction is durable: releases what the old object held and the new one does not.
-    pub fn committed(self) {
-        todo!()
-    }
-    /// The transaction met a conflict: learns which addresses are taken. Returns true if one of the plan's own
-    /// compares failed (plan again); false if only the Service's own did.
-    pub fn conflict(self, current: &[(Arc<str>, Option<KeyValue>)]) -> bool {
-        todo!("{current:?}")
+impl From<portolan_store::Error> for AllocError {
+    fn from(error: portolan_store::Error) -> AllocError {
+        AllocError::Store(error.to_string())
     }
 }
 
 /// The allocators of one API server.
-pub struct Allocator {}
+pub struct Allocator {
+    shared: Arc<Shared>,
+    mirror: tokio::task::AbortHandle,
+}
+
+impl std::fmt::Debug for Allocator {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Allocator").field("families", &self.shared.families).finish_non_exhaustive()
+    }
+}
+
+struct Shared {
+    store: Arc<dyn Store>,
+    book: AddressBook,
+    desk: PortDesk,
+    /// The cluster's families, the primary first.
+    families: Vec<&'static str>,
+}
+
+impl Drop for Allocator {
+    fn drop(&mut self) {
+        self.mirror.abort();
+    }
+}
 
 impl Allocator {
     /// Creates the default ServiceCIDR and the bitmap if they are absent, loads the mirror, and starts the task that
     /// keeps it current by watching the store. Needs a tokio runtime; the task ends when the Allocator is dropped.
     pub async fn start(config: Config, store: Arc<dyn Store>) -> Result<Allocator, portolan_store::Error> {
-        todo!("{config:?} {}", Arc::strong_count(&store))
+        mirror::ensure_default_cidr(&*store, &config.service_cidrs, Timestamp::now()).await?;
+        let mut families = Vec::new();
+        for cidr in &config.service_cidrs {
+            let family = if cidr.addr().is_ipv4() { families::IPV4 } else { families::IPV6 };
+            if !families.contains(&family) {
+                families.push(family);
+            }
+        }
+        let desk = PortDesk::open(store.clone(), config.node_ports).await?;
+        let shared = Arc::new(Shared { store, book: AddressBook::default(), desk, families });
+        let revision = mirror::load(&shared).await?;
+        let mirror = tokio::spawn(mirror::follow(shared.clone(), revision)).abort_handle();
+        Ok(Allocator { shared, mirror })
     }
+
     /// For a new Service (defaults applied, metadata.namespace and name final): normalises clusterIPs, fills
     /// ipFamilies and ipFamilyPolicy, picks addresses and ports. Runs before validation, as Kubernetes does.
     pub async fn plan_create(&self, service: &mut Value, dry_run: bool) -> Result<Plan, AllocError> {
-        todo!("{service} {dry_run}")
+        let mut addressing = Addressing::read(service);
+        families::on_create(&mut addressing, &self.shared.families).map_err(AllocError::Invalid)?;
+        let demand = demand::on_create(service, &addressing);
+        self.fulfil(service, addressing, demand, dry_run).await
     }
+
     /// The same for a changed Service: carries allocated values over from `old`, allocates what is new, releases what
     /// is gone once committed. Runs before the strategy's `prepare_update`.
     pub async fn plan_update(&self, old: &Value, new: &mut Value, dry_run: bool) -> Result<Plan, AllocError> {
-        todo!("{old} {new} {dry_run}")
+        let old_addressing = Addressing::read_stored(old);
+        let mut addressing = Addressing::read(new);
+        demand::carry_ports_over(new, old);
+        families::on_update(&mut addressing, &old_addressing, &self.shared.families)
+            .map_err(AllocError::Invalid)?;
+        let demand = demand::on_update(old, &old_addressing, new, &addressing)?;
+        self.fulfil(new, addressing, demand, dry_run).await
     }
+
     /// For a Service about to be removed from the store (by DELETE, or by the write that drops its last finalizer).
     pub async fn plan_delete(&self, old: &Value) -> Result<Plan, AllocError> {
-        todo!("{old}")
+        let mut plan = Plan::empty(self.shared.clone());
+        plan.release(old, demand::on_delete(old)).await?;
+        Ok(plan)
+    }
+
+    async fn fulfil(
+        &self,
+        service: &mut Value,
+        mut addressing: Addressing,
+        demand: Demand,
+        dry_run: bool,
+    ) -> Result<Plan, AllocError> {
+        let mut plan = Plan::empty(self.shared.clone());
+        if dry_run {
+            self.pretend_addresses(&identity(service).1, &mut addressing, &demand)?;
+            self.pretend_ports(service, &demand.ports).await?;
+        } else {
+            plan.addresses(service, &mut addressing, &demand).await?;
+            plan.ports(service, &demand.ports).await?;
+            plan.release(service, demand).await?;
+        }
+        addressing.write(service);
+        Ok(plan)
+    }
+
+    fn pretend_addresses(
+        &self,
+        name: &str,
+        addressing: &mut Addressing,
+        demand: &Demand,
+    ) -> Result<(), AllocError> {
+        for want in &demand.addresses {
+            let address = match want.asked {
+                Some(address) => self.shared.check_range(address, addressing).map(|()| address)?,
+                None => self.shared.book.placeholder(want.ipv4).ok_or_else(|| range_full(name))?,
+            };
+            set_address(addressing, want.index, address);
+        }
+        Ok(())
+    }
+
+    async fn pretend_ports(&self, service: &mut Value, wants: &[PortWant]) -> Result<(), AllocError> {
+        // Numbers that no default range has: plainly not real.
+        let mut pretended = 32768u16;
+        let mut bitmap =
+            self.shared.desk.show().await.ok_or_else(|| AllocError::Store("shutting down".into()))?;
+        for want in wants {
+            let port = match want.want {
+                Want::This(number) => {
+                    bitmap.take_asked(number).map_err(|error| port_error(want, &error.to_string(), false))?
+                }
+                Want::Any => {
+                    pretended = pretended.saturating_add(1);
+                    pretended
+                }
+            };
+            set_port(service, &want.slot, port);
+        }
+        Ok(())
+    }
+}
+
+impl Shared {
+    fn check_range(&self, address: IpAddr, addressing: &Addressing) -> Result<(), AllocError> {
+        if self.book.covers(address) {
+            return Ok(());
+        }
+        Err(refused_address(address, addressing, "the provided network does not match the current range"))
+    }
+
+    /// An address asked for is checked against the store itself: the mirror may lag.
+    async fn check_free(&self, address: IpAddr, addressing: &Addressing) -> Result<(), AllocError> {
+        if !self.book.is_taken(address) {
+            return Ok(());
+        }
+        if self.store.get(&objects::address_key(address)).await?.0.is_some() {
+            return Err(refused_address(address, addressing, "provided IP is already allocated"));
+        }
+        self.book.release(address);
+        Ok(())
+    }
+}
+
+/// What has to be in the Service's own transaction, and what is held until it is done.
+#[must_use = "a plan not committed gives its addresses and node ports back"]
+pub struct Plan {
+    pub compares: Vec<Compare>,
+    pub ops: Vec<Op>,
+    shared: Arc<Shared>,
+    /// Addresses picked by us. Those asked for are not: two who ask for the same meet in the store.
+    picked: Vec<IpAddr>,
+    ports: Option<HeldPorts>,
+    released: Vec<IpAddr>,
+    port_releases: Vec<u16>,
+}
+
+impl std::fmt::Debug for Plan {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("Plan")
+            .field("compares", &self.compares)
+            .field("ops", &self.ops)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for Plan {
+    fn drop(&mut self) {
+        for address in self.picked.drain(..) {
+            self.shared.book.unpick(address);
+        }
+    }
+}
+
+impl Plan {
+    fn empty(shared: Arc<Shared>) -> Plan {
+        Plan {
+            compares: Vec::new(),
+            ops: Vec::new(),
+            shared,
+            picked: Vec::new(),
+            ports: None,
+            released: Vec::new(),
+            port_releases: Vec::new(),
+        }
+    }
+
+    /// The transaction is durable: releases what the old object held and the new one does not.
+    pub fn committed(mut self) {
+        for op in &self.ops {
+            if let (Op::Put(..), Some(address)) = (op, objects::address_of_key(op.key())) {
+                self.shared.book.take(address);
+            }
+        }
+        self.picked.clear();
+        for address in self.released.drain(..) {
+            self.shared.book.release(address);
+        }
+        if let Some(ports) = self.ports.take() {
+            ports.keep();
+        }
+        self.shared.desk.release(std::mem::take(&mut self.port_releases));
+    }
+
+    /// The transaction met a conflict: learns which addresses are taken. True if one of the plan's own compares
+    /// failed (plan again); false if only the Service's own did.
+    pub fn conflict(self, current: &[(Arc<str>, Option<KeyValue>)]) -> bool {
+        let mut ours = false;
+        for compare in &self.compares {
+            let Some((key, value)) = current.iter().find(|(key, _)| key == compare.key()) else { continue };
+            let revision = value.as_ref().map(|value| value.mod_revision);
+            let holds = match compare {
+                Compare::Absent(_) => revision.is_none(),
+                Compare::Revision(_, expected) => revision == Some(*expected),
+            };
+            if !holds {
+                ours = true;
+                self.shared.book.seen(key, value.as_ref().map(|value| &value.value[..]));
+            }
+        }
+        ours
+    }
+
+    async fn addresses(
+        &mut self,
+        service: &Value,
+        addressing: &mut Addressing,
+        demand: &Demand,
+    ) -> Result<(), AllocError> {
+        let (namespace, name) = identity(service);
+        for want in &demand.addresses {
+            let address = if let Some(address) = want.asked {
+                self.shared.check_range(address, addressing)?;
+                self.shared.check_free(address, addressing).await?;
+                address
+            } else {
+                let picked = self.shared.book.pick(want.ipv4).ok_or_else(|| range_full(&name))?;
+                self.picked.push(picked);
+                picked
+            };
+            let key: Arc<str> = objects::address_key(address).into();
+            let object = objects::ip_address(address, &namespace, &name, Timestamp::now());
+            self.compares.push(Compare::Absent(key.clone()));
+            self.ops.push(Op::Put(key, Bytes::from(object.to_string())));
+            set_address(addressing, want.index, address);
+        }
+        Ok(())
+    }
+
+    async fn ports(&mut self, service: &mut Value, wants: &[PortWant]) -> Result<(), AllocError> {
+        if wants.is_empty() {
+            return Ok(());
+        }
+        let held = match self.shared.desk.reserve(wants.iter().map(|want| want.want).collect()).await {
+            Ok(held) => held,
+            Err(Refusal::Store(why)) => return Err(AllocError::Store(why)),
+            Err(Refusal::Port { index, error }) => {
+                let full = error == bitmap::PortError::Full;
+                return Err(port_error(&wants[index], &error.to_string(), full));
+            }
+        };
+        for (want, port) in wants.iter().zip(held.ports()) {
+            set_port(service, &want.slot, *port);
+        }
+        self.ports = Some(held);
+        Ok(())
+    }
+
+    /// Deletes the IPAddresses the Service no longer needs, those that are really its own.
+    async fn release(&mut self, service: &Value, demand: Demand) -> Result<(), AllocError> {
+        let (namespace, name) = identity(service);
+        for address in demand.address_releases {
+            let key: Arc<str> = objects::address_key(address).into();
+            let (Some(current), _) = self.shared.store.get(&key).await? else { continue };
+            let object: Value = serde_json::from_slice(&current.value).unwrap_or_default();
+            if objects::parent_service(&object) == Some((&namespace, &name)) {
+                self.compares.push(Compare::Revision(key.clone(), current.mod_revision));
+                self.ops.push(Op::Delete(key));
+                self.released.push(address);
+            }
+        }
+        self.port_releases = demand.port_releases;
+        Ok(())
+    }
+}
+
+fn identity(service: &Value) -> (String, String) {
+    let text = |field: &str| service["metadata"][field].as_str().unwrap_or_default().to_owned();
+    (text("namespace"), text("name"))
+}
+
+fn set_address(addressing: &mut Addressing, index: usize, address: IpAddr) {
+    if index >= addressing.cluster_ips.len() {
+        addressing.cluster_ips.resize(index + 1, String::new());
+    }
+    addressing.cluster_ips[index] = address.to_string();
+    if index == 0 {
+        addressing.cluster_ip = address.to_string();
+    }
+}
+
+fn set_port(service: &mut Value, slot: &Slot, port: u16) {
+    match slot {
+        Slot::HealthCheck => service["spec"]["healthCheckNodePort"] = port.into(),
+        Slot::Ports(indexes) => {
+            for index in indexes {
+                service["spec"]["ports"][index]["nodePort"] = port.into();
+            }
+        }
+    }
+}
+
+fn refused_address(address: IpAddr, addressing: &Addressing, why: &str) -> AllocError {
+    let value = addressing.cluster_ips.clone();
+    AllocError::field("spec.clusterIPs", value, format!("failed to allocate IP {address}: {why}"))
+}
+
+fn range_full(name: &str) -> AllocError {
+    AllocError::Internal(format!("failed to allocate a serviceIP for Service {name:?}: range is full"))
+}
+
+fn port_error(want: &PortWant, why: &str, full: bool) -> AllocError {
+    match (&want.slot, want.want) {
+        (Slot::HealthCheck, Want::This(number)) => {
+            AllocError::Internal(format!("failed to allocate requested HealthCheck NodePort {number}: {why}"))
+        }
+        (Slot::HealthCheck, Want::Any) => {
+            AllocError::Internal(format!("failed to allocate a HealthCheck NodePort 0: {why}"))
+        }
+        (Slot::Ports(indexes), Want::This(number)) if !full => {
+            let index = indexes.first().copied().unwrap_or_default();
+            AllocError::field(format!("spec.ports[{index}].nodePort"), number, why)
+        }
+        (Slot::Ports(_), _) => AllocError::Internal(format!("failed to allocate a nodePort: {why}")),
     }
 }

@@ -22,7 +22,8 @@ const ATTEMPTS_MAX: usize = 32;
 /// One port asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Want {
-    This(u16),
+    /// As the client wrote it, be it a port or not.
+    This(i64),
     Any,
 }
 
@@ -95,8 +96,14 @@ impl PortDesk {
     pub(super) async fn open(store: Arc<dyn Store>, range: RangeInclusive<u16>) -> Result<PortDesk, Error> {
         let (requests, inbox) = mpsc::unbounded_channel();
         let bitmap = Bitmap::new(&range);
-        let desk = requests.downgrade();
-        let mut desk = Desk { bitmap, revision: None, range, store, releases: Vec::new(), desk };
+        let mut desk = Desk {
+            bitmap,
+            revision: None,
+            range,
+            store,
+            releases: Vec::new(),
+            requests: requests.downgrade(),
+        };
         desk.reload().await?;
         if desk.revision.is_none() {
             // False: another server has just created it, and we know theirs now.
@@ -141,7 +148,7 @@ struct Desk {
     revision: Option<Revision>,
     /// Given back but not written yet.
     releases: Vec<u16>,
-    desk: mpsc::WeakUnboundedSender<Request>,
+    requests: mpsc::WeakUnboundedSender<Request>,
 }
 
 impl Desk {
@@ -203,7 +210,7 @@ impl Desk {
     fn answer(&self, batch: Vec<Reservation>, grants: Vec<Result<Vec<u16>, Refusal>>) {
         for (reservation, grant) in batch.into_iter().zip(grants) {
             // A caller that has gone away drops the ports, which gives them back.
-            _ = reservation.reply.send(grant.map(|ports| HeldPorts { ports, desk: self.desk.clone() }));
+            _ = reservation.reply.send(grant.map(|ports| HeldPorts { ports, desk: self.requests.clone() }));
         }
     }
 
@@ -268,13 +275,15 @@ fn grant(bitmap: &mut Bitmap, wants: &[Want]) -> Result<Vec<u16>, Refusal> {
     let mut ports: Vec<u16> = Vec::with_capacity(wants.len());
     for (index, want) in wants.iter().enumerate() {
         let taken = match want {
-            Want::This(port) => bitmap.take(*port).map(|()| *port),
+            Want::This(number) => bitmap.take_asked(*number),
             Want::Any => bitmap.take_any(&mut rand::rng()),
         };
         match taken {
             Ok(port) => ports.push(port),
             Err(error) => {
-                ports.into_iter().for_each(|port| bitmap.release(port));
+                for port in ports {
+                    bitmap.release(port);
+                }
                 return Err(Refusal::Port { index, error });
             }
         }

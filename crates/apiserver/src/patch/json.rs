@@ -70,6 +70,7 @@ fn depth(value: &Value) -> usize {
 }
 
 #[cfg(test)]
+#[allow(clippy::needless_pass_by_value)] // literals read best by value
 mod tests {
     use super::*;
     use proptest::prelude::*;

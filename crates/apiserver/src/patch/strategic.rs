@@ -224,7 +224,7 @@ fn merge_list(current: Vec<Value>, patch: Vec<Value>, field: FieldShape) -> Resu
     }
     let objects = current.iter().chain(&patch).filter(|element| element.is_object()).count();
     if objects == 0 {
-        return merge_plain(current, &patch);
+        return merge_plain(&current, &patch);
     }
     if objects != current.len() + patch.len() {
         return Err(PatchError::Internal("list element types are not identical".into()));
@@ -236,14 +236,14 @@ fn merge_list(current: Vec<Value>, patch: Vec<Value>, field: FieldShape) -> Resu
 }
 
 /// A set of plain values: the patch adds.
-fn merge_plain(current: Vec<Value>, patch: &[Value]) -> Result<Vec<Value>, PatchError> {
+fn merge_plain(current: &[Value], patch: &[Value]) -> Result<Vec<Value>, PatchError> {
     let mut merged: Vec<Value> = Vec::with_capacity(current.len() + patch.len());
     for element in current.iter().chain(patch) {
         if !merged.contains(element) {
             merged.push(element.clone());
         }
     }
-    arrange(merged, patch, &current, None)
+    arrange(merged, patch, current, None)
 }
 
 fn merge_objects(
@@ -346,5 +346,6 @@ fn unknown_directive(directive: &Value, map: &impl serde::Serialize) -> PatchErr
 }
 
 #[cfg(test)]
+#[allow(clippy::needless_pass_by_value)] // literals read best by value
 #[path = "strategic_tests.rs"]
 mod tests;

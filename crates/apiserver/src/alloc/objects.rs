@@ -1,0 +1,140 @@
+//! The stored objects behind ClusterIPs: IPAddress and ServiceCIDR, built and read as JSON. Pure but for the clock and
+//! the random uid of new objects.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::families::{IPV4, IPV6};
+
+pub(super) const ADDRESSES: &str = "/registry/ipaddresses/";
+pub(super) const CIDRS: &str = "/registry/servicecidrs/";
+/// The default ranges; the name is Kubernetes'.
+pub(super) const DEFAULT_CIDR_KEY: &str = "/registry/servicecidrs/kubernetes";
+
+pub const LABEL_FAMILY: &str = "ipaddress.kubernetes.io/ip-family";
+pub const LABEL_MANAGED_BY: &str = "ipaddress.kubernetes.io/managed-by";
+pub const MANAGER: &str = "ipallocator.k8s.io";
+
+/// The key that is the lock on an address.
+pub(super) fn address_key(address: IpAddr) -> String {
+    format!("{ADDRESSES}{address}")
+}
+
+/// The address a key locks.
+pub(super) fn address_of_key(key: &str) -> Option<IpAddr> {
+    key.strip_prefix(ADDRESSES)?.parse().ok()
+}
+
+/// The IPAddress of a Service.
+pub(super) fn ip_address(address: IpAddr, namespace: &str, name: &str, now: Timestamp) -> Value {
+    json!({
+        "kind": "IPAddress",
+        "apiVersion": "networking.k8s.io/v1",
+        "metadata": {
+            "name": address.to_string(),
+            "uid": new_uid(),
+            "creationTimestamp": seconds(now),
+            "labels": {
+                LABEL_FAMILY: if address.is_ipv4() { IPV4 } else { IPV6 },
+                LABEL_MANAGED_BY: MANAGER,
+            },
+        },
+        "spec": {"parentRef": {"resource": "services", "namespace": namespace, "name": name}},
+    })
+}
+
+/// The Service (namespace, name) that a stored IPAddress belongs to.
+pub(super) fn parent_service(object: &Value) -> Option<(&str, &str)> {
+    let parent = &object["spec"]["parentRef"];
+    let core = parent["group"].as_str().unwrap_or_default().is_empty();
+    if !core || parent["resource"] != "services" {
+        return None;
+    }
+    Some((parent["namespace"].as_str()?, parent["name"].as_str()?))
+}
+
+/// The default ServiceCIDR, ready for use.
+pub(super) fn default_service_cidr(cidrs: &[IpNet], now: Timestamp) -> Value {
+    json!({
+        "kind": "ServiceCIDR",
+        "apiVersion": "networking.k8s.io/v1",
+        "metadata": {"name": "kubernetes", "uid": new_uid(), "creationTimestamp": seconds(now)},
+        "spec": {"cidrs": texts(cidrs)},
+        "status": {"conditions": [{
+            "type": "Ready",
+            "status": "True",
+            "lastTransitionTime": seconds(now),
+            "reason": "",
+            "message": "Kubernetes default Service CIDR is ready",
+        }]},
+    })
+}
+
+pub(super) fn texts(cidrs: &[IpNet]) -> Vec<String> {
+    cidrs.iter().map(ToString::to_string).collect()
+}
+
+/// The CIDRs of a stored ServiceCIDR that may be allocated from: all, unless it is on its way out or not ready. One
+/// without a Ready condition counts as ready.
+pub(super) fn usable_cidrs(object: &Value) -> Vec<IpNet> {
+    let deleting = object["metadata"]["deletionTimestamp"].is_string();
+    let conditions = object["status"]["conditions"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let ready = conditions.iter().find(|condition| condition["type"] == "Ready");
+    if deleting || ready.is_some_and(|ready| ready["status"] != "True") {
+        return Vec::new();
+    }
+    let cidrs = object["spec"]["cidrs"].as_array().map(Vec::as_slice).unwrap_or_default();
+    cidrs.iter().filter_map(|cidr| cidr.as_str()?.parse().ok()).collect()
+}
+
+fn seconds(now: Timestamp) -> String {
+    now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+/// A random (version 4) UUID.
+fn new_uid() -> String {
+    let bits = rand::random::<u128>() & !(0xf << 76) & !(0x3 << 62) | (0x4 << 76) | (0x2 << 62);
+    let hex = format!("{bits:032x}");
+    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn uids_are_of_version_four() {
+        let uid = new_uid();
+        let parts: Vec<&str> = uid.split('-').collect();
+        assert_eq!(parts.iter().map(|part| part.len()).collect::<Vec<_>>(), [8, 4, 4, 4, 12]);
+        assert!(parts[2].starts_with('4') && "89ab".contains(&parts[3][..1]), "{uid}");
+        assert_ne!(uid, new_uid());
+    }
+
+    #[test]
+    fn an_address_belongs_to_its_service() {
+        let object = ip_address("fd00::1".parse().unwrap(), "ns", "web", Timestamp::UNIX_EPOCH);
+        assert_eq!(object["metadata"]["name"], "fd00::1");
+        assert_eq!(object["metadata"]["labels"][LABEL_FAMILY], "IPv6");
+        assert_eq!(object["metadata"]["creationTimestamp"], "1970-01-01T00:00:00Z");
+        assert_eq!(parent_service(&object), Some(("ns", "web")));
+        let mut other = object.clone();
+        other["spec"]["parentRef"]["group"] = "example.org".into();
+        assert_eq!(parent_service(&other), None);
+    }
+
+    #[test]
+    fn ranges_are_used_while_they_are_ready() {
+        let mut object = default_service_cidr(&["10.96.0.0/12".parse().unwrap()], Timestamp::UNIX_EPOCH);
+        assert_eq!(usable_cidrs(&object).len(), 1);
+        object["status"]["conditions"][0]["status"] = "False".into();
+        assert_eq!(usable_cidrs(&object).len(), 0);
+        object["status"] = Value::Null;
+        assert_eq!(usable_cidrs(&object).len(), 1);
+        object["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
+        assert_eq!(usable_cidrs(&object).len(), 0);
+    }
+}
