@@ -157,11 +157,21 @@ impl fmt::Display for FieldError {
     }
 }
 
+/// A value that prints as this very text; serde's maps would sort its keys.
+pub(crate) fn raw_json(text: String) -> Value {
+    let mut map = serde_json::Map::new();
+    map.insert(RAW.to_owned(), Value::String(text));
+    Value::Object(map)
+}
+
+const RAW: &str = "\u{0}raw";
+
 /// A value as Go prints it in these errors: strings quoted, the rest as JSON.
 fn go_value(value: &Value) -> String {
     match value {
         Value::Null => "\"null\"".to_owned(),
         Value::String(text) => go_quote(text),
+        Value::Object(map) if map.contains_key(RAW) => map[RAW].as_str().unwrap_or_default().to_owned(),
         other => other.to_string(),
     }
 }

@@ -22,8 +22,10 @@ pub mod networking;
 pub mod printer;
 pub mod resource;
 pub mod scalars;
+pub mod service;
 pub mod status;
 pub mod strategy;
 pub mod suggest;
+pub mod validate;
 
 pub use scalars::{Bytes, IntOrString, MicroTime, Quantity, Time};

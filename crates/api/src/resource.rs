@@ -6,7 +6,7 @@ use crate::kinds;
 use crate::printer::{Cells, Column};
 use crate::schema::{Gvk, Object, Schema};
 use crate::strategy::Strategy;
-use crate::{coordination, core, discovery, networking, printer};
+use crate::{coordination, core, discovery, networking, printer, service};
 
 /// One kind the server serves.
 pub struct Resource {
@@ -282,6 +282,7 @@ pub static SERVICES: Resource = Resource {
     selectable_fields: &["spec.clusterIP", "spec.type"],
     returns_deleted: true,
     create_on_update: true,
+    strategy: &service::ServiceStrategy,
     ..CORE
 };
 

@@ -30,7 +30,7 @@ fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>, distance_max: u
     }
     known
         .map(|k| (distance(word, k), k))
-        .filter(|(d, k)| *d <= distance_max && *d < k.len().min(word.len()) / 2 + 1)
+        .filter(|(d, k)| *d <= distance_max && *d * 2 < k.len().min(word.len()))
         .min_by_key(|(d, _)| *d)
         .map(|(_, k)| k)
 }
