@@ -1,1 +1,58 @@
-fn main() {}
+//! The program: one file per verb, each wiring roles together and nothing else.
+//!
+//! `up` is the control plane with this host as a node; `node` is a node of somebody's control plane; `kubeconfig` gives
+//! access; `lab` makes whole clusters in namespaces; `echo` is the built-in image. Start at the verb you want.
+
+mod failure;
+mod in_process;
+mod kubeconfig;
+mod lab;
+mod logging;
+mod node;
+mod node_address;
+mod ready;
+mod service_route;
+mod up;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// The whole Kubernetes Service system in one binary.
+#[derive(Debug, Parser)]
+#[command(name = "portolan", version, arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Run the control plane with this host as a node, in one process
+    Up(up::Arguments),
+    /// Run this host as a node of a control plane: agent and proxy
+    Node(node::Arguments),
+    /// Issue access to a control plane whose data directory is on this host
+    Kubeconfig(kubeconfig::Arguments),
+    /// Whole clusters in network namespaces on this machine
+    Lab(lab::Arguments),
+    /// The built-in image portolan.dev/echo: answers who it is and who asked
+    Echo(portolan_agent::echo::Arguments),
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().verb {
+        Verb::Up(arguments) => up::run(arguments),
+        Verb::Node(arguments) => node::run(arguments),
+        Verb::Kubeconfig(arguments) => kubeconfig::run(&arguments),
+        Verb::Lab(arguments) => lab::run(arguments),
+        Verb::Echo(arguments) => portolan_agent::echo::run(&arguments).map_err(Into::into),
+    };
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("portolan: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

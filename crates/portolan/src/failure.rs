@@ -1,0 +1,18 @@
+//! What can stop the program before it starts, each in one line with the way out.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    #[error("{verb} needs root: it makes network namespaces and kernel rules; run it with sudo")]
+    NotRoot { verb: &'static str },
+    #[error("{address} is in use by another program: stop it, or choose another with --{flag}")]
+    PortBusy { address: SocketAddr, flag: &'static str },
+    #[error("cannot listen on {address}: {source}")]
+    Listen { address: SocketAddr, source: std::io::Error },
+    #[error("this host has no address that pods and other nodes can reach; name one with --node-ip")]
+    NoNodeAddress,
+    #[error("{}: no portolan data directory; name the one that `portolan up` uses with --data-dir", path.display())]
+    NoDataDir { path: PathBuf },
+}

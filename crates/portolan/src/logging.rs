@@ -1,0 +1,8 @@
+//! Logs go to standard error; `PORTOLAN_LOG` chooses what (`info`, `debug`, `portolan_proxy=trace`).
+
+use tracing_subscriber::EnvFilter;
+
+pub(crate) fn start() {
+    let filter = EnvFilter::try_from_env("PORTOLAN_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(true).init();
+}

@@ -1,0 +1,200 @@
+//! `portolan up`: the control plane, and this host as a node, in one process.
+//!
+//! Roles get clients of their own with identities of their own; they meet nowhere but in the API server.
+
+use std::future::Future;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::Context as _;
+use clap::Args;
+use ipnet::IpNet;
+use portolan_apiserver::pki::{Identity, Pki};
+use portolan_apiserver::{ApiServer, User, tls};
+use portolan_store::embedded::Embedded;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use crate::failure::Failure;
+use crate::node::{self, NodeSettings};
+use crate::{in_process, logging, node_address, ready};
+
+pub(crate) const DATA_DIR: &str = "/var/lib/portolan";
+
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// Holds all state: the store, certificates, the kubeconfig, pods' namespaces and logs
+    #[arg(long, default_value = DATA_DIR)]
+    data_dir: PathBuf,
+    /// Run the control plane only; this host is no node
+    #[arg(long)]
+    control_plane: bool,
+    /// The name of this host's Node object; otherwise its hostname
+    #[arg(long)]
+    node_name: Option<String>,
+    /// The address that other nodes and pods reach this host at; otherwise that of the default route
+    #[arg(long)]
+    node_ip: Option<IpAddr>,
+    /// Where the API server listens
+    #[arg(long, default_value_t = IpAddr::V4(Ipv4Addr::UNSPECIFIED))]
+    bind_address: IpAddr,
+    /// The API server's port
+    #[arg(long, default_value_t = 6443)]
+    secure_port: u16,
+    /// Where ClusterIPs come from
+    #[arg(long, default_value = "10.96.0.0/12", value_delimiter = ',')]
+    service_cluster_ip_range: Vec<IpNet>,
+    /// Where node ports come from
+    #[arg(long, default_value = "30000-32767", value_parser = port_range)]
+    service_node_port_range: (u16, u16),
+    /// Where pods get their addresses from; each node gets a part of it
+    #[arg(long, default_value = "10.244.0.0/16", value_delimiter = ',')]
+    cluster_cidr: Vec<IpNet>,
+}
+
+pub(crate) fn pki_dir(data_dir: &Path) -> PathBuf {
+    data_dir.join("pki")
+}
+
+/// The URL in the kubeconfig that `up` wrote.
+pub(crate) fn server_url(data_dir: &Path) -> anyhow::Result<String> {
+    let config = portolan_client::Config::from_kubeconfig(&data_dir.join("kubeconfig"), None)?;
+    Ok(config.server)
+}
+
+pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    if !arguments.control_plane && !rustix::process::geteuid().is_root() {
+        return Err(Failure::NotRoot { verb: "portolan up" }.into());
+    }
+    logging::start();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(start(arguments))?;
+    // A task that does not end by itself has had its time.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn start(arguments: Arguments) -> anyhow::Result<()> {
+    let begin = Instant::now();
+    let data_dir = &arguments.data_dir;
+    std::fs::create_dir_all(data_dir).with_context(|| data_dir.display().to_string())?;
+    let data_dir = &data_dir.canonicalize()?;
+    let node_ip = node_address::find(arguments.node_ip)?;
+    let listener = listen(arguments.bind_address, arguments.secure_port).await?;
+    let store = Arc::new(Embedded::open(&data_dir.join("store"))?);
+
+    let mut config = portolan_apiserver::Config::new(node_ip, arguments.secure_port);
+    config.service_cidrs.clone_from(&arguments.service_cluster_ip_range);
+    config.node_ports = arguments.service_node_port_range.0..=arguments.service_node_port_range.1;
+    let mut addresses = vec![node_ip];
+    addresses.extend(config.first_service_address());
+    let server = ApiServer::start(config, store).await?;
+
+    let pki = Pki::open(&pki_dir(data_dir))?;
+    let tls = tls::server_config(&pki.server(&[hostname()], &addresses)?, pki.ca_pem())?;
+    let kubeconfig = data_dir.join("kubeconfig");
+    let url = format!("https://{}", SocketAddr::new(node_ip, arguments.secure_port));
+    pki.write_kubeconfig(&kubeconfig, &url, &Identity::admin())?;
+
+    let (stop, stopped) = watch::channel(false);
+    let serving = tokio::spawn(portolan_apiserver::serve(server.clone(), listener, tls, stops(&stopped)));
+    let controllers = in_process::client(&server, user(&Identity::controllers()), "portolan-controllers");
+    let config = portolan_controllers::Config {
+        cluster_cidrs: arguments.cluster_cidr.clone(),
+        ..portolan_controllers::Config::default()
+    };
+    tokio::spawn(portolan_controllers::run(controllers, config, stops(&stopped)));
+
+    let node = if arguments.control_plane {
+        None
+    } else {
+        let name = arguments.node_name.clone().unwrap_or_else(hostname);
+        let settings = NodeSettings {
+            agent_client: in_process::client(&server, user(&Identity::node(&name)), "portolan-agent"),
+            proxy_client: in_process::client(&server, user(&Identity::proxy()), "portolan-proxy"),
+            node_name: name,
+            node_ip,
+            data_dir: data_dir.join("node"),
+            cluster_cidrs: arguments.cluster_cidr.clone(),
+            service_cidrs: arguments.service_cluster_ip_range.clone(),
+            // Its pods end with this process: rules that lead to them must not stay.
+            clean_up: true,
+        };
+        Some(node::start(settings, &stopped).await?)
+    };
+    ready::say(&format!(
+        "portolan is ready after {:.0} ms; next: export KUBECONFIG={}\nall state is in {}; Ctrl-C stops it",
+        begin.elapsed().as_secs_f64() * 1e3,
+        kubeconfig.display(),
+        data_dir.display(),
+    ));
+    interrupted().await?;
+    tracing::info!("stopping");
+    let _ = stop.send(true);
+    if let Some(node) = node {
+        node.ended().await;
+    }
+    let _ = serving.await;
+    Ok(())
+}
+
+async fn listen(ip: IpAddr, port: u16) -> Result<TcpListener, Failure> {
+    let address = SocketAddr::new(ip, port);
+    TcpListener::bind(address).await.map_err(|source| match source.kind() {
+        std::io::ErrorKind::AddrInUse => Failure::PortBusy { address, flag: "secure-port" },
+        _ => Failure::Listen { address, source },
+    })
+}
+
+/// Ends when the program is to stop.
+pub(crate) fn stops(stopped: &watch::Receiver<bool>) -> impl Future<Output = ()> + Send + use<> {
+    let mut stopped = stopped.clone();
+    async move {
+        // An error says that the sender is gone: that is an end as well.
+        let _ = stopped.wait_for(|stop| *stop).await;
+    }
+}
+
+/// Ends on an interrupt or a request to terminate.
+pub(crate) async fn interrupted() -> std::io::Result<()> {
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    tokio::select! {
+        result = tokio::signal::ctrl_c() => result,
+        _ = terminate.recv() => Ok(()),
+    }
+}
+
+fn user(identity: &Identity) -> User {
+    User::new(identity.user.clone(), identity.groups.clone())
+}
+
+pub(crate) fn hostname() -> String {
+    let name = rustix::system::uname().nodename().to_string_lossy().to_lowercase();
+    if name.is_empty() { "localhost".into() } else { name }
+}
+
+fn port_range(text: &str) -> Result<(u16, u16), String> {
+    let wrong = || format!("{text:?} is not a range of ports such as 30000-32767");
+    let (from, to) = text.split_once('-').ok_or_else(wrong)?;
+    let (from, to) = (from.trim().parse().map_err(|_| wrong())?, to.trim().parse().map_err(|_| wrong())?);
+    if from == 0 || from > to {
+        return Err(wrong());
+    }
+    Ok((from, to))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::port_range;
+
+    #[test]
+    fn port_ranges_are_read_or_refused_with_an_example() {
+        assert_eq!(port_range("30000-32767"), Ok((30000, 32767)));
+        for text in ["30000", "5-1", "0-10", "a-b", "1-70000"] {
+            assert!(port_range(text).unwrap_err().contains("30000-32767"), "{text}");
+        }
+    }
+}

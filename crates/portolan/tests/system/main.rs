@@ -1,0 +1,12 @@
+//! The whole system on real parts: the real program, `kubectl`, kernel and packets, in namespaces that each test makes.
+//!
+//! Start at `bed` (what a test stands on), then `main_job`.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot set up its world must stop")]
+
+mod bad_input;
+mod bed;
+mod facts;
+mod kubectl;
+mod lab_life;
+mod up_alone;

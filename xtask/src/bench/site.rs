@@ -1,0 +1,114 @@
+//! Where a benchmark runs: a network namespace with `portolan up` in it, and another behind it with a real endpoint.
+
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::os::fd::AsFd as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use ipnet::IpNet;
+use portolan_client::Client;
+use portolan_netlink::netns::{self, Netns};
+use portolan_netlink::rt::{Route, Rt, Veth, VethPeer};
+
+const HOST: [u8; 4] = [10, 77, 0, 1];
+pub(crate) const ENDPOINT: [u8; 4] = [10, 77, 0, 2];
+pub(crate) const ENDPOINT_PORT: u16 = 8080;
+
+pub(crate) struct Site {
+    child: Child,
+    dir: tempfile::TempDir,
+    paths: [PathBuf; 2],
+    /// From the start of the program to the line that says it is ready.
+    pub(crate) ready: Duration,
+}
+
+impl Site {
+    /// Builds the namespaces, moves the calling thread into the first one and starts the program there.
+    pub(crate) fn start(exe: &Path) -> anyhow::Result<Self> {
+        let dir = tempfile::tempdir()?;
+        let paths = [dir.path().join("host"), dir.path().join("endpoint")];
+        let host = Netns::create(&paths[0])?;
+        let endpoint = Netns::create(&paths[1])?;
+        wire(&host, &endpoint)?;
+        listen(endpoint)?;
+        netns::enter(host.as_fd())?;
+        let begin = Instant::now();
+        let log = std::fs::File::create(dir.path().join("log"))?;
+        let mut child = Command::new(exe)
+            .args(["up", "--node-ip", "10.77.0.1", "--data-dir"])
+            .arg(dir.path().join("data"))
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .spawn()
+            .with_context(|| format!("{}: build it with `make build`", exe.display()))?;
+        let mut line = String::new();
+        if let Some(stdout) = child.stdout.take() {
+            BufReader::new(stdout).read_line(&mut line)?;
+        }
+        let ready = begin.elapsed();
+        let site = Self { child, dir, paths, ready };
+        anyhow::ensure!(!line.is_empty(), "the program did not come up:\n{}", site.log());
+        Ok(site)
+    }
+
+    pub(crate) fn client(&self) -> anyhow::Result<Client> {
+        Ok(Client::from_kubeconfig(&self.dir.path().join("data/kubeconfig"), "bench")?)
+    }
+
+    /// Resident memory of the program, in MiB.
+    pub(crate) fn resident_mib(&self) -> anyhow::Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+        Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? / 1024)
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        for path in &self.paths {
+            if let Err(error) = Netns::delete(path) {
+                eprintln!("{error}");
+            }
+        }
+    }
+}
+
+fn wire(host: &Netns, endpoint: &Netns) -> anyhow::Result<()> {
+    let mut rt = Rt::open_in(host)?;
+    rt.set_up("lo")?;
+    rt.add_veth(&Veth {
+        name: "endpoint",
+        mac: None,
+        mtu: None,
+        peer: VethPeer { name: "eth0", mac: None, netns: Some(endpoint) },
+    })?;
+    rt.add_address("endpoint", IpNet::new(HOST.into(), 24)?)?;
+    let mut rt = Rt::open_in(endpoint)?;
+    rt.set_up("lo")?;
+    rt.set_up("eth0")?;
+    rt.add_address("eth0", IpNet::new(ENDPOINT.into(), 24)?)?;
+    rt.add_route(&Route::via(IpNet::new(IpAddr::from([0, 0, 0, 0]), 0)?, HOST.into()))?;
+    Ok(())
+}
+
+/// Accepts connections and closes them when the client does, for as long as the benchmark lives.
+fn listen(endpoint: Netns) -> anyhow::Result<()> {
+    let address = SocketAddr::new(ENDPOINT.into(), ENDPOINT_PORT);
+    let listener = endpoint.run(|| TcpListener::bind(address))??;
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let mut stream = stream;
+            let _ = stream.read(&mut [0; 1]);
+        }
+    });
+    Ok(())
+}
