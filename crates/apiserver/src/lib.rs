@@ -5,15 +5,47 @@
 //! Not here: what a resource is (`portolan_api`) and how objects are kept (`portolan_store`).
 //!
 //! Start at [`ApiServer::handle`] in `server.rs`; it reads as the path of a request: who asks (`authn`), what is asked
-//! (`path`, `query`), may they (`authz`), then one file per verb in `verbs/`. `patch/`, `openapi/`, `discovery`, `table`
-//! and `alloc/` are engines that know no HTTP.
+//! (`path`, `query`, `call`), may they (`authz`), then one file per verb in `verbs/`, and `write` for all that changes
+//! objects. `patch/`, `openapi/`, `discovery`, `table` and `alloc/` are engines that know no HTTP.
 
 #![forbid(unsafe_code)]
 
+mod admission;
 pub mod alloc;
+pub mod authn;
+mod authz;
+pub mod body;
+mod bootstrap;
+mod call;
+pub mod config;
+mod content;
 pub mod discovery;
+pub mod document;
+mod errors;
+mod health;
 pub mod limits;
+mod lines;
+mod metadata;
+mod metrics;
+mod namespaces;
+mod negotiate;
+mod object;
 pub mod openapi;
 pub mod patch;
+mod path;
 pub mod pki;
+mod query;
+mod respond;
+mod select;
+mod serve;
+mod server;
 pub mod table;
+pub mod tls;
+mod verbs;
+mod write;
+
+pub use authn::User;
+pub use body::Body;
+pub use config::{Config, StartError};
+pub use serve::serve;
+pub use server::ApiServer;

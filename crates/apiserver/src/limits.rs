@@ -36,8 +36,18 @@ pub const BOOKMARK_INTERVAL: Duration = Duration::from_mins(1);
 /// A last bookmark is sent this long before a watch times out.
 pub const BOOKMARK_BEFORE_END: Duration = Duration::from_secs(2);
 
-/// Encoded watch lines waiting for one slow client. Beyond it the watch is ended and the client resumes.
-pub const WATCH_BACKLOG_MAX: usize = 1024;
+/// Bytes of initial events put into one chunk of a watch.
+pub const WATCH_CHUNK_BYTES: usize = 64 * 1024;
+
+/// Encoded watch lines kept for other watches of the same objects. A line is wanted by all of them within
+/// milliseconds, so this need only cover a burst.
+pub const LINES_MAX: usize = 2048;
+/// The same in bytes.
+pub const LINES_BYTES_MAX: usize = 16 << 20;
+
+/// Deletions of a collection, or of a namespace's content, under way at the same time: enough to share the store's
+/// durable writes.
+pub const DELETES_AT_ONCE: usize = 32;
 
 /// Total length of the texts in one answer's `Warning` headers, then the length each is cut to.
 pub const WARNING_RUNES_TOTAL: usize = 4096;

@@ -76,7 +76,11 @@ pub struct Identity {
 
 impl Identity {
     fn new(file: &str, user: &str, groups: &[&str]) -> Self {
-        Self { file: file.into(), user: user.into(), groups: groups.iter().map(ToString::to_string).collect() }
+        Self {
+            file: file.into(),
+            user: user.into(),
+            groups: groups.iter().map(ToString::to_string).collect(),
+        }
     }
 
     /// The administrator: may do everything.
@@ -158,14 +162,18 @@ impl Pki {
         ips.extend(addresses.iter().copied());
         dedup(&mut dns);
         dedup(&mut ips);
-        self.pair("server", |key| {
-            let mut params = leaf_params("kube-apiserver", &[], ExtendedKeyUsagePurpose::ServerAuth);
-            for name in &dns {
-                params.subject_alt_names.push(SanType::DnsName(name.as_str().try_into()?));
-            }
-            params.subject_alt_names.extend(ips.iter().map(|ip| SanType::IpAddress(*ip)));
-            params.signed_by(key, &self.issuer)
-        }, |cert| covers(cert, &dns, &ips))
+        self.pair(
+            "server",
+            |key| {
+                let mut params = leaf_params("kube-apiserver", &[], ExtendedKeyUsagePurpose::ServerAuth);
+                for name in &dns {
+                    params.subject_alt_names.push(SanType::DnsName(name.as_str().try_into()?));
+                }
+                params.subject_alt_names.extend(ips.iter().map(|ip| SanType::IpAddress(*ip)));
+                params.signed_by(key, &self.issuer)
+            },
+            |cert| covers(cert, &dns, &ips),
+        )
     }
 
     /// The client certificate of `identity`.
@@ -264,11 +272,8 @@ fn ca_params() -> CertificateParams {
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, CA_NAME);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.key_usages = vec![
-        KeyUsagePurpose::DigitalSignature,
-        KeyUsagePurpose::KeyCertSign,
-        KeyUsagePurpose::CrlSign,
-    ];
+    params.key_usages =
+        vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     set_life(&mut params, CERTIFICATE_CA_DAYS);
     params
 }
@@ -423,8 +428,7 @@ mod tests {
         let path = dir.path().join("kubeconfig");
         pki.write_kubeconfig(&path, "https://127.0.0.1:6443", &Identity::admin()).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        let value: serde_json::Value =
-            serde_saphyr::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+        let value: serde_json::Value = serde_saphyr::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
         assert_eq!(value["clusters"][0]["cluster"]["server"], "https://127.0.0.1:6443");
         let ca = value["clusters"][0]["cluster"]["certificate-authority-data"].as_str().unwrap();
         assert_eq!(BASE64.decode(ca).unwrap(), pki.ca_pem().as_bytes());

@@ -1,0 +1,265 @@
+//! A request for objects, understood: which resource, which verb, who, with what.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method};
+use portolan_api::field::FieldError;
+use portolan_api::resource::{self, Resource};
+use portolan_api::status;
+
+use crate::authn::User;
+use crate::authz::{self, Attributes};
+use crate::errors::{ApiError, Result};
+use crate::metrics::Labels;
+use crate::negotiate::{self, Format, Shape};
+use crate::path::ResourcePath;
+use crate::query::Query;
+use crate::server::ApiServer;
+
+/// What is done to objects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verb {
+    /// One object.
+    Get,
+    /// Many objects.
+    List,
+    /// Changes from now on.
+    Watch,
+    /// A new object.
+    Create,
+    /// A whole object instead of the old one.
+    Update,
+    /// A part of an object.
+    Patch,
+    /// One object goes.
+    Delete,
+    /// Many objects go.
+    DeleteCollection,
+}
+
+impl Verb {
+    /// The verb as authorization knows it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Get => "get",
+            Self::List => "list",
+            Self::Watch => "watch",
+            Self::Create => "create",
+            Self::Update => "update",
+            Self::Patch => "patch",
+            Self::Delete => "delete",
+            Self::DeleteCollection => "deletecollection",
+        }
+    }
+
+    /// The verb as metrics know it.
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::List => "LIST",
+            Self::Watch => "WATCH",
+            Self::Create => "POST",
+            Self::Update => "PUT",
+            Self::Patch => "PATCH",
+            Self::Delete => "DELETE",
+            Self::DeleteCollection => "DELETECOLLECTION",
+        }
+    }
+
+    fn of(method: &Method, named: bool, watch: bool) -> Option<Self> {
+        Some(match (method.as_str(), named) {
+            ("GET" | "HEAD", _) if watch => Self::Watch,
+            ("GET" | "HEAD", true) => Self::Get,
+            ("GET" | "HEAD", false) => Self::List,
+            ("POST", _) => Self::Create,
+            ("PUT", true) => Self::Update,
+            ("PATCH", true) => Self::Patch,
+            ("DELETE", true) => Self::Delete,
+            ("DELETE", false) => Self::DeleteCollection,
+            _ => return None,
+        })
+    }
+}
+
+/// A request for objects.
+pub(crate) struct Call {
+    /// Who answers.
+    pub(crate) server: Arc<ApiServer>,
+    /// What kind of objects.
+    pub(crate) resource: &'static Resource,
+    /// What is done.
+    pub(crate) verb: Verb,
+    /// In which namespace; `None` for all, and for kinds without one.
+    pub(crate) namespace: Option<String>,
+    /// To which object.
+    pub(crate) name: Option<String>,
+    /// To which part of it.
+    pub(crate) subresource: Option<String>,
+    /// How.
+    pub(crate) query: Query,
+    /// The headers, for content types.
+    pub(crate) headers: HeaderMap,
+    /// The body.
+    pub(crate) body: Bytes,
+    /// In what form the answer is wanted.
+    pub(crate) format: Format,
+}
+
+impl Call {
+    /// Understands a request. Permission is checked before anything about the resource is told.
+    pub(crate) fn new(
+        server: Arc<ApiServer>,
+        method: &Method,
+        path: ResourcePath,
+        query: Query,
+        user: &User,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> Result<Self> {
+        let watch = path.watch || (path.name.is_none() && query.flag("watch") == Some(true));
+        let verb = Verb::of(method, path.name.is_some(), watch);
+        let attributes = Attributes::Resource {
+            verb: verb.map_or("", Verb::name),
+            group: &path.group,
+            resource: &path.resource,
+            subresource: path.subresource.as_deref(),
+            namespace: path.namespace.as_deref(),
+            name: path.name.as_deref(),
+        };
+        if let Err(why) = authz::authorize(user, attributes) {
+            return Err(refused(&path, &why));
+        }
+        let resource = resource::find(&path.group, &path.version, &path.resource)
+            .ok_or_else(|| ApiError::from(status::no_such_path()))?;
+        check_shape(resource, &path)?;
+        let method = method.as_str();
+        let verb = verb.ok_or_else(|| ApiError::from(status::method_not_allowed(resource, method)))?;
+        let format = accepted(&headers, verb)?;
+        let namespace = path.namespace.filter(|_| resource.namespaced);
+        let (name, subresource) = (path.name, path.subresource);
+        Ok(Self { server, resource, verb, namespace, name, subresource, query, headers, body, format })
+    }
+
+    /// The object's namespace, empty for kinds without one.
+    pub(crate) fn ns(&self) -> &str {
+        self.namespace.as_deref().unwrap_or_default()
+    }
+
+    /// The object's name; verbs without one never ask.
+    pub(crate) fn object_name(&self) -> &str {
+        self.name.as_deref().unwrap_or_default()
+    }
+
+    /// What counters call this request.
+    pub(crate) fn labels(&self) -> Labels {
+        Labels {
+            verb: self.verb.label(),
+            group: self.resource.group,
+            version: self.resource.version,
+            resource: self.resource.plural,
+            subresource: self.subresource.clone().unwrap_or_default(),
+        }
+    }
+}
+
+/// Namespaced resources are named inside a namespace, the others outside.
+fn check_shape(resource: &Resource, path: &ResourcePath) -> Result<()> {
+    let inside = path.namespace.is_some();
+    let whole_collection = path.name.is_none() && !inside;
+    let own = resource.plural == "namespaces" && resource.group.is_empty();
+    let fits = if resource.namespaced { inside || whole_collection } else { !inside || own };
+    if !fits {
+        return Err(status::no_such_path().into());
+    }
+    match &path.subresource {
+        Some(sub) if !known_subresource(resource, sub) => Err(status::no_such_path().into()),
+        _ => Ok(()),
+    }
+}
+
+fn known_subresource(resource: &Resource, sub: &str) -> bool {
+    resource.subresources.contains(&sub) || (resource.plural == "pods" && sub == "binding")
+}
+
+fn accepted(headers: &HeaderMap, verb: Verb) -> Result<Format> {
+    let can = |format: Format| match format.shape {
+        Shape::Whole => true,
+        Shape::Table => matches!(verb, Verb::Get | Verb::List | Verb::Watch),
+        Shape::Metadata => verb != Verb::List,
+        Shape::MetadataList => matches!(verb, Verb::List),
+    };
+    negotiate::accept(headers, can).ok_or_else(|| status::not_acceptable(negotiate::OFFERED).into())
+}
+
+/// 403 for a path whose resource may not even exist.
+fn refused(path: &ResourcePath, why: &str) -> ApiError {
+    let mut error = ApiError::from(status::forbidden_path("", "", ""));
+    error.0.message = why.to_string();
+    error.0.details = Some(portolan_api::meta::v1::StatusDetails {
+        name: path.name.clone().unwrap_or_default(),
+        group: path.group.clone(),
+        kind: path.resource.clone(),
+        ..Default::default()
+    });
+    error
+}
+
+/// Options that all writes have.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct WriteOptions {
+    /// Do everything but store the result.
+    pub(crate) dry_run: bool,
+    /// What becomes of fields that the schema does not know.
+    pub(crate) validation: Validation,
+}
+
+/// `fieldValidation`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Validation {
+    /// Dropped silently.
+    Ignore,
+    /// Dropped with a warning.
+    #[default]
+    Warn,
+    /// Refused.
+    Strict,
+}
+
+impl WriteOptions {
+    /// Reads the options of a write; `kind` is `CreateOptions`, `UpdateOptions` or `PatchOptions`.
+    pub(crate) fn read(query: &Query, kind: &str) -> Result<Self> {
+        let invalid = |error| crate::errors::invalid_options(kind, error);
+        let dry_run = dry_run(query.all("dryRun")).map_err(invalid)?;
+        let validation = match query.get("fieldValidation") {
+            None | Some("Warn") => Validation::Warn,
+            Some("Ignore") => Validation::Ignore,
+            Some("Strict") => Validation::Strict,
+            Some(other) => {
+                let allowed = &["", "Ignore", "Strict", "Warn"];
+                return Err(invalid(FieldError::not_supported("fieldValidation", other, allowed)));
+            }
+        };
+        if let Some(manager) = query.get("fieldManager") {
+            if manager.len() > 128 {
+                return Err(invalid(FieldError::too_long("fieldManager", 128)));
+            }
+            if manager.chars().any(char::is_control) {
+                let detail = "should only contain printable characters";
+                return Err(invalid(FieldError::invalid("fieldManager", manager, detail)));
+            }
+        }
+        Ok(Self { dry_run, validation })
+    }
+}
+
+/// `dryRun`: absent, or `All`.
+pub(crate) fn dry_run<'a>(values: impl Iterator<Item = &'a str>) -> std::result::Result<bool, FieldError> {
+    let values: Vec<&str> = values.filter(|v| !v.is_empty()).collect();
+    if values.iter().any(|v| *v != "All") {
+        let mut error = FieldError::not_supported("dryRun", "", &["All"]);
+        error.value = values.into();
+        return Err(error);
+    }
+    Ok(!values.is_empty())
+}

@@ -1,0 +1,127 @@
+//! Connections: TLS, HTTP/1.1 and HTTP/2, reading bodies, and ending well.
+//!
+//! Here a connection becomes requests with a caller attached; what a request does is [`ApiServer::handle`].
+//! Start at [`serve`].
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use portolan_api::status;
+use rustls::ServerConfig;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+
+use crate::authn::{self, User};
+use crate::body::Body;
+use crate::errors::{self, ApiError};
+use crate::limits::{
+    BODY_BYTES_MAX, BODY_READ_TIMEOUT, CONNECTIONS_MAX, HEADER_READ_TIMEOUT, HTTP2_STREAMS_MAX,
+    SHUTDOWN_GRACE, TLS_HANDSHAKE_TIMEOUT,
+};
+use crate::server::ApiServer;
+
+/// Answers clients on `listener` until `shutdown` resolves; then takes no new connections, ends watches, lets open
+/// requests finish for a moment, and returns.
+pub async fn serve(
+    server: Arc<ApiServer>,
+    listener: TcpListener,
+    tls: Arc<ServerConfig>,
+    shutdown: impl Future<Output = ()>,
+) {
+    let (stop, stopped) = watch::channel(false);
+    let acceptor = TlsAcceptor::from(tls);
+    let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let mut connections = JoinSet::new();
+    let mut shutdown = std::pin::pin!(shutdown);
+    loop {
+        let accepted = tokio::select! {
+            () = &mut shutdown => break,
+            Some(_) = connections.join_next() => continue,
+            accepted = listener.accept() => accepted,
+        };
+        let Ok((stream, _)) = accepted else {
+            // Out of file descriptors, most likely: wait for some to be closed.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            continue;
+        };
+        let Ok(slot) = slots.clone().try_acquire_owned() else { continue };
+        let (server, acceptor, stopped) = (server.clone(), acceptor.clone(), stopped.clone());
+        connections.spawn(async move {
+            connection(server, acceptor, stream, stopped).await;
+            drop(slot);
+        });
+    }
+    drop(listener);
+    server.stop();
+    let _ = stop.send(true);
+    let _ = timeout(SHUTDOWN_GRACE, async { while connections.join_next().await.is_some() {} }).await;
+}
+
+async fn connection(
+    server: Arc<ApiServer>,
+    acceptor: TlsAcceptor,
+    stream: TcpStream,
+    mut stopped: watch::Receiver<bool>,
+) {
+    let _ = stream.set_nodelay(true);
+    let Ok(Ok(stream)) = timeout(TLS_HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await else { return };
+    let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+    let user = certificate.and_then(|der| User::from_certificate(der));
+    let service = service_fn(move |request: Request<Incoming>| {
+        let (server, user) = (server.clone(), user.clone());
+        async move { Ok::<_, Infallible>(answer(&server, request, user).await) }
+    });
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_READ_TIMEOUT);
+    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(HTTP2_STREAMS_MAX);
+    let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let ended = tokio::select! {
+        _ = connection.as_mut() => true,
+        _ = async { stopped.wait_for(|stop| *stop).await.map(drop) } => false,
+    };
+    if !ended {
+        connection.as_mut().graceful_shutdown();
+        let _ = connection.await;
+    }
+}
+
+async fn answer(server: &Arc<ApiServer>, request: Request<Incoming>, user: Option<User>) -> Response<Body> {
+    let user = match user {
+        Some(user) => user,
+        None => match authn::from_token(request.headers(), server.tokens()) {
+            Ok(user) => user.unwrap_or_else(User::anonymous),
+            Err(authn::UnknownToken) => return ApiError::from(status::unauthorized()).response(),
+        },
+    };
+    let (parts, body) = request.into_parts();
+    let bytes = match read(body).await {
+        Ok(bytes) => bytes,
+        Err(response) => return response,
+    };
+    let mut request = Request::from_parts(parts, bytes);
+    request.extensions_mut().insert(user);
+    server.handle(request).await
+}
+
+async fn read(body: Incoming) -> Result<Bytes, Response<Body>> {
+    match timeout(BODY_READ_TIMEOUT, Limited::new(body, BODY_BYTES_MAX).collect()).await {
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(errors::too_large().response()),
+        Ok(Err(error)) => {
+            Err(ApiError::from(status::bad_request(format!("body could not be read: {error}"))).response())
+        }
+        Err(_) => Err(ApiError::from(status::timeout("the body was not sent in time", 0)).response()),
+    }
+}

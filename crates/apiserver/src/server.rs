@@ -1,0 +1,238 @@
+//! The server itself: what it holds, and the way of a request through it. Start at [`ApiServer::handle`].
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use http::header::{ACCEPT, CONTENT_TYPE, ETAG, HeaderValue, IF_NONE_MATCH};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
+use portolan_api::status;
+use portolan_store::Store;
+use tokio::sync::watch;
+
+use crate::alloc::{self, Allocator};
+use crate::authn::User;
+use crate::authz::{self, Attributes};
+use crate::body::{Body, full};
+use crate::call::{Call, Verb};
+use crate::config::{Config, StartError};
+use crate::discovery::Discovery;
+use crate::errors::{ApiError, Result};
+use crate::lines::Lines;
+use crate::metrics::{Labels, Metrics};
+use crate::openapi::OpenApi;
+use crate::path::{self, ResourcePath, Target};
+use crate::query::Query;
+use crate::{bootstrap, health, namespaces, object, respond, verbs};
+
+/// An API server: one per process, shared by all connections.
+pub struct ApiServer {
+    config: Config,
+    store: Arc<dyn Store>,
+    allocator: Allocator,
+    discovery: Discovery,
+    /// Made at the first request for it: most servers start far more often than they are asked.
+    openapi: OnceLock<OpenApi>,
+    metrics: Metrics,
+    lines: Lines,
+    ready: AtomicBool,
+    stop: watch::Sender<bool>,
+}
+
+impl ApiServer {
+    /// Starts a server on `store`: loads the allocators and makes the objects that every cluster has.
+    pub async fn start(config: Config, store: Arc<dyn Store>) -> std::result::Result<Arc<Self>, StartError> {
+        let ranges = alloc::Config {
+            service_cidrs: config.service_cidrs.clone(),
+            node_ports: config.node_ports.clone(),
+        };
+        let server = Arc::new(Self {
+            allocator: Allocator::start(ranges, store.clone()).await?,
+            config,
+            store,
+            discovery: Discovery::new(),
+            openapi: OnceLock::new(),
+            metrics: Metrics::new(),
+            lines: Lines::default(),
+            ready: AtomicBool::new(false),
+            stop: watch::Sender::new(false),
+        });
+        bootstrap::run(&server).await?;
+        tokio::spawn(namespaces::run(Arc::downgrade(&server)));
+        server.ready.store(true, Ordering::Release);
+        Ok(server)
+    }
+
+    /// Answers one request. The caller's [`User`] is an extension of the request; without one it is anonymous.
+    pub fn handle(self: &Arc<Self>, request: Request<Bytes>) -> BoxFuture<'static, Response<Body>> {
+        let server = self.clone();
+        Box::pin(async move { server.answer(request).await })
+    }
+
+    async fn answer(self: Arc<Self>, request: Request<Bytes>) -> Response<Body> {
+        let started = Instant::now();
+        let (mut parts, body) = request.into_parts();
+        let user = parts.extensions.remove::<User>().unwrap_or_else(User::anonymous);
+        let query = Query::parse(parts.uri.query());
+        let mut labels = Labels::default();
+        let path = parts.uri.path();
+        let response = match path::parse(path) {
+            Some(Target::Resource(target)) => {
+                let request = (parts.method, target, query, user, parts.headers, body);
+                self.resource(request, &mut labels).await
+            }
+            Some(Target::Other) => self.other(&parts.method, path, &query, &user, &parts.headers).await,
+            None => Err(status::bad_request("the path of the request has broken escapes").into()),
+        };
+        let response = response.unwrap_or_else(|error| error.response());
+        self.metrics.observe(&labels, response.status().as_u16(), started.elapsed());
+        response
+    }
+
+    async fn resource(
+        self: &Arc<Self>,
+        request: (Method, ResourcePath, Query, User, HeaderMap, Bytes),
+        labels: &mut Labels,
+    ) -> Result<Response<Body>> {
+        let (method, target, query, user, headers, body) = request;
+        let call = Call::new(self.clone(), &method, target, query, &user, headers, body)?;
+        *labels = call.labels();
+        match call.verb {
+            Verb::Get => verbs::get::run(&call).await,
+            Verb::List => verbs::list::run(&call).await,
+            Verb::Watch => verbs::watch::run(call).await,
+            Verb::Create => verbs::create::run(&call).await,
+            Verb::Update => verbs::update::run(&call).await,
+            Verb::Patch => verbs::patch::run(&call).await,
+            Verb::Delete => verbs::delete::run(&call).await,
+            Verb::DeleteCollection => verbs::delete::run_collection(&call).await,
+        }
+    }
+
+    /// Discovery, health and everything else that is not about objects.
+    async fn other(
+        &self,
+        method: &Method,
+        path: &str,
+        query: &Query,
+        user: &User,
+        headers: &HeaderMap,
+    ) -> Result<Response<Body>> {
+        let verb = if method == Method::HEAD { "get".into() } else { method.as_str().to_ascii_lowercase() };
+        if let Err(why) = authz::authorize(user, Attributes::Path { verb: &verb, path }) {
+            let mut error = ApiError::from(status::forbidden_path(&user.name, &verb, path));
+            error.0.message = why;
+            return Err(error);
+        }
+        if !matches!(*method, Method::GET | Method::HEAD) {
+            return Ok(text(StatusCode::METHOD_NOT_ALLOWED, "405 method not allowed\n"));
+        }
+        let clean = if path.len() > 1 { path.trim_end_matches('/') } else { path };
+        if let Some(response) = health::answer(self, clean, query).await {
+            return Ok(response);
+        }
+        let accept = headers.get(ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
+        match clean {
+            "/version" => Ok(json(headers, health::version())),
+            "/metrics" => {
+                let mut response = text(StatusCode::OK, &self.metrics.render());
+                let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+                response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+                Ok(response)
+            }
+            _ => Ok(self
+                .documents(clean, accept, headers)
+                .unwrap_or_else(|| text(StatusCode::NOT_FOUND, "404 page not found\n"))),
+        }
+    }
+
+    fn documents(&self, path: &str, accept: &str, headers: &HeaderMap) -> Option<Response<Body>> {
+        if path == "/" {
+            let groups: Vec<String> =
+                portolan_api::resource::RESOURCES.iter().map(|r| r.root_path()).collect();
+            let mut paths: Vec<&str> = vec!["/api", "/apis", "/openapi/v2", "/openapi/v3"];
+            paths.extend(["/healthz", "/livez", "/metrics", "/readyz", "/version"]);
+            paths.extend(groups.iter().map(String::as_str));
+            paths.sort_unstable();
+            paths.dedup();
+            let body = serde_json::json!({ "paths": paths });
+            return Some(json(headers, object::encode(&body)));
+        }
+        let document = self.discovery.get(path, accept).or_else(|| self.openapi(path)?.get(path, accept))?;
+        let tag = HeaderValue::from_str(&document.etag).ok();
+        if tag.is_some() && headers.get(IF_NONE_MATCH) == tag.as_ref() {
+            let mut response = text(StatusCode::NOT_MODIFIED, "");
+            response.headers_mut().extend(tag.map(|tag| (ETAG, tag)));
+            return Some(response);
+        }
+        let mut response = json(headers, document.body.clone());
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(document.content_type));
+        response.headers_mut().extend(tag.map(|tag| (ETAG, tag)));
+        Some(response)
+    }
+
+    fn openapi(&self, path: &str) -> Option<&OpenApi> {
+        path.starts_with("/openapi").then(|| self.openapi.get_or_init(OpenApi::new))
+    }
+
+    /// Ends every watch, now and for ever: the server is going.
+    pub fn stop(&self) {
+        self.ready.store(false, Ordering::Release);
+        self.stop.send_replace(true);
+    }
+
+    /// Becomes true when the server is going.
+    pub(crate) fn stopped(&self) -> watch::Receiver<bool> {
+        self.stop.subscribe()
+    }
+
+    pub(crate) fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn config(&self) -> &Config {
+        &self.config
+    }
+
+    pub(crate) fn tokens(&self) -> &HashMap<String, User> {
+        &self.config.tokens
+    }
+
+    pub(crate) fn store(&self) -> &dyn Store {
+        &*self.store
+    }
+
+    pub(crate) fn allocator(&self) -> &Allocator {
+        &self.allocator
+    }
+
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    pub(crate) fn lines(&self) -> &Lines {
+        &self.lines
+    }
+}
+
+/// Plain text.
+pub(crate) fn text(code: StatusCode, body: &str) -> Response<Body> {
+    let mut response = Response::new(full(body.to_string()));
+    *response.status_mut() = code;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response
+}
+
+fn json(headers: &HeaderMap, body: Bytes) -> Response<Body> {
+    let (body, zipped) = respond::zip(headers, body);
+    let mut response = Response::new(full(body));
+    let out = response.headers_mut();
+    out.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    if zipped {
+        out.insert(http::header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    }
+    response
+}

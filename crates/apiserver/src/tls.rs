@@ -1,0 +1,44 @@
+//! TLS as the API server speaks it: 1.2 and 1.3, client certificates welcome but not required.
+
+use std::sync::Arc;
+
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig};
+
+use crate::pki::Certified;
+
+/// Why TLS could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// Certificate or key is not what it should be.
+    #[error("server certificate: {0}")]
+    Pem(#[from] rustls::pki_types::pem::Error),
+    /// Certificate and key do not fit.
+    #[error("TLS: {0}")]
+    Tls(#[from] rustls::Error),
+    /// The authority cannot verify clients.
+    #[error("client authority: {0}")]
+    Verifier(#[from] rustls::server::VerifierBuilderError),
+}
+
+/// The server's side of TLS: shows `server`, verifies clients that show a certificate against `client_ca_pem`.
+pub fn server_config(server: &Certified, client_ca_pem: &str) -> Result<Arc<ServerConfig>, TlsError> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(client_ca_pem.as_bytes()) {
+        roots.add(certificate?)?;
+    }
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+        .allow_unauthenticated()
+        .build()?;
+    let chain = CertificateDer::pem_slice_iter(server.cert_pem.as_bytes()).collect::<Result<Vec<_>, _>>()?;
+    let key = PrivateKeyDer::from_pem_slice(server.key_pem.as_bytes())?;
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(chain, key)?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}

@@ -1,0 +1,26 @@
+//! POST: a new object.
+
+use http::{Response, StatusCode};
+use portolan_api::status;
+
+use crate::body::Body;
+use crate::call::{Call, WriteOptions};
+use crate::errors::Result;
+use crate::{content, metadata, respond};
+
+/// Answers with the new object.
+pub(crate) async fn run(call: &Call) -> Result<Response<Body>> {
+    if call.subresource.as_deref() == Some("binding") {
+        return crate::verbs::binding::run(call).await;
+    }
+    if call.name.is_some() || (call.resource.namespaced && call.namespace.is_none()) {
+        return Err(status::method_not_allowed(call.resource, "POST").into());
+    }
+    let options = WriteOptions::read(&call.query, "CreateOptions")?;
+    let mut warnings: Vec<String> =
+        call.resource.strategy.deprecation().map(str::to_string).into_iter().collect();
+    let mut object = content::object(call, options.validation, &mut warnings)?;
+    metadata::place(&mut object, call.namespace.as_deref())?;
+    let bytes = call.server.insert(call.resource, object, options.dry_run, &mut warnings).await?;
+    respond::object(call, StatusCode::CREATED, bytes, &warnings)
+}

@@ -1,0 +1,10 @@
+//! One file per verb. Each takes a [`Call`](crate::call::Call) and returns a response or a refusal.
+
+pub(crate) mod binding;
+pub(crate) mod create;
+pub(crate) mod delete;
+pub(crate) mod get;
+pub(crate) mod list;
+pub(crate) mod patch;
+pub(crate) mod update;
+pub(crate) mod watch;

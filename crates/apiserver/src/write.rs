@@ -1,0 +1,313 @@
+//! The three ways in which an object changes: [`ApiServer::insert`], [`ApiServer::change`], [`ApiServer::remove`].
+//!
+//! Every verb that writes goes through these. Each is one store transaction: with a Service go its addresses and, when
+//! it is removed, its Endpoints, so that nothing can leak; with a new object goes the condition that its namespace is
+//! still there. A transaction that meets a conflict is thought through again from the start.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use portolan_api::resource::{ENDPOINTS, Resource};
+use portolan_api::status;
+use portolan_store::{Commit, Compare, KeyValue, Revision, Txn};
+use serde_json::Value;
+
+use crate::alloc::Plan;
+use crate::errors::{ApiError, Result, allocation};
+use crate::limits::{GENERATE_NAME_ATTEMPTS_MAX, WRITE_ATTEMPTS_MAX};
+use crate::object::{self, has_finalizers, meta, meta_mut};
+use crate::server::ApiServer;
+use crate::{admission, metadata};
+
+/// Which object.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct At<'a> {
+    /// Its kind.
+    pub(crate) resource: &'static Resource,
+    /// Its namespace; empty for kinds without one.
+    pub(crate) namespace: &'a str,
+    /// Its name.
+    pub(crate) name: &'a str,
+}
+
+impl At<'_> {
+    /// Its key in the store.
+    pub(crate) fn key(&self) -> String {
+        self.resource.key(self.namespace, self.name)
+    }
+
+    /// 404.
+    pub(crate) fn not_found(&self) -> ApiError {
+        status::not_found(self.resource, self.name).into()
+    }
+}
+
+/// Which part of an object an update concerns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// The object; its status stays.
+    Main,
+    /// Its status; the rest stays.
+    Status,
+    /// The server's own change: no rules but the schema.
+    Raw,
+}
+
+/// Computes the new object from the stored one. Called again whenever the stored one turns out to have changed.
+pub(crate) type Change<'a> = &'a mut (dyn FnMut(&Value) -> Result<Value> + Send);
+
+/// Whether a kind's writes go through the allocators.
+fn allocates(resource: &Resource) -> bool {
+    resource.group.is_empty() && resource.plural == "services"
+}
+
+impl ApiServer {
+    /// The stored object, or 404.
+    pub(crate) async fn fetch(&self, at: At<'_>) -> Result<KeyValue> {
+        self.store().get(&at.key()).await?.0.ok_or_else(|| at.not_found())
+    }
+
+    /// Stores a new object whose namespace is set; gives it identity, name, defaults and addresses. Returns it whole.
+    pub(crate) async fn insert(
+        &self,
+        resource: &'static Resource,
+        mut object: Value,
+        dry_run: bool,
+        warnings: &mut Vec<String>,
+    ) -> Result<Bytes> {
+        metadata::begin(&mut object)?;
+        let base = metadata::generate_base(&object);
+        resource.strategy.default(&mut object);
+        let (mut names_tried, mut attempts) = (0, 0);
+        loop {
+            if let Some(base) = &base {
+                meta_mut(&mut object).insert("name".into(), metadata::generate_name(base).into());
+            }
+            let name = meta(&object, "name").unwrap_or_default().to_string();
+            match self.try_insert(resource, &object, dry_run, warnings).await? {
+                Insert::Done(bytes) => return Ok(bytes),
+                Insert::Taken(by) if base.is_none() => return Err(taken(resource, &name, &by)),
+                Insert::Taken(_) => {
+                    names_tried += 1;
+                    if names_tried == GENERATE_NAME_ATTEMPTS_MAX {
+                        return Err(status::generated_name_taken(resource, &name).into());
+                    }
+                }
+                Insert::Again => {
+                    attempts += 1;
+                    if attempts == WRITE_ATTEMPTS_MAX {
+                        return Err(status::conflict(resource, &name).into());
+                    }
+                }
+            }
+        }
+    }
+
+    async fn try_insert(
+        &self,
+        resource: &'static Resource,
+        object: &Value,
+        dry_run: bool,
+        warnings: &mut Vec<String>,
+    ) -> Result<Insert> {
+        let mut object = object.clone();
+        let name = meta(&object, "name").unwrap_or_default().to_string();
+        let namespace = meta(&object, "namespace").unwrap_or_default().to_string();
+        let place = admission::namespace(self, resource, &namespace, &name).await?;
+        let mut plan = None;
+        if allocates(resource) {
+            let planned = self.allocator().plan_create(&mut object, dry_run).await;
+            plan = Some(planned.map_err(|error| allocation(error, &name))?);
+        }
+        resource.strategy.prepare_create(&mut object);
+        let errors = resource.strategy.validate_create(&object);
+        if !errors.is_empty() {
+            return Err(status::invalid(resource, &name, &errors).into());
+        }
+        let key = resource.key(&namespace, &name);
+        if dry_run {
+            if let (Some(by), _) = self.store().get(&key).await? {
+                return Ok(Insert::Taken(Box::new(by)));
+            }
+            warnings.extend(resource.strategy.warnings(&object, None));
+            return Ok(Insert::Done(object::encode(&object)));
+        }
+        let stored = object::to_stored(&object);
+        let mut txn = Txn::new().if_absent(key.as_str()).put(key.as_str(), stored.clone());
+        txn.compares.extend(place);
+        match self.commit(txn, plan).await? {
+            Outcome::Done(revision) => {
+                warnings.extend(resource.strategy.warnings(&object, None));
+                let mut out = Vec::new();
+                object::splice(&mut out, &key, &stored, revision)?;
+                Ok(Insert::Done(out.into()))
+            }
+            Outcome::Conflict(current) => {
+                let own = current.into_iter().find(|(k, _)| **k == *key).and_then(|(_, kv)| kv);
+                Ok(own.map_or(Insert::Again, |kv| Insert::Taken(Box::new(kv))))
+            }
+        }
+    }
+
+    /// Rewrites a stored object. Returns it whole. A change that changes nothing writes nothing.
+    pub(crate) async fn change(
+        &self,
+        at: At<'_>,
+        part: Part,
+        dry_run: bool,
+        warnings: &mut Vec<String>,
+        change: Change<'_>,
+    ) -> Result<Bytes> {
+        for _ in 0..WRITE_ATTEMPTS_MAX {
+            let kv = self.fetch(at).await?;
+            if let Some(bytes) = self.try_change(at, &kv, part, dry_run, warnings, change).await? {
+                return Ok(bytes);
+            }
+        }
+        Err(status::conflict(at.resource, at.name).into())
+    }
+
+    /// `None` if the object changed meanwhile.
+    async fn try_change(
+        &self,
+        at: At<'_>,
+        kv: &KeyValue,
+        part: Part,
+        dry_run: bool,
+        warnings: &mut Vec<String>,
+        change: Change<'_>,
+    ) -> Result<Option<Bytes>> {
+        let strategy = at.resource.strategy;
+        let mut old = object::to_value(kv)?;
+        let mut new = change(&old)?;
+        strategy.default(&mut old);
+        if part != Part::Raw {
+            metadata::carry_over(at.resource, at.name, &mut new, &old)?;
+            strategy.default(&mut new);
+        }
+        let mut plan = None;
+        if part == Part::Main && allocates(at.resource) {
+            let planned = self.allocator().plan_update(&old, &mut new, dry_run).await;
+            plan = Some(planned.map_err(|error| allocation(error, at.name))?);
+        }
+        let errors = match part {
+            Part::Main => {
+                strategy.prepare_update(&mut new, &old);
+                strategy.validate_update(&new, &old)
+            }
+            Part::Status => {
+                strategy.prepare_status_update(&mut new, &old);
+                strategy.validate_status_update(&new, &old)
+            }
+            Part::Raw => Vec::new(),
+        };
+        if !errors.is_empty() {
+            return Err(status::invalid(at.resource, at.name, &errors).into());
+        }
+        let said = strategy.warnings(&new, Some(&old));
+        let stored = object::to_stored(&new);
+        if stored == kv.value.trim_ascii_end() || dry_run {
+            warnings.extend(said);
+            let mut out = Vec::new();
+            object::splice(&mut out, &kv.key, &stored, kv.mod_revision)?;
+            return Ok(Some(out.into()));
+        }
+        let outcome = if is_gone(at.resource, &new) {
+            self.commit_removal(at.resource, kv, &old).await?
+        } else {
+            let txn =
+                Txn::new().if_revision(kv.key.clone(), kv.mod_revision).put(kv.key.clone(), stored.clone());
+            self.commit(txn, plan).await?
+        };
+        let Outcome::Done(revision) = outcome else { return Ok(None) };
+        warnings.extend(said);
+        let mut out = Vec::new();
+        object::splice(&mut out, &kv.key, &stored, revision)?;
+        Ok(Some(out.into()))
+    }
+
+    /// Takes an object out of the store, with everything that goes with it. `None` if it changed meanwhile.
+    pub(crate) async fn remove(
+        &self,
+        resource: &Resource,
+        kv: &KeyValue,
+        old: &Value,
+    ) -> Result<Option<Revision>> {
+        match self.commit_removal(resource, kv, old).await? {
+            Outcome::Done(revision) => Ok(Some(revision)),
+            Outcome::Conflict(_) => Ok(None),
+        }
+    }
+
+    async fn commit_removal(&self, resource: &Resource, kv: &KeyValue, old: &Value) -> Result<Outcome> {
+        let mut txn = Txn::new().if_revision(kv.key.clone(), kv.mod_revision).delete(kv.key.clone());
+        let mut plan = None;
+        if allocates(resource) {
+            let name = meta(old, "name").unwrap_or_default();
+            let planned = self.allocator().plan_delete(old).await;
+            plan = Some(planned.map_err(|error| allocation(error, name))?);
+            txn = txn.delete(ENDPOINTS.key(meta(old, "namespace").unwrap_or_default(), name));
+        }
+        self.commit(txn, plan).await
+    }
+
+    /// Commits `txn` with what the allocators add to it, and tells them how it went.
+    async fn commit(&self, mut txn: Txn, mut plan: Option<Plan>) -> Result<Outcome> {
+        if let Some(plan) = &mut plan {
+            txn.compares.append(&mut plan.compares);
+            txn.ops.append(&mut plan.ops);
+        }
+        match self.store().commit(txn).await? {
+            Commit::Done(revision) => {
+                if let Some(plan) = plan {
+                    plan.committed();
+                }
+                Ok(Outcome::Done(revision))
+            }
+            Commit::Conflict { current } => {
+                if let Some(plan) = plan {
+                    plan.conflict(&current);
+                }
+                Ok(Outcome::Conflict(current))
+            }
+        }
+    }
+}
+
+enum Insert {
+    Done(Bytes),
+    /// An object with that name is there.
+    Taken(Box<KeyValue>),
+    /// Something else moved; think again.
+    Again,
+}
+
+enum Outcome {
+    Done(Revision),
+    Conflict(Vec<(Arc<str>, Option<KeyValue>)>),
+}
+
+/// Whether nothing holds a deleted object any more.
+fn is_gone(resource: &Resource, object: &Value) -> bool {
+    if meta(object, "deletionTimestamp").is_none() || has_finalizers(object) {
+        return false;
+    }
+    if resource.group.is_empty() && resource.plural == "namespaces" {
+        return object["spec"]["finalizers"].as_array().is_none_or(Vec::is_empty);
+    }
+    object["metadata"]["deletionGracePeriodSeconds"].as_i64().unwrap_or(0) == 0
+}
+
+fn taken(resource: &Resource, name: &str, by: &KeyValue) -> ApiError {
+    let deleting = object::to_value(by).is_ok_and(|value| meta(&value, "deletionTimestamp").is_some());
+    if deleting {
+        status::already_exists_deleting(resource, name).into()
+    } else {
+        status::already_exists(resource, name).into()
+    }
+}
+
+/// A condition that a key is as it was read.
+pub(crate) fn unchanged(kv: &KeyValue) -> Compare {
+    Compare::Revision(kv.key.clone(), kv.mod_revision)
+}
