@@ -125,7 +125,7 @@ impl Feed {
             if node.is_none() {
                 self.owner_gone(&key, "Node");
             }
-            let touched = self.shared.world().node(&key.name, node);
+            let touched = self.shared.world().node(&key.name, node.as_ref());
             placement |= touched.placement;
             self.queues.slices.extend(touched.services);
             self.queues.nodes.add(key);
@@ -155,7 +155,7 @@ impl Feed {
             let pod = self.shared.caches.pods.get(&key);
             let (services, silent) = {
                 let mut world = self.shared.world();
-                let services = world.pod(&key, pod.clone());
+                let services = world.pod(&key, pod.as_ref());
                 let node =
                     pod.as_ref().filter(|pod| pod.ready()).and_then(|pod| world.node_at(&pod.spec.node_name));
                 (services, node.filter(|node| !node.ready()).map(|node| Arc::clone(&node.metadata.name)))

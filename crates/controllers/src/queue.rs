@@ -23,7 +23,7 @@ pub struct Backoff {
 impl Default for Backoff {
     fn default() -> Self {
         // The first retry is quick: the usual failure is a write that lost a race against another writer.
-        Self { first: Duration::from_millis(5), max: Duration::from_secs(60) }
+        Self { first: Duration::from_millis(5), max: Duration::from_mins(1) }
     }
 }
 
@@ -176,11 +176,6 @@ impl<K: Clone + Eq + Hash + Debug + Send + 'static> Queue<K> {
         if grown {
             self.shared.notify.notify_one();
         }
-    }
-
-    pub fn add_after(&self, key: K, after: Duration) {
-        self.state().add_at(key, Instant::now() + after);
-        self.shared.notify.notify_one();
     }
 
     async fn next(&self) -> K {

@@ -162,13 +162,11 @@ fn placement_differs(old: &Node, new: &Node) -> bool {
 
 impl World {
     /// A pod appeared, changed or went. Returns the Services whose endpoints may differ now.
-    pub fn pod(&mut self, key: &Key, new: Option<Arc<Pod>>) -> Vec<Key> {
+    pub fn pod(&mut self, key: &Key, new: Option<&Arc<Pod>>) -> Vec<Key> {
         let space = self.spaces.entry(Arc::clone(&key.namespace)).or_default();
         let old = space.pods.get(&key.name).cloned();
-        let node = |pod: &Option<Arc<Pod>>| {
-            pod.as_ref().map(|pod| Arc::clone(&pod.spec.node_name)).filter(|node| !node.is_empty())
-        };
-        let (old_node, new_node) = (node(&old), node(&new));
+        let node = |pod: &Arc<Pod>| Some(Arc::clone(&pod.spec.node_name)).filter(|node| !node.is_empty());
+        let (old_node, new_node) = (old.as_ref().and_then(node), new.and_then(node));
         if old_node != new_node {
             if let Some(node) = old_node {
                 self.leave_node(&node, key);
@@ -177,7 +175,7 @@ impl World {
                 self.pods_by_node.entry(node).or_default().insert(key.clone());
             }
         }
-        let touched = self.move_pod(key, old.as_deref(), new.as_ref());
+        let touched = self.move_pod(key, old.as_deref(), new);
         touched.into_iter().map(|name| Key { namespace: Arc::clone(&key.namespace), name }).collect()
     }
 
@@ -263,12 +261,12 @@ impl World {
     }
 
     /// A node appeared, changed or went.
-    pub fn node(&mut self, name: &Arc<str>, new: Option<Arc<Node>>) -> NodeTouched {
-        let old = match &new {
+    pub fn node(&mut self, name: &Arc<str>, new: Option<&Arc<Node>>) -> NodeTouched {
+        let old = match new {
             Some(node) => self.nodes.insert(Arc::clone(name), Arc::clone(node)),
             None => self.nodes.remove(name),
         };
-        let (same_zone, same_place) = match (&old, &new) {
+        let (same_zone, same_place) = match (&old, new) {
             (Some(old), Some(new)) => (old.zone() == new.zone(), !placement_differs(old, new)),
             (None, None) => (true, true),
             _ => (false, false),

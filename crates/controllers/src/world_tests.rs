@@ -16,10 +16,10 @@ fn names(pods: &[Arc<Pod>]) -> Vec<&str> {
 #[test]
 fn pods_and_services_find_each_other_in_any_order() {
     let mut world = World::default();
-    assert!(world.pod(&key("a"), Some(Arc::new(pod("a", "10.0.0.1")))).is_empty());
+    assert!(world.pod(&key("a"), Some(&Arc::new(pod("a", "10.0.0.1")))).is_empty());
     world.service(&key("web"), Some(Arc::new(service("web"))));
     assert_eq!(names(&world.pods_of(&key("web"))), ["a"]);
-    assert_eq!(world.pod(&key("b"), Some(Arc::new(pod("b", "10.0.0.2")))), [key("web")]);
+    assert_eq!(world.pod(&key("b"), Some(&Arc::new(pod("b", "10.0.0.2")))), [key("web")]);
     assert_eq!(names(&world.pods_of(&key("web"))), ["a", "b"]);
     assert_eq!(world.pod(&key("a"), None), [key("web")]);
     assert_eq!(names(&world.pods_of(&key("web"))), ["b"]);
@@ -30,21 +30,21 @@ fn a_change_that_no_endpoint_shows_touches_nothing() {
     let mut world = World::default();
     world.service(&key("web"), Some(Arc::new(service("web"))));
     let mut it = pod("a", "10.0.0.1");
-    world.pod(&key("a"), Some(Arc::new(it.clone())));
+    world.pod(&key("a"), Some(&Arc::new(it.clone())));
     it.metadata.resource_version = "2".into();
     it.metadata.annotations = labels(&[("x", "y")]);
-    assert!(world.pod(&key("a"), Some(Arc::new(it.clone()))).is_empty());
+    assert!(world.pod(&key("a"), Some(&Arc::new(it.clone()))).is_empty());
     set_ready(&mut it, false);
-    assert_eq!(world.pod(&key("a"), Some(Arc::new(it.clone()))), [key("web")]);
+    assert_eq!(world.pod(&key("a"), Some(&Arc::new(it.clone()))), [key("web")]);
     it.metadata.labels = labels(&[("app", "other")]);
-    assert_eq!(world.pod(&key("a"), Some(Arc::new(it))), [key("web")], "it leaves");
+    assert_eq!(world.pod(&key("a"), Some(&Arc::new(it))), [key("web")], "it leaves");
     assert!(world.pods_of(&key("web")).is_empty());
 }
 
 #[test]
 fn no_selector_selects_nothing_and_an_empty_one_everything() {
     let mut world = World::default();
-    world.pod(&key("a"), Some(Arc::new(pod("a", "10.0.0.1"))));
+    world.pod(&key("a"), Some(&Arc::new(pod("a", "10.0.0.1"))));
     let (mut none, mut all) = (service("none"), service("all"));
     none.spec.selector = None;
     all.spec.selector = Some(Labels::new());
@@ -52,7 +52,7 @@ fn no_selector_selects_nothing_and_an_empty_one_everything() {
     world.service(&key("all"), Some(Arc::new(all)));
     assert!(world.pods_of(&key("none")).is_empty());
     assert_eq!(names(&world.pods_of(&key("all"))), ["a"]);
-    assert_eq!(world.pod(&key("b"), Some(Arc::new(pod("b", "10.0.0.2")))), [key("all")]);
+    assert_eq!(world.pod(&key("b"), Some(&Arc::new(pod("b", "10.0.0.2")))), [key("all")]);
 }
 
 #[test]
@@ -60,7 +60,7 @@ fn other_namespaces_are_other_worlds() {
     let mut world = World::default();
     world.service(&key("web"), Some(Arc::new(service("web"))));
     let elsewhere = Key::new("other", "a");
-    assert!(world.pod(&elsewhere, Some(Arc::new(pod("a", "10.0.0.1")))).is_empty());
+    assert!(world.pod(&elsewhere, Some(&Arc::new(pod("a", "10.0.0.1")))).is_empty());
     assert!(world.pods_of(&key("web")).is_empty());
 }
 
@@ -68,15 +68,15 @@ fn other_namespaces_are_other_worlds() {
 fn a_node_touches_services_by_zone_and_pods_by_place() {
     let mut world = World::default();
     world.service(&key("web"), Some(Arc::new(service("web"))));
-    world.pod(&key("a"), Some(Arc::new(pod("a", "10.0.0.1"))));
+    world.pod(&key("a"), Some(&Arc::new(pod("a", "10.0.0.1"))));
     let name: Arc<str> = "n1".into();
     let all = NodeTouched { services: vec![key("web")], placement: true };
-    assert_eq!(world.node(&name, Some(Arc::new(node("n1", "z1")))), all);
-    assert_eq!(world.node(&name, Some(Arc::new(node("n1", "z1")))), NodeTouched::default());
-    assert_eq!(world.node(&name, Some(Arc::new(node("n1", "z2")))), all);
+    assert_eq!(world.node(&name, Some(&Arc::new(node("n1", "z1")))), all);
+    assert_eq!(world.node(&name, Some(&Arc::new(node("n1", "z1")))), NodeTouched::default());
+    assert_eq!(world.node(&name, Some(&Arc::new(node("n1", "z2")))), all);
     let mut sick = node("n1", "z2");
     sick.status.conditions[0].status = "Unknown".into();
-    assert_eq!(world.node(&name, Some(Arc::new(sick))), NodeTouched { services: vec![], placement: true });
+    assert_eq!(world.node(&name, Some(&Arc::new(sick))), NodeTouched { services: vec![], placement: true });
     assert_eq!((world.pod_count("n1"), world.pods_on("n1").count()), (1, 1));
 }
 
@@ -86,7 +86,7 @@ fn alike_pods_by_labels_and_by_name() {
     for (name, app) in [("web-1", "web"), ("web-2", "odd"), ("other", "web"), ("alone", "odd")] {
         let mut it = pod(name, "10.0.0.1");
         it.metadata.labels = labels(&[("app", app)]);
-        world.pod(&key(name), Some(Arc::new(it)));
+        world.pod(&key(name), Some(&Arc::new(it)));
     }
     let found = world.perhaps_alike(&pod("web-3", ""));
     let found: Vec<&str> = found.iter().map(|pod| &*pod.metadata.name).collect();
@@ -136,7 +136,7 @@ proptest! {
                         set_ready(&mut pod, ready);
                         pod
                     });
-                    let touched = world.pod(&key(&name), new.clone().map(Arc::new));
+                    let touched = world.pod(&key(&name), new.clone().map(Arc::new).as_ref());
                     match new {
                         Some(pod) => { pods.insert(i, pod); }
                         None => { pods.remove(&i); }

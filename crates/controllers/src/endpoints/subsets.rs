@@ -16,6 +16,9 @@ type AddressKey = (IpAddr, String);
 /// The addresses behind one port; `true`: ready.
 type Members = BTreeMap<AddressKey, (bool, Address)>;
 
+/// Which addresses, in which state.
+type MemberKey = Vec<(AddressKey, bool)>;
+
 /// What the pods of a Service give: EPC-1 to EPC-4.
 pub fn subsets(service: &Service, pods: &[Arc<Pod>]) -> Vec<Subset> {
     let mut by_port: BTreeMap<Option<Port>, Members> = BTreeMap::new();
@@ -65,7 +68,7 @@ fn ports(service: &Service, pod: &Pod) -> Vec<Option<Port>> {
 
 /// Ports with the same addresses, in the same state, share a subset.
 fn group(by_port: BTreeMap<Option<Port>, Members>) -> Vec<Subset> {
-    let mut groups: BTreeMap<Vec<(AddressKey, bool)>, (Vec<Port>, Members)> = BTreeMap::new();
+    let mut groups: BTreeMap<MemberKey, (Vec<Port>, Members)> = BTreeMap::new();
     for (port, members) in by_port {
         let key = members.iter().map(|(key, (ready, _))| (key.clone(), *ready)).collect();
         let (ports, _) = groups.entry(key).or_insert_with(|| (Vec::new(), members));
@@ -119,7 +122,9 @@ pub fn truncate(subsets: &mut Vec<Subset>) -> bool {
     }
     if ready > ADDRESSES_MAX {
         share(subsets.iter_mut().map(|subset| &mut subset.addresses), ready, ADDRESSES_MAX);
-        subsets.iter_mut().for_each(|subset| subset.not_ready_addresses.clear());
+        for subset in subsets.iter_mut() {
+            subset.not_ready_addresses.clear();
+        }
     } else {
         let room = ADDRESSES_MAX - ready;
         share(subsets.iter_mut().map(|subset| &mut subset.not_ready_addresses), not_ready, room);
