@@ -14,7 +14,6 @@ pub enum FieldType {
     NfProto,
     Ipv4Addr,
     Ipv6Addr,
-    EtherAddr,
     InetProto,
     InetService,
     /// Four bytes, host-endian, printed in hexadecimal: also good for indexes and ids of our own, as every version of
@@ -48,7 +47,6 @@ impl FieldType {
             Self::Integer(_) => 4,
             Self::Ipv4Addr => 7,
             Self::Ipv6Addr => 8,
-            Self::EtherAddr => 9,
             Self::InetProto => 12,
             Self::InetService => 13,
             Self::Mark => 19,
@@ -65,7 +63,6 @@ impl FieldType {
             Self::NfProto | Self::InetProto => 1,
             Self::InetService => 2,
             Self::Ipv4Addr | Self::Mark | Self::IfIndex | Self::ClassId => 4,
-            Self::EtherAddr => 6,
             Self::Ipv6Addr | Self::IfName => 16,
             Self::Integer(len) | Self::Other { len, .. } => len as usize,
         }
@@ -89,13 +86,9 @@ impl FieldType {
     pub(crate) const fn byte_order(self) -> ByteOrder {
         match self {
             Self::Ipv4Addr | Self::Ipv6Addr | Self::InetProto | Self::InetService => ByteOrder::Big,
-            Self::EtherAddr
-            | Self::Mark
-            | Self::IfIndex
-            | Self::ClassId
-            | Self::IfName
-            | Self::Integer(_) => ByteOrder::Host,
-            Self::NfProto => ByteOrder::Host,
+            Self::NfProto | Self::Mark | Self::IfIndex | Self::ClassId | Self::IfName | Self::Integer(_) => {
+                ByteOrder::Host
+            }
             Self::Other { .. } => ByteOrder::Invalid,
         }
     }
@@ -105,7 +98,6 @@ impl FieldType {
             2 => Self::NfProto,
             7 => Self::Ipv4Addr,
             8 => Self::Ipv6Addr,
-            9 => Self::EtherAddr,
             12 => Self::InetProto,
             13 => Self::InetService,
             19 => Self::Mark,

@@ -6,7 +6,9 @@
 //! 6.10 do not acknowledge the latter. All answers are sent once the commit has succeeded or failed, and a failed
 //! commit's own error is sent before the acknowledgement, so that one is always the last answer.
 
+use std::collections::HashSet;
 use std::io;
+use std::time::Duration;
 
 use crate::codec::{Message, Messages, NLMSG_ERROR, Writer};
 use crate::socket::{Ack, NetlinkSocket, Protocol};
@@ -57,6 +59,19 @@ impl Socket {
         }
     }
 
+    fn elements_once(&mut self, table: &Table, set: &str) -> Result<Vec<Element>, DumpError> {
+        self.dump(
+            || format!("set {table} {set}"),
+            |w, seq| {
+                w.message(SUBSYS << 8 | msg::GETSETELEM, 0, seq, &wire::fixed(table.family.number()), |w| {
+                    w.string(wire::elem_list::TABLE, &table.name);
+                    w.string(wire::elem_list::SET, set);
+                });
+            },
+            |message, found| decode::elements(message.attrs(wire::FIXED), found),
+        )
+    }
+
     fn dump<T>(
         &mut self,
         what: impl Fn() -> String,
@@ -71,6 +86,15 @@ impl Socket {
             _ => DumpError::Io { what: what(), source },
         })
     }
+}
+
+/// The kernel dumps a hash table by position, in pieces, and does not say when it resizes the table in between: then
+/// some elements come twice, and as many are left out. Resizing takes milliseconds and follows a large change.
+const REHASH_ATTEMPTS: u32 = 10;
+
+fn has_duplicates(elements: &[Element]) -> bool {
+    let mut seen = HashSet::with_capacity(elements.len());
+    !elements.iter().all(|e| seen.insert((&e.key, &e.key_end, e.interval_end, e.catchall)))
 }
 
 enum Failure {
@@ -178,16 +202,17 @@ impl super::NfTables for Socket {
     }
 
     fn elements(&mut self, table: &Table, set: &str) -> Result<Vec<Element>, DumpError> {
-        self.dump(
-            || format!("set {table} {set}"),
-            |w, seq| {
-                w.message(SUBSYS << 8 | msg::GETSETELEM, 0, seq, &wire::fixed(table.family.number()), |w| {
-                    w.string(wire::elem_list::TABLE, &table.name);
-                    w.string(wire::elem_list::SET, set);
-                });
-            },
-            |message, found| decode::elements(message.attrs(wire::FIXED), found),
-        )
+        let mut pause = Duration::from_millis(1);
+        for _ in 0..REHASH_ATTEMPTS {
+            let found = self.elements_once(table, set)?;
+            if !has_duplicates(&found) {
+                return Ok(found);
+            }
+            std::thread::sleep(pause);
+            pause *= 2;
+        }
+        let source = io::Error::new(io::ErrorKind::Interrupted, "the set was rehashed during every attempt");
+        Err(DumpError::Io { what: format!("set {table} {set}"), source })
     }
 
     fn generation(&mut self) -> Result<u32, DumpError> {

@@ -4,11 +4,11 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use portolan_netlink::nft::{
-    Base, Batch, Chain, ChainKind, CommitErrorKind, Data, DumpError, Element, Expr, Family, FieldType, Hook,
-    NatFlags, NfTables, Op, Policy, Reg, Rule, Set, Socket, Table, Value, Verdict, priority,
+    Base, Chain, ChainKind, CommitErrorKind, DumpError, Element, Expr, Family, FieldType, Hook, NatFlags,
+    NfTables, Op, Policy, Reg, Rule, Set, Value, Verdict, priority,
 };
 
-use crate::support::{add_table, assert_lists, batch, commit, nft_list, table, with_kernel};
+use crate::support::{add_table, assert_lists, batch, commit, table, with_kernel};
 
 fn nat_chain(name: &str, hook: Hook, priority: i32) -> Op {
     Op::AddChain(Chain::base(
@@ -140,5 +140,204 @@ fn a_service_is_committed_dumped_and_listed() {
         assert!(nft.chains(&table()).unwrap().is_empty() && nft.rules(&table(), None).unwrap().is_empty());
         assert!(nft.sets(&table()).unwrap().is_empty());
         assert!(matches!(nft.elements(&table(), "frontends"), Err(DumpError::Missing { .. })));
+    });
+}
+
+fn many(count: u32) -> Vec<Element> {
+    let backend = |n: u32| Value::new().addr(Ipv4Addr::from(0x0a80_0000 + n).into()).port(8080);
+    (0..count).map(|n| Element::map(key(VIP + n / 4, (n % 4) as u16).mark(n), backend(n))).collect()
+}
+
+fn add_many(elements: Vec<Element>) -> [Op; 3] {
+    let [a, p, s] = frontend_key();
+    [
+        add_table(),
+        Op::AddSet(Set::map(
+            &table(),
+            "backends",
+            [a, p, s, FieldType::Mark],
+            [FieldType::Ipv4Addr, FieldType::InetService],
+        )),
+        Op::AddElements { table: table(), set: "backends".into(), elements },
+    ]
+}
+
+/// Not a timed test: the limits are far above what it takes, and only catch work that grows with the square.
+#[test]
+fn fifty_thousand_elements_are_one_batch() {
+    with_kernel(|nft| {
+        let elements = many(50_000);
+        let added = add_many(elements.clone());
+        let start = Instant::now();
+        commit(nft, added);
+        let committed = start.elapsed();
+        let mut found = nft.elements(&table(), "backends").unwrap();
+        eprintln!("committed in {committed:?}, dumped in {:?}", start.elapsed() - committed);
+        found.sort_by(|a, b| a.key.cmp(&b.key));
+        let mut wanted = elements;
+        wanted.sort_by(|a, b| a.key.cmp(&b.key));
+        assert!(found == wanted, "{} found, {} wanted", found.len(), wanted.len());
+        assert!(start.elapsed() < Duration::from_secs(30), "{:?}", start.elapsed());
+    });
+}
+
+#[test]
+fn a_bad_element_among_many_is_named_and_nothing_stays() {
+    with_kernel(|nft| {
+        let mut elements = many(5_000);
+        elements.push(Element::map(
+            elements[10].key.clone(),
+            Value::new().addr(Ipv4Addr::LOCALHOST.into()).port(1),
+        ));
+        elements.extend(many(5_000));
+        let bad = format!("{:?}", elements[5_000].key);
+        let error = nft.commit(&batch(add_many(elements))).unwrap_err();
+        assert_eq!((error.kind, error.op_index), (CommitErrorKind::Exists, Some(2)), "{error}");
+        assert!(error.op.ends_with(&bad), "{} does not name {bad}", error.op);
+        assert!(nft.tables().unwrap().is_empty());
+    });
+}
+
+#[test]
+fn thousands_of_errors_do_not_hide_the_first() {
+    with_kernel(|nft| {
+        let missing = |n: u32| Op::DelChain { table: table(), chain: format!("missing-{n}").into() };
+        let ops = std::iter::once(add_table()).chain((0..20_000).map(missing));
+        let error = nft.commit(&batch(ops)).unwrap_err();
+        assert_eq!((error.kind, error.op_index), (CommitErrorKind::Missing, Some(1)), "{error}");
+        assert!(nft.tables().unwrap().is_empty());
+        commit(nft, [add_table()]);
+        assert_eq!(nft.tables().unwrap().len(), 1, "the socket is usable after a flood of errors");
+    });
+}
+
+#[test]
+fn the_kernels_own_explanation_is_passed_on() {
+    with_kernel(|nft| {
+        let base = Base {
+            kind: ChainKind::Nat,
+            hook: Hook::Prerouting,
+            priority: priority::DSTNAT,
+            policy: Policy::Accept,
+        };
+        let long = "x".repeat(300);
+        let error =
+            nft.commit(&batch([add_table(), Op::AddChain(Chain::regular(&table(), &*long))])).unwrap_err();
+        assert_eq!((error.kind, error.op_index), (CommitErrorKind::Invalid, Some(1)), "our own check");
+        commit(nft, [add_table(), Op::AddChain(Chain::base(&table(), "c", base))]);
+        let error = nft
+            .commit(&batch([Op::AddRule(Rule::new(&table(), "c", vec![Expr::jump("nowhere")]))]))
+            .unwrap_err();
+        assert_eq!(error.kind, CommitErrorKind::Missing);
+        let text = error.to_string();
+        assert!(text.contains("operation 0 (add rule inet portolan-test c)"), "{text}");
+        assert!(text.contains("No such file or directory"), "{text}");
+    });
+}
+
+#[test]
+fn an_empty_batch_does_nothing() {
+    with_kernel(|nft| {
+        let before = nft.generation().unwrap();
+        commit(nft, []);
+        commit(nft, [Op::AddElements { table: table(), set: "s".into(), elements: vec![] }]);
+        assert_eq!(nft.generation().unwrap(), before);
+    });
+}
+
+/// Keys and data of every type we have, so that `nft` shows what they mean.
+#[test]
+fn nft_prints_every_type() {
+    with_kernel(|nft| {
+        let t = table();
+        let set = |name: &str, key: FieldType, value: Value| {
+            [
+                Op::AddSet(Set::new(&table(), name, key)),
+                Op::AddElements { table: table(), set: name.into(), elements: vec![Element::new(value)] },
+            ]
+        };
+        let v6 = "2001:db8::1".parse().unwrap();
+        commit(nft, [add_table()]);
+        commit(nft, set("a", FieldType::Ipv6Addr, Value::new().addr(v6)));
+        commit(nft, set("b", FieldType::InetService, Value::port_only(8080)));
+        commit(nft, set("c", FieldType::InetProto, Value::proto_only(17)));
+        commit(nft, set("d", FieldType::Mark, Value::host32(0x4000)));
+        commit(nft, set("e", FieldType::IfName, Value::ifname("eth0")));
+        commit(
+            nft,
+            [
+                Op::AddSet(
+                    Set::new(
+                        &t,
+                        "ranges",
+                        [FieldType::Ipv6Addr, FieldType::InetProto, FieldType::InetService],
+                    )
+                    .with_interval(),
+                ),
+                Op::AddElements {
+                    table: t.clone(),
+                    set: "ranges".into(),
+                    elements: vec![Element::range(
+                        Value::new().addr(v6).proto(6).port(80),
+                        Value::new().addr("2001:db8::ff".parse().unwrap()).proto(6).port(90),
+                    )],
+                },
+                Op::AddSet(Set::map(&t, "marks", FieldType::Mark, FieldType::Mark)),
+                Op::AddElements {
+                    table: t.clone(),
+                    set: "marks".into(),
+                    elements: vec![Element::map(Value::host32(1), Value::host32(2))],
+                },
+                Op::AddSet(
+                    Set::new(&t, "affinity", [FieldType::Ipv4Addr, FieldType::Mark])
+                        .with_timeout(Duration::from_secs(10800))
+                        .with_dynamic()
+                        .with_size(65535),
+                ),
+                Op::AddElements {
+                    table: t,
+                    set: "affinity".into(),
+                    elements: vec![Element::new(Value::new().addr(Ipv4Addr::LOCALHOST.into()).mark(9))],
+                },
+            ],
+        );
+        assert_lists(&[
+            "elements = { 2001:db8::1 }",
+            "elements = { 8080 }",
+            "elements = { udp }",
+            "elements = { 0x00004000 }",
+            "elements = { \"eth0\" }",
+            "elements = { 2001:db8::1-2001:db8::ff . tcp . 80-90 }",
+            "elements = { 0x00000001 : 0x00000002 }",
+            "type ipv4_addr . mark",
+            "size 65535",
+            "timeout 3h",
+            "127.0.0.1 . 0x00000009 expires",
+        ]);
+        let held = &nft.elements(&table(), "affinity").unwrap()[0];
+        assert!(held.expires.is_some_and(|left| left <= Duration::from_secs(10800)), "{held:?}");
+    });
+}
+
+#[test]
+fn several_threads_change_the_ruleset_while_one_reads() {
+    with_kernel(|nft| {
+        commit(nft, add_many(many(3_000)));
+        let backends = |elements| (table(), "backends".into(), elements);
+        let mut writer = portolan_netlink::nft::Socket::open().unwrap();
+        let writing = std::thread::spawn(move || {
+            for n in 0..200 {
+                let (table, set, elements) = backends(many(3_001 + n).split_off(3_000));
+                commit(&mut writer, [Op::AddElements { table, set, elements }]);
+            }
+        });
+        let mut seen = 0;
+        while !writing.is_finished() {
+            let found = nft.elements(&table(), "backends").unwrap().len();
+            assert!((3_000..=3_200).contains(&found) && found >= seen, "{found} after {seen}");
+            seen = found;
+        }
+        writing.join().unwrap();
+        assert_eq!(nft.elements(&table(), "backends").unwrap().len(), 3_200);
     });
 }
