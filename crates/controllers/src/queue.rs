@@ -15,9 +15,9 @@ use tokio::sync::Notify;
 
 /// How long a key that failed waits: doubled with each failure in a row.
 #[derive(Debug, Clone, Copy)]
-pub struct Backoff {
-    pub first: Duration,
-    pub max: Duration,
+pub(crate) struct Backoff {
+    pub(crate) first: Duration,
+    pub(crate) max: Duration,
 }
 
 impl Default for Backoff {
@@ -28,7 +28,7 @@ impl Default for Backoff {
 }
 
 impl Backoff {
-    pub fn after(self, failures: u32) -> Duration {
+    pub(crate) fn after(self, failures: u32) -> Duration {
         let factor = 1u32 << failures.saturating_sub(1).min(20);
         self.first.saturating_mul(factor).min(self.max)
     }
@@ -36,7 +36,7 @@ impl Backoff {
 
 /// How one key's work ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
+pub(crate) enum Outcome {
     Done,
     /// Try again after the key's backoff.
     Failed,
@@ -136,7 +136,7 @@ impl<K: Clone + Eq + Hash> State<K> {
 
 /// A shared queue. Clones are handles to the same queue.
 #[derive(Debug)]
-pub struct Queue<K> {
+pub(crate) struct Queue<K> {
     shared: Arc<Shared<K>>,
 }
 
@@ -153,7 +153,7 @@ struct Shared<K> {
 }
 
 impl<K: Clone + Eq + Hash + Debug + Send + 'static> Queue<K> {
-    pub fn new(backoff: Backoff) -> Self {
+    pub(crate) fn new(backoff: Backoff) -> Self {
         let shared = Shared { state: Mutex::new(State::new(backoff)), notify: Notify::new() };
         Self { shared: Arc::new(shared) }
     }
@@ -162,12 +162,12 @@ impl<K: Clone + Eq + Hash + Debug + Send + 'static> Queue<K> {
         self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn add(&self, key: K) {
+    pub(crate) fn add(&self, key: K) {
         self.state().add(key);
         self.shared.notify.notify_one();
     }
 
-    pub fn extend(&self, keys: impl IntoIterator<Item = K>) {
+    pub(crate) fn extend(&self, keys: impl IntoIterator<Item = K>) {
         let mut state = self.state();
         let before = state.ready.len();
         keys.into_iter().for_each(|key| state.add(key));
@@ -205,7 +205,7 @@ impl<K: Clone + Eq + Hash + Debug + Send + 'static> Queue<K> {
     }
 
     /// Runs `workers` loops over the queue until the future is dropped.
-    pub async fn work<F, R>(&self, workers: usize, sync: F)
+    pub(crate) async fn work<F, R>(&self, workers: usize, sync: F)
     where
         F: Fn(K) -> R,
         R: Future<Output = Outcome>,

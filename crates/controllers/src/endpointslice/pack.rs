@@ -10,10 +10,10 @@ use crate::written::{Endpoint, EndpointSlice};
 
 /// Which endpoint it is, whatever its condition: addresses, hostname and pod.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Identity(String);
+pub(super) struct Identity(String);
 
 impl Identity {
-    pub fn of(endpoint: &Endpoint) -> Self {
+    pub(super) fn of(endpoint: &Endpoint) -> Self {
         let mut text = endpoint.addresses.join(",");
         text.push('|');
         text.push_str(endpoint.hostname.as_deref().unwrap_or_default());
@@ -29,18 +29,18 @@ impl Identity {
 
 /// One slice as it should be.
 #[derive(Debug, Clone)]
-pub struct Packed {
+pub(super) struct Packed {
     /// The slice that holds it now; `None`: a slice to be made.
-    pub from: Option<Arc<EndpointSlice>>,
-    pub endpoints: Vec<Endpoint>,
+    pub(super) from: Option<Arc<EndpointSlice>>,
+    pub(super) endpoints: Vec<Endpoint>,
     /// It has to be written (endpoints only; labels are the caller's).
-    pub changed: bool,
+    pub(super) changed: bool,
 }
 
 /// Packs `desired` into slices of at most `max`. `existing` are the slices of the same ports. `must_write` says of a
 /// slice that it is written in any case, so that filling it costs nothing. Slices that end up empty are in the answer
 /// with no endpoints.
-pub fn pack(
+pub(super) fn pack(
     desired: Vec<Endpoint>,
     existing: &[Arc<EndpointSlice>],
     max: usize,

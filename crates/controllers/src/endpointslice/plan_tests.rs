@@ -16,7 +16,11 @@ struct World {
     made: usize,
 }
 
-#[allow(clippy::option_option, reason = "what a zone lookup gives: no such node, no zone, a zone")]
+#[allow(
+    clippy::option_option,
+    clippy::unnecessary_wraps,
+    reason = "what a zone lookup gives: no such node, no zone, a zone"
+)]
 fn known(_: &str) -> Option<Option<String>> {
     Some(Some("z1".into()))
 }
@@ -59,7 +63,9 @@ impl World {
     fn sync(&mut self, service: &Service, pods: &[Pod], max: usize) -> usize {
         let writes = self.plan(service, pods, max).writes;
         let count = writes.len();
-        writes.into_iter().for_each(|write| self.apply(write));
+        for write in writes {
+            self.apply(write);
+        }
         count
     }
 
@@ -343,7 +349,9 @@ fn the_trigger_is_written_and_removed_but_is_no_reason_to_write() {
         max_per_slice: 100,
     };
     assert!(plan(&input).writes.is_empty());
-    plan(&Input { pods: &pods, ..input }).writes.into_iter().for_each(|write| world.apply(write));
+    for write in plan(&Input { pods: &pods, ..input }).writes {
+        world.apply(write);
+    }
     assert_eq!(time(&world), None);
 }
 
@@ -410,7 +418,9 @@ proptest! {
             let writes = world.plan(&service, &pods, max).writes;
             let after = {
                 let mut after = world.clone();
-                writes.iter().cloned().for_each(|write| after.apply(write));
+                for write in writes.clone() {
+                    after.apply(write);
+                }
                 after
             };
             let steady: BTreeSet<String> = world.ready().intersection(&after.ready()).cloned().collect();
