@@ -23,6 +23,7 @@ pub mod objects;
 mod ports;
 pub mod range;
 #[cfg(test)]
+#[allow(clippy::needless_pass_by_value)] // literals read best by value
 mod tests;
 
 use std::net::IpAddr;
