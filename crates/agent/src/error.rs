@@ -15,6 +15,8 @@ pub enum Error {
     Netns(#[from] netns::Error),
     #[error(transparent)]
     Rtnetlink(#[from] rt::Error),
+    #[error("the node has no podCIDR yet")]
+    NoRange,
     #[error("no address of the node's podCIDR {0} is free")]
     NoFreeAddress(ipnet::Ipv4Net),
 }

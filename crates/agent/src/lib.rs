@@ -15,11 +15,11 @@ mod config;
 mod error;
 // mod manager;
 mod network;
-// mod node;
+mod node;
 mod pod;
 mod probe;
-// mod process;
-// mod state_dir;
+mod process;
+mod state_dir;
 
 pub use config::{BackoffLimits, Config, NetworkConfig};
 pub use error::Error;

@@ -25,6 +25,11 @@ impl Addresses {
         self.range
     }
 
+    /// Gives from another range from now on. What is in use stays in use.
+    pub(crate) fn set_range(&mut self, range: Ipv4Net) {
+        self.range = range;
+    }
+
     /// First and last address that can be given.
     fn bounds(&self) -> (u32, u32) {
         let (first, last) = (u32::from(self.range.network()), u32::from(self.range.broadcast()));
@@ -36,7 +41,7 @@ impl Addresses {
         let (first, last) = self.bounds();
         let free = |n: &u32| (first..=last).contains(n) && !self.used.contains(n);
         let chosen = preferred.map(u32::from).filter(free).or_else(|| {
-            let cursor = self.cursor.max(first);
+            let cursor = self.cursor.clamp(first, last.max(first));
             (cursor..=last).chain(first..=last.min(cursor)).find(free)
         })?;
         self.used.insert(chosen);
@@ -90,6 +95,17 @@ mod tests {
         assert_eq!(range.take(ip("10.1.2.9")), ip("10.1.2.1"));
         assert_eq!(range.take(ip("10.9.9.9")), ip("10.1.2.2"));
         assert_eq!(range.take(ip("10.1.2.255")), ip("10.1.2.3"));
+    }
+
+    #[test]
+    fn another_range_knows_what_is_in_use() {
+        let mut range = range("10.1.2.0/24");
+        range.take(ip("10.1.3.1"));
+        assert_eq!(range.take(None), ip("10.1.2.2"));
+        range.set_range("10.1.2.0/30".parse().unwrap());
+        assert_eq!(range.take(None), None, "1 and 2 are taken");
+        range.set_range("10.0.0.0/24".parse().unwrap());
+        assert_eq!(range.take(None), ip("10.0.0.254"), "the search starts at the nearest address");
     }
 
     #[test]

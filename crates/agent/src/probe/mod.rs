@@ -1,3 +1,9 @@
-//! Probes: [`state`] decides, `check` asks, `run` is the task between them.
+//! Probes: [`state`] decides, [`check`] asks, [`run`] is the task between them.
 
+mod check;
+mod http;
+mod run;
 pub(crate) mod state;
+
+pub(crate) use check::Check;
+pub(crate) use run::{Report, start};

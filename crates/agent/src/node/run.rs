@@ -1,0 +1,159 @@
+//! The tasks that keep the node registered and its routes right.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::{IpNet, Ipv4Net};
+use portolan_api::coordination::v1::Lease;
+use portolan_api::core::v1::Node;
+use portolan_client::{BoxError, Cache, Client, Selectors, paths};
+use tokio::sync::watch;
+
+use super::object::Facts;
+use super::{register, routes};
+use crate::Config;
+
+const LEASE_EVERY: Duration = Duration::from_secs(10);
+/// The status changes rarely; a write now and then shows that it is still meant.
+const STATUS_EVERY: Duration = Duration::from_secs(300);
+/// The first wait after a failed write, doubled up to [`LEASE_EVERY`].
+const RETRY_FIRST: Duration = Duration::from_millis(100);
+/// Routes that could not be set, such as through an address that is not there yet, and routes that somebody removed.
+const ROUTES_EVERY: Duration = Duration::from_secs(10);
+
+/// What the agent must know of any node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct NodeView {
+    pub(crate) name: String,
+    /// `InternalIP` addresses.
+    pub(crate) addresses: Vec<IpAddr>,
+    /// Where the addresses of its pods are from.
+    pub(crate) ranges: Vec<IpNet>,
+}
+
+impl NodeView {
+    fn of(node: &Node) -> Self {
+        let spec = &node.spec;
+        let mut ranges: Vec<IpNet> = spec.pod_cidrs.iter().filter_map(|text| text.parse().ok()).collect();
+        if ranges.is_empty() {
+            ranges.extend(spec.pod_cidr.parse::<IpNet>());
+        }
+        let internal = node.status.addresses.iter().filter(|a| a.type_ == "InternalIP");
+        Self {
+            name: node.metadata.name.clone(),
+            addresses: internal.filter_map(|a| a.address.parse().ok()).collect(),
+            ranges,
+        }
+    }
+
+    fn project(bytes: &[u8]) -> Result<Self, BoxError> {
+        Ok(Self::of(&serde_json::from_slice(bytes)?))
+    }
+
+    fn range_v4(&self) -> Option<Ipv4Net> {
+        self.ranges.iter().find_map(|range| if let IpNet::V4(range) = range { Some(*range) } else { None })
+    }
+}
+
+/// Keeps the node registered.
+#[derive(Clone)]
+pub(crate) struct NodeTask {
+    client: Client,
+    config: Arc<Config>,
+    facts: Arc<Facts>,
+    range: watch::Sender<Option<Ipv4Net>>,
+}
+
+impl NodeTask {
+    pub(crate) fn new(client: Client, config: Arc<Config>) -> Self {
+        let facts = Arc::new(Facts::read());
+        Self { client, config, facts, range: watch::Sender::new(None) }
+    }
+
+    /// The range of the node's pods, once a controller has assigned it.
+    pub(crate) fn range(&self) -> watch::Receiver<Option<Ipv4Net>> {
+        self.range.subscribe()
+    }
+
+    /// Runs until dropped.
+    pub(crate) async fn run(self) {
+        self.retried("register", async |task| register::register(&task.client, &task.config).await.map(drop))
+            .await;
+        tokio::join!(self.renew_lease(), self.report_status(), self.follow_nodes());
+    }
+
+    async fn retried(
+        &self,
+        action: &str,
+        attempt: impl AsyncFn(&Self) -> Result<(), portolan_client::Error>,
+    ) {
+        let mut wait = RETRY_FIRST;
+        while let Err(error) = attempt(self).await {
+            tracing::warn!(%error, node = %self.config.node_name, "cannot {action} the node");
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(LEASE_EVERY);
+        }
+    }
+
+    async fn renew_lease(&self) {
+        let mut lease: Option<Lease> = None;
+        let mut wait = RETRY_FIRST;
+        loop {
+            match register::renew(&self.client, &self.config, lease.take()).await {
+                Ok(renewed) => {
+                    lease = Some(renewed);
+                    wait = RETRY_FIRST;
+                    tokio::time::sleep(LEASE_EVERY).await;
+                }
+                Err(error) => {
+                    tracing::warn!(%error, node = %self.config.node_name, "cannot renew the node's lease");
+                    tokio::time::sleep(wait).await;
+                    wait = (wait * 2).min(LEASE_EVERY);
+                }
+            }
+        }
+    }
+
+    async fn report_status(&self) {
+        let mut range = self.range();
+        loop {
+            let has_range = range.borrow_and_update().is_some();
+            self.retried("report", async |task| {
+                register::report(&task.client, &task.config, &task.facts, has_range).await
+            })
+            .await;
+            let changed =
+                async { while range.changed().await.is_ok() && range.borrow().is_some() == has_range {} };
+            drop(tokio::time::timeout(STATUS_EVERY, changed).await);
+        }
+    }
+
+    /// Watches all nodes: the own one for its range, the others for routes.
+    async fn follow_nodes(&self) {
+        let nodes = Cache::start(self.client.clone(), paths::NODES, Selectors::default(), NodeView::project);
+        nodes.synced().await;
+        let mut dirty = nodes.subscribe();
+        loop {
+            drop(tokio::time::timeout(ROUTES_EVERY, dirty.wait()).await);
+            dirty.take();
+            let all: HashMap<String, Arc<NodeView>> =
+                nodes.all().into_iter().map(|(key, node)| (key.name.to_string(), node)).collect();
+            if let Some(range) = all.get(&self.config.node_name).and_then(|node| node.range_v4()) {
+                self.range.send_if_modified(|old| old.replace(range) != Some(range));
+            }
+            if self.config.network.peer_routes {
+                self.set_routes(all).await;
+            }
+        }
+    }
+
+    async fn set_routes(&self, nodes: HashMap<String, Arc<NodeView>>) {
+        let own = self.config.node_name.clone();
+        let apply = move || routes::apply(&routes::wanted(&own, nodes.values().map(AsRef::as_ref)));
+        for error in tokio::task::spawn_blocking(apply).await.unwrap_or_default() {
+            tracing::warn!(%error, "cannot set a route to another node's pods");
+        }
+    }
+}

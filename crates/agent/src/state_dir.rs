@@ -1,0 +1,159 @@
+//! The agent's directory, and what a predecessor that crashed left in it and in the kernel.
+//!
+//! ```text
+//! <data_dir>/agent.lock                        held by the running agent
+//! <data_dir>/pods/<namespace>_<name>/netns     the pod's network namespace, bind-mounted
+//! <data_dir>/pods/<namespace>_<name>/pids/<container>        process id and start time
+//! <data_dir>/pods/<namespace>_<name>/logs/<container>/<n>.log   output of the n-th run
+//! ```
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use portolan_client::Key;
+use portolan_netlink::netns::Netns;
+use portolan_netlink::rt::Rt;
+use rustix::fs::FlockOperation;
+use rustix::process::{Pid, Signal, kill_process_group};
+
+use crate::Error;
+use crate::network::link_name;
+
+/// How long processes that were killed may take to be gone.
+const KILL_PATIENCE: Duration = Duration::from_secs(5);
+/// Logs kept per container: the present run's and the one before.
+const LOGS_KEPT: i32 = 2;
+
+/// The directory, locked against a second agent.
+#[derive(Debug)]
+pub(crate) struct StateDir {
+    pods: PathBuf,
+    _lock: File,
+}
+
+/// The directory of one pod.
+#[derive(Debug, Clone)]
+pub(crate) struct PodDir(PathBuf);
+
+impl StateDir {
+    /// Makes the directory and locks it.
+    pub(crate) fn open(data_dir: &Path) -> Result<Self, Error> {
+        let pods = data_dir.join("pods");
+        fs::create_dir_all(&pods).map_err(at("create it", &pods))?;
+        let path = data_dir.join("agent.lock");
+        let lock = File::create(&path).map_err(at("create it", &path))?;
+        rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)
+            .map_err(|_| io::Error::other("another agent is running on this data directory"))
+            .map_err(at("lock it", &path))?;
+        Ok(Self { pods, _lock: lock })
+    }
+
+    pub(crate) fn pod(&self, key: &Key) -> PodDir {
+        PodDir(self.pods.join(format!("{}_{}", key.namespace, key.name)))
+    }
+
+    /// Removes every pod that a predecessor left. Goes on after an error; returns all of them.
+    pub(crate) fn sweep(&self, node_name: &str) -> Vec<String> {
+        let Ok(entries) = fs::read_dir(&self.pods) else { return Vec::new() };
+        let mut rt = Rt::open().ok();
+        let mut errors = Vec::new();
+        for entry in entries.flatten() {
+            let dir = PodDir(entry.path());
+            if let (Some(rt), Some((namespace, name))) =
+                (&mut rt, entry.file_name().to_str().and_then(|n| n.split_once('_')))
+            {
+                // Usually it is gone with the namespace; deleting it now makes that sure.
+                drop(rt.delete_link(&link_name(node_name, &Key::new(namespace, name))));
+            }
+            errors.extend(dir.clear());
+        }
+        errors
+    }
+}
+
+impl PodDir {
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Where the pod's network namespace is mounted.
+    pub(crate) fn netns(&self) -> PathBuf {
+        self.0.join("netns")
+    }
+
+    /// Notes a container's process, so that a later agent can find it.
+    pub(crate) fn note_process(&self, container: &str, pid: u32) {
+        let Some(started) = start_time(pid) else { return };
+        let dir = self.0.join("pids");
+        let written = fs::create_dir_all(&dir)
+            .and_then(|()| fs::write(dir.join(container), format!("{pid} {started}")));
+        if let Err(error) = written {
+            tracing::warn!(path = %dir.display(), %error, "cannot note a process id");
+        }
+    }
+
+    /// Opens the log of a container's run and removes those of long ago.
+    pub(crate) fn log(&self, container: &str, run: i32) -> io::Result<File> {
+        let dir = self.0.join("logs").join(container);
+        fs::create_dir_all(&dir)?;
+        drop(fs::remove_file(dir.join(format!("{}.log", run - LOGS_KEPT))));
+        File::options().create(true).append(true).open(dir.join(format!("{run}.log")))
+    }
+
+    /// Ends everything that runs for the pod and removes its directory. Collects errors and goes on.
+    pub(crate) fn clear(&self) -> Vec<String> {
+        let mut errors = Vec::new();
+        if let Ok(netns) = Netns::open(&self.netns()) {
+            errors.extend(netns.kill_processes(KILL_PATIENCE).err().map(|e| e.to_string()));
+        }
+        self.kill_noted();
+        errors.extend(Netns::delete(&self.netns()).err().map(|e| e.to_string()));
+        match fs::remove_dir_all(&self.0) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                errors.push(format!("{}: {e}", self.0.display()))
+            }
+            _ => {}
+        }
+        errors
+    }
+
+    /// Kills noted processes that still run; these may be outside the pod's namespace (hostNetwork).
+    fn kill_noted(&self) {
+        let Ok(entries) = fs::read_dir(self.0.join("pids")) else { return };
+        for entry in entries.flatten() {
+            let noted = fs::read_to_string(entry.path()).unwrap_or_default();
+            let Some((pid, started)) = noted.split_once(' ') else { continue };
+            let Ok(pid) = pid.parse::<u32>() else { continue };
+            // A number that was given to another process since is not ours to kill.
+            if start_time(pid).as_deref() == Some(started) {
+                let _ = Pid::from_raw(pid as i32).map(|pid| kill_process_group(pid, Signal::KILL));
+            }
+        }
+    }
+}
+
+fn at(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
+    move |source| Error::File { action, path: path.to_owned(), source }
+}
+
+/// When a process started, in clock ticks since boot: field 22 of its `stat`.
+fn start_time(pid: u32) -> Option<String> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name in parentheses may hold anything, also spaces and parentheses.
+    let after_name = &stat[stat.rfind(')')? + 1..];
+    after_name.split_whitespace().nth(19).map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn start_times_tell_processes_apart() {
+        let own = start_time(std::process::id()).unwrap();
+        assert_eq!(start_time(std::process::id()).unwrap(), own);
+        assert_ne!(start_time(1).unwrap(), own);
+    }
+}
