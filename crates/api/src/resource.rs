@@ -6,6 +6,7 @@ use crate::kinds;
 use crate::printer::{Cells, Column};
 use crate::schema::{Gvk, Object, Schema};
 use crate::strategy::Strategy;
+use crate::validate::name::dns1123_subdomain;
 use crate::{coordination, core, discovery, networking, printer, service};
 
 /// One kind the server serves.
@@ -148,7 +149,7 @@ const CORE: Resource = Resource {
     returns_deleted: false,
     create_on_update: false,
     unconditional_update: true,
-    strategy: &kinds::Plain,
+    strategy: &kinds::Named { namespaced: true, rule: dns1123_subdomain },
     columns: printer::NAME_AGE,
     cells: printer::name_age,
 };
@@ -160,6 +161,7 @@ pub static CONFIG_MAPS: Resource = Resource {
     short_names: &["cm"],
     prefix: "configmaps",
     schema: core::v1::ConfigMap::schema,
+    strategy: &kinds::config::ConfigMapStrategy,
     ..CORE
 };
 
@@ -171,6 +173,7 @@ pub static ENDPOINTS: Resource = Resource {
     prefix: "services/endpoints",
     schema: core::v1::Endpoints::schema,
     create_on_update: true,
+    strategy: &kinds::endpoints::EndpointsStrategy,
     ..CORE
 };
 
@@ -195,6 +198,7 @@ pub static EVENTS: Resource = Resource {
         "type",
     ],
     create_on_update: true,
+    strategy: &kinds::event::EventStrategy,
     ..CORE
 };
 
@@ -209,6 +213,7 @@ pub static NAMESPACES: Resource = Resource {
     subresources: &["status", "finalize"],
     selectable_fields: &["status.phase"],
     returns_deleted: true,
+    strategy: &kinds::namespace::NamespaceStrategy,
     ..CORE
 };
 
@@ -222,6 +227,7 @@ pub static NODES: Resource = Resource {
     schema: core::v1::Node::schema,
     subresources: &["status"],
     selectable_fields: &["spec.unschedulable"],
+    strategy: &kinds::node::NodeStrategy,
     ..CORE
 };
 
@@ -246,6 +252,7 @@ pub static PODS: Resource = Resource {
         "status.nominatedNodeName",
     ],
     returns_deleted: true,
+    strategy: &kinds::pod::PodStrategy,
     ..CORE
 };
 
@@ -256,6 +263,7 @@ pub static SECRETS: Resource = Resource {
     prefix: "secrets",
     schema: core::v1::Secret::schema,
     selectable_fields: &["type"],
+    strategy: &kinds::config::SecretStrategy,
     ..CORE
 };
 
@@ -295,6 +303,7 @@ pub static LEASES: Resource = Resource {
     schema: coordination::v1::Lease::schema,
     create_on_update: true,
     unconditional_update: false,
+    strategy: &kinds::lease::LeaseStrategy,
     ..CORE
 };
 
@@ -305,6 +314,7 @@ pub static ENDPOINT_SLICES: Resource = Resource {
     singular: "endpointslice",
     prefix: "endpointslices",
     schema: discovery::v1::EndpointSlice::schema,
+    strategy: &kinds::endpoint_slice::EndpointSliceStrategy,
     ..CORE
 };
 
@@ -323,6 +333,7 @@ pub static IP_ADDRESSES: Resource = Resource {
         "spec.parentRef.namespace",
         "spec.parentRef.name",
     ],
+    strategy: &kinds::networking::IPAddressStrategy,
     ..CORE
 };
 
@@ -335,6 +346,7 @@ pub static SERVICE_CIDRS: Resource = Resource {
     prefix: "servicecidrs",
     schema: networking::v1::ServiceCIDR::schema,
     subresources: &["status"],
+    strategy: &kinds::networking::ServiceCIDRStrategy,
     ..CORE
 };
 
