@@ -1,0 +1,220 @@
+//! Classes: the finite number of ways in which a new connection can be treated.
+//!
+//! Frontends with the same routes, the same number of endpoints and the same affinity share a class, however many
+//! Services there are. A class is a chain (or plainly a drop); its number, by which `frontends` and `classes` know it,
+//! is a hash of the chain's name, and the name says everything that the rules depend on. So numbers need no allocator
+//! and are the same after a restart.
+
+use std::fmt::Write;
+
+use portolan_forward::{Affinity, Family, Frontend, FrontendKind, PoolScope, PortTable, Route};
+use portolan_netlink::nft::Verdict;
+
+/// By which map the frontend is found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Entrance {
+    /// `frontends`: address . protocol . port
+    Address,
+    /// `nodeports`: protocol . port
+    NodePort,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Masquerade {
+    Never,
+    Always,
+    UnlessPod,
+}
+
+/// One endpoint out of `count`, at random.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Pick {
+    pub scope: PoolScope,
+    pub count: u32,
+    pub masquerade: Masquerade,
+    pub affinity: Option<Affinity>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Target {
+    Pick(Pick),
+    Reject,
+    Drop,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Body {
+    Same(Target),
+    /// Each origin its own way.
+    ByOrigin {
+        pod: Target,
+        node: Target,
+        outside: Target,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Class {
+    pub family: Family,
+    pub entrance: Entrance,
+    /// Only sources in `sources` may pass.
+    pub guarded: bool,
+    pub body: Body,
+}
+
+impl Class {
+    /// `detects`: whether this node can tell local traffic in this family; if it cannot, no packet comes from a pod.
+    pub fn of(port: &PortTable, frontend: &Frontend, detects: bool) -> Self {
+        let entrance = match frontend.kind {
+            FrontendKind::NodePort => Entrance::NodePort,
+            _ => Entrance::Address,
+        };
+        let routes = frontend.routes;
+        let pod = if detects { routes.pod } else { routes.node };
+        let target = |route| Target::of(port, route);
+        let (pod, node, outside) = (target(pod), target(routes.node), target(routes.outside));
+        let body = match (pod, node, outside) {
+            (pod, node, outside) if pod == node && node == outside => Body::Same(pod),
+            (Target::Pick(pod), Target::Pick(rest), outside)
+                if outside == node
+                    && (Pick { masquerade: Masquerade::Always, ..pod }) == rest
+                    && pod.masquerade == Masquerade::Never =>
+            {
+                Body::Same(Target::Pick(Pick { masquerade: Masquerade::UnlessPod, ..pod }))
+            }
+            _ => Body::ByOrigin { pod, node, outside },
+        };
+        Self { family: port.key.family, entrance, guarded: frontend.guard.is_some(), body }.normalized()
+    }
+
+    /// Where no endpoint is picked, how the frontend was found makes no difference, unless its guard needs to know.
+    fn normalized(self) -> Self {
+        match self.body {
+            Body::Same(Target::Reject | Target::Drop) if !self.guarded => {
+                Self { entrance: Entrance::Address, ..self }
+            }
+            _ => self,
+        }
+    }
+
+    pub fn name(&self) -> String {
+        let mut name = String::new();
+        if self.guarded {
+            name.push_str("guard-");
+        }
+        if self.entrance == Entrance::NodePort {
+            name.push_str("nodeport-");
+        }
+        match self.body {
+            Body::Same(target) => target.write_long(&mut name),
+            Body::ByOrigin { pod, node, outside } => {
+                name.push_str("origin");
+                for target in [pod, node, outside] {
+                    target.write_short(&mut name);
+                }
+                let affinity = [pod, node, outside].iter().find_map(|target| target.affinity());
+                write_affinity(&mut name, affinity);
+            }
+        }
+        name
+    }
+
+    /// A hash of the name (FNV-1a).
+    pub fn number(&self) -> u32 {
+        let hash = self
+            .name()
+            .bytes()
+            .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+        hash.max(1)
+    }
+
+    pub fn verdict(&self) -> Verdict {
+        match self.body {
+            Body::Same(Target::Drop) if !self.guarded => Verdict::Drop,
+            _ => Verdict::goto(self.name()),
+        }
+    }
+
+    /// The class behind the guard.
+    pub fn unguarded(&self) -> Self {
+        Self { guarded: false, ..*self }.normalized()
+    }
+
+    /// The class that treats every origin like this.
+    pub fn only(&self, target: Target) -> Self {
+        Self { guarded: false, body: Body::Same(target), ..*self }.normalized()
+    }
+
+    /// The classes whose chains this one's rules go to.
+    pub fn needs(&self) -> Vec<Self> {
+        match self.body {
+            _ if self.guarded => vec![self.unguarded()],
+            Body::Same(_) => Vec::new(),
+            Body::ByOrigin { pod, node, outside } => {
+                let mut needs: Vec<_> = [pod, node, outside].map(|target| self.only(target)).into();
+                needs.dedup();
+                needs
+            }
+        }
+    }
+}
+
+impl Target {
+    fn of(port: &PortTable, route: Route) -> Self {
+        match route {
+            Route::Reject => Self::Reject,
+            Route::Drop => Self::Drop,
+            Route::Forward { pool: scope, masquerade } => {
+                // The table promises endpoints here. Without any there would be nothing to pick from.
+                let count = port.pool(scope).len() as u32;
+                if count == 0 {
+                    return Self::Drop;
+                }
+                let masquerade = if masquerade { Masquerade::Always } else { Masquerade::Never };
+                Self::Pick(Pick { scope, count, masquerade, affinity: port.affinity })
+            }
+        }
+    }
+
+    fn affinity(self) -> Option<Affinity> {
+        match self {
+            Self::Pick(pick) => pick.affinity,
+            _ => None,
+        }
+    }
+
+    fn write_long(self, name: &mut String) {
+        match self {
+            Self::Reject => name.push_str("reject"),
+            Self::Drop => name.push_str("drop"),
+            Self::Pick(pick) => {
+                let scope = if pick.scope == PoolScope::Local { "local-" } else { "" };
+                let masquerade = match pick.masquerade {
+                    Masquerade::Never => "",
+                    Masquerade::Always => "-masquerade",
+                    Masquerade::UnlessPod => "-masquerade-unless-pod",
+                };
+                let _ = write!(name, "pick-{scope}{}{masquerade}", pick.count);
+                write_affinity(name, pick.affinity);
+            }
+        }
+    }
+
+    fn write_short(self, name: &mut String) {
+        match self {
+            Self::Reject => name.push_str("-reject"),
+            Self::Drop => name.push_str("-drop"),
+            Self::Pick(pick) => {
+                let scope = if pick.scope == PoolScope::Local { "local" } else { "cluster" };
+                let masquerade = if pick.masquerade == Masquerade::Never { "" } else { "m" };
+                let _ = write!(name, "-{scope}{}{masquerade}", pick.count);
+            }
+        }
+    }
+}
+
+fn write_affinity(name: &mut String, affinity: Option<Affinity>) {
+    if let Some(affinity) = affinity {
+        let _ = write!(name, "-affinity-{}", affinity.timeout_seconds);
+    }
+}
