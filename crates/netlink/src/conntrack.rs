@@ -30,7 +30,7 @@ pub struct Tuple {
 pub enum Ports {
     /// TCP, UDP, SCTP and the like.
     Ports { src: u16, dst: u16 },
-    /// ICMP and ICMPv6.
+    /// `ICMP` and `ICMPv6`.
     Icmp { id: u16, kind: u8, code: u8 },
     /// Protocols without either.
     None,
@@ -102,7 +102,7 @@ pub struct Filter {
 
 impl Filter {
     pub fn matches(&self, flow: &Flow) -> bool {
-        fn fits<T: PartialEq>(wanted: Option<T>, found: Option<T>) -> bool {
+        fn fits<T: PartialEq + Copy>(wanted: Option<T>, found: Option<T>) -> bool {
             wanted.is_none() || wanted == found
         }
         fits(self.proto, Some(flow.original.proto))

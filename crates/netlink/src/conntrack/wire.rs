@@ -35,7 +35,7 @@ const PROTO_DST_PORT: u16 = 3;
 const PROTO_ICMP_ID: u16 = 4;
 const PROTO_ICMP_TYPE: u16 = 5;
 const PROTO_ICMP_CODE: u16 = 6;
-/// The three of ICMPv6 follow those of ICMP.
+/// The three of `ICMPv6` follow those of `ICMP`.
 const ICMPV6: u16 = 3;
 
 const NAT_V4_MINIP: u16 = 1;

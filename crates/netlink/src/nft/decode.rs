@@ -14,7 +14,7 @@ use super::userdata;
 use super::value::Value;
 use super::wire;
 
-pub(super) fn table(family: Family, attrs: Attrs<'_>) -> Option<TableInfo> {
+pub(super) fn table(family: Family, attrs: &Attrs<'_>) -> Option<TableInfo> {
     Some(TableInfo {
         table: Table::new(family, attrs.get(wire::table::NAME)?.text()?),
         comment: attrs
@@ -26,13 +26,13 @@ pub(super) fn table(family: Family, attrs: Attrs<'_>) -> Option<TableInfo> {
 }
 
 /// Chains of other tables are passed over: the kernel does not filter this dump.
-pub(super) fn chain(table: &Table, attrs: Attrs<'_>, found: &mut Vec<Chain>) -> Option<()> {
+pub(super) fn chain(table: &Table, attrs: &Attrs<'_>, found: &mut Vec<Chain>) -> Option<()> {
     if attrs.get(wire::chain::TABLE)?.text()? != &*table.name {
         return Some(());
     }
     let mut chain = Chain::regular(table, attrs.get(wire::chain::NAME)?.text()?);
     if let Some(hook) = attrs.get(wire::chain::HOOK) {
-        let Some(base) = base(&attrs, hook.nested()) else { return Some(()) };
+        let Some(base) = base(attrs, &hook.nested()) else { return Some(()) };
         chain.base = Some(base);
     }
     chain.comment =
@@ -41,7 +41,7 @@ pub(super) fn chain(table: &Table, attrs: Attrs<'_>, found: &mut Vec<Chain>) -> 
     Some(())
 }
 
-fn base(attrs: &Attrs<'_>, hook: Attrs<'_>) -> Option<Base> {
+fn base(attrs: &Attrs<'_>, hook: &Attrs<'_>) -> Option<Base> {
     let kind = match attrs.get(wire::chain::TYPE)?.text()? {
         "filter" => ChainKind::Filter,
         "nat" => ChainKind::Nat,
@@ -67,7 +67,7 @@ fn base(attrs: &Attrs<'_>, hook: Attrs<'_>) -> Option<Base> {
 pub(super) fn rule(
     table: &Table,
     only: Option<&str>,
-    attrs: Attrs<'_>,
+    attrs: &Attrs<'_>,
     found: &mut Vec<Handled<Rule>>,
 ) -> Option<()> {
     let chain = attrs.get(wire::rule::CHAIN)?.text()?;
@@ -85,7 +85,7 @@ pub(super) fn rule(
     Some(())
 }
 
-pub(super) fn set(table: &Table, attrs: Attrs<'_>, found: &mut Vec<Set>) -> Option<()> {
+pub(super) fn set(table: &Table, attrs: &Attrs<'_>, found: &mut Vec<Set>) -> Option<()> {
     use wire::set_flag::{ANONYMOUS, CONSTANT, EVAL, INTERVAL, MAP, TIMEOUT};
     if attrs.get(wire::set::TABLE)?.text()? != &*table.name {
         return Some(());
@@ -131,19 +131,19 @@ fn field_lens(description: &Attrs<'_>) -> Vec<u32> {
     concat.nested().filter_map(|field| field.nested().get(wire::desc::FIELD_LEN)?.be32()).collect()
 }
 
-pub(super) fn elements(attrs: Attrs<'_>, found: &mut Vec<Element>) -> Option<()> {
+pub(super) fn elements(attrs: &Attrs<'_>, found: &mut Vec<Element>) -> Option<()> {
     let Some(list) = attrs.get(wire::elem_list::ELEMENTS) else {
         return Some(());
     };
     for attr in list.nested() {
-        found.push(element(attr.nested())?);
+        found.push(element(&attr.nested())?);
     }
     Some(())
 }
 
-fn element(attrs: Attrs<'_>) -> Option<Element> {
+fn element(attrs: &Attrs<'_>) -> Option<Element> {
     let mut element = Element::default();
-    for attr in attrs {
+    for attr in attrs.clone() {
         match attr.kind {
             wire::elem::KEY => element.key = value(attr)?,
             wire::elem::KEY_END => element.key_end = Some(value(attr)?),
@@ -170,7 +170,7 @@ fn data(attr: Attr<'_>) -> Option<Data> {
     let inner = attr.nested().next()?;
     match inner.kind {
         wire::data::VALUE => Some(Data::Value(Value::from_slice(inner.payload))),
-        wire::data::VERDICT => Some(Data::Verdict(verdict(inner.nested())?)),
+        wire::data::VERDICT => Some(Data::Verdict(verdict(&inner.nested())?)),
         _ => None,
     }
 }
@@ -180,7 +180,7 @@ pub(super) fn value(attr: Attr<'_>) -> Option<Value> {
     attr.nested().get(wire::data::VALUE).map(|bytes| Value::from_slice(bytes.payload))
 }
 
-pub(super) fn verdict(attrs: Attrs<'_>) -> Option<Verdict> {
+pub(super) fn verdict(attrs: &Attrs<'_>) -> Option<Verdict> {
     let code = attrs.get(wire::verdict::CODE)?.be32()? as i32;
     let chain = attrs.get(wire::verdict::CHAIN).and_then(|chain| chain.text());
     Some(Verdict::from_code(code, chain))

@@ -16,15 +16,18 @@ use super::object::Family;
 use super::wire;
 
 pub(super) fn exprs(list: Attrs<'_>) -> Option<Vec<Expr>> {
-    list.map(|attr| expr(attr.nested())).collect()
+    list.map(|attr| expr(&attr.nested())).collect()
 }
 
-fn expr(attrs: Attrs<'_>) -> Option<Expr> {
+fn expr(attrs: &Attrs<'_>) -> Option<Expr> {
     let name = attrs.get(wire::expr::NAME)?.text()?;
     let data = attrs.get(wire::expr::DATA).map(|data| data.payload).unwrap_or_default();
     let known = Fields(Attrs(data)).decode(name);
     Some(known.unwrap_or_else(|| Expr::Other { name: name.into(), attributes: data.into() }))
 }
+
+/// The expression is one that we have no variant for.
+struct NotOurs;
 
 struct Fields<'a>(Attrs<'a>);
 
@@ -83,8 +86,8 @@ impl Fields<'_> {
         }
     }
 
-    fn optional_reg(&self, kind: u16) -> Option<Option<Reg>> {
-        if self.has(kind) { self.reg(kind).map(Some) } else { Some(None) }
+    fn optional_reg(&self, kind: u16) -> Result<Option<Reg>, NotOurs> {
+        if self.has(kind) { self.reg(kind).map(Some).ok_or(NotOurs) } else { Ok(None) }
     }
 
     /// The kernel's number as the position in a list of variants that begins at 0.
@@ -154,7 +157,7 @@ impl Fields<'_> {
         Some(Expr::Lookup {
             set: self.0.get(wire::lookup::SET)?.text()?.into(),
             sreg: self.reg(wire::lookup::SREG)?,
-            dreg: self.optional_reg(wire::lookup::DREG)?,
+            dreg: self.optional_reg(wire::lookup::DREG).ok()?,
             invert: self.number(wire::lookup::FLAGS).unwrap_or(0) & 1 != 0,
         })
     }
@@ -164,7 +167,7 @@ impl Fields<'_> {
         let data = self.0.get(wire::immediate::DATA)?;
         if dreg == Reg::VERDICT {
             let inner = data.nested().get(wire::data::VERDICT)?;
-            return Some(Expr::Verdict(verdict(inner.nested())?));
+            return Some(Expr::Verdict(verdict(&inner.nested())?));
         }
         Some(Expr::Immediate { dreg, data: value(data)? })
     }
@@ -201,8 +204,8 @@ impl Fields<'_> {
     fn nat(&self) -> Option<Expr> {
         use wire::nat::{ADDR_MAX, ADDR_MIN, FAMILY, FLAGS, PROTO_MAX, PROTO_MIN, TYPE};
         let family = Family::from_number(self.number(FAMILY)? as u8);
-        let addr = self.single_reg(ADDR_MIN, ADDR_MAX)?;
-        let port = self.single_reg(PROTO_MIN, PROTO_MAX)?;
+        let addr = self.single_reg(ADDR_MIN, ADDR_MAX).ok()?;
+        let port = self.single_reg(PROTO_MIN, PROTO_MAX).ok()?;
         let flags = self.nat_flags(FLAGS)?;
         match self.number(TYPE)? {
             0 => Some(Expr::Snat { family, addr, port, flags }),
@@ -212,9 +215,9 @@ impl Fields<'_> {
     }
 
     /// The kernel dumps a single register as a range from itself to itself.
-    fn single_reg(&self, min: u16, max: u16) -> Option<Option<Reg>> {
+    fn single_reg(&self, min: u16, max: u16) -> Result<Option<Reg>, NotOurs> {
         let reg = self.optional_reg(min)?;
-        if self.has(max) && self.optional_reg(max)? != reg { None } else { Some(reg) }
+        if self.has(max) && self.optional_reg(max)? != reg { Err(NotOurs) } else { Ok(reg) }
     }
 
     fn nat_flags(&self, kind: u16) -> Option<NatFlags> {
@@ -241,7 +244,7 @@ impl Fields<'_> {
 
     fn redirect(&self) -> Option<Expr> {
         Some(Expr::Redirect {
-            port: self.single_reg(wire::redir::PROTO_MIN, wire::redir::PROTO_MAX)?,
+            port: self.single_reg(wire::redir::PROTO_MIN, wire::redir::PROTO_MAX).ok()?,
             flags: self.nat_flags(wire::redir::FLAGS)?,
         })
     }
@@ -299,7 +302,7 @@ impl Fields<'_> {
         let inner = if let Some(list) = self.0.get(dynset::EXPRESSIONS) {
             exprs(list.nested())?
         } else if let Some(single) = self.0.get(dynset::EXPR) {
-            vec![expr(single.nested())?]
+            vec![expr(&single.nested())?]
         } else {
             Vec::new()
         };
@@ -307,7 +310,7 @@ impl Fields<'_> {
             op: self.one_of(dynset::OP, &[DynsetOp::Add, DynsetOp::Update, DynsetOp::Delete])?,
             set: self.0.get(dynset::SET_NAME)?.text()?.into(),
             key: self.reg(dynset::SREG_KEY)?,
-            data: self.optional_reg(dynset::SREG_DATA)?,
+            data: self.optional_reg(dynset::SREG_DATA).ok()?,
             timeout,
             invert: self.number(dynset::FLAGS).unwrap_or(0) & 1 != 0,
             exprs: inner,

@@ -397,7 +397,7 @@ impl NatFlags {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Reject {
     TcpReset,
-    /// ICMP (`ip` tables and IPv4 in `inet`) or ICMPv6 unreachable with this code.
+    /// `ICMP` (`ip` tables and IPv4 in `inet`) or `ICMPv6` unreachable with this code.
     Icmp(u8),
     /// Either kind of ICMP, whichever fits the packet, with one of the codes below; for `inet` tables.
     Icmpx(u8),

@@ -68,7 +68,7 @@ impl Socket {
                     w.string(wire::elem_list::SET, set);
                 });
             },
-            |message, found| decode::elements(message.attrs(wire::FIXED), found),
+            |message, found| decode::elements(&message.attrs(wire::FIXED), found),
         )
     }
 
@@ -154,7 +154,7 @@ impl super::NfTables for Socket {
                 w.message(SUBSYS << 8 | msg::GETTABLE, 0, seq, &wire::fixed(0), |_| {});
             },
             |message, found| {
-                found.push(decode::table(family_of(message)?, message.attrs(wire::FIXED))?);
+                found.push(decode::table(family_of(message)?, &message.attrs(wire::FIXED))?);
                 Some(())
             },
         )
@@ -168,7 +168,7 @@ impl super::NfTables for Socket {
                     w.string(wire::chain::TABLE, &table.name);
                 });
             },
-            |message, found| decode::chain(table, message.attrs(wire::FIXED), found),
+            |message, found| decode::chain(table, &message.attrs(wire::FIXED), found),
         )
     }
 
@@ -183,7 +183,7 @@ impl super::NfTables for Socket {
                     }
                 });
             },
-            |message, found| decode::rule(table, chain, message.attrs(wire::FIXED), found),
+            |message, found| decode::rule(table, chain, &message.attrs(wire::FIXED), found),
         );
         empty_if_missing(result)
     }
@@ -196,7 +196,7 @@ impl super::NfTables for Socket {
                     w.string(wire::set::TABLE, &table.name);
                 });
             },
-            |message, found| decode::set(table, message.attrs(wire::FIXED), found),
+            |message, found| decode::set(table, &message.attrs(wire::FIXED), found),
         );
         empty_if_missing(result)
     }
@@ -224,7 +224,8 @@ impl super::NfTables for Socket {
                     w.message(SUBSYS << 8 | msg::GETGEN, 0, seq, &wire::fixed(0), |_| {});
                 },
                 |message| {
-                    generation = message.attrs(wire::FIXED).get(wire::generation::ID).and_then(|id| id.be32())
+                    generation =
+                        message.attrs(wire::FIXED).get(wire::generation::ID).and_then(|id| id.be32());
                 },
             )
             .map_err(|source| DumpError::Io { what: what(), source })?;

@@ -66,7 +66,9 @@ fn dump(nft: &mut dyn NfTables) -> Vec<String> {
                 (&a.key, &a.key_end, a.interval_end).cmp(&(&b.key, &b.key_end, b.interval_end))
             });
             // Remaining lifetimes run; that there is one must agree.
-            elements.iter_mut().for_each(|e| e.expires = e.expires.map(|_| Duration::ZERO));
+            for element in &mut elements {
+                element.expires = element.expires.map(|_| Duration::ZERO);
+            }
             lines.extend(elements.iter().map(|element| format!("{element:?}")));
         }
     }
@@ -334,7 +336,7 @@ fn a_full_set_takes_no_more() {
 #[test]
 fn timeouts_are_kept_where_they_differ_from_the_sets() {
     both(|s| {
-        let hour = Duration::from_secs(3600);
+        let hour = Duration::from_hours(1);
         s.ok([
             add_table(),
             Op::AddSet(
@@ -435,7 +437,7 @@ fn registers_are_written_before_they_are_read() {
 #[test]
 fn packets_fill_only_sets_made_for_it() {
     both(|s| {
-        let minute = Duration::from_secs(60);
+        let minute = Duration::from_mins(1);
         s.ok([
             add_table(),
             regular("a"),

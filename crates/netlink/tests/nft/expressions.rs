@@ -80,6 +80,21 @@ fn loads_and_tests() {
                     Expr::Symhash { modulus: 4, offset: 2, dreg: R[3] },
                 ],
                 vec![Expr::NumgenInc { modulus: 3, offset: 1, dreg: R[0] }],
+            ],
+        );
+        assert_lists(&["ip6 saddr != ::1", "th sport != 80-90", "meta mark set"]);
+    });
+}
+
+#[test]
+fn loads_from_beside_the_packet() {
+    with_kernel(|nft| {
+        commit(nft, [add_table(), base("c", ChainKind::Filter, Hook::Prerouting)]);
+        let mark = |dreg| Expr::Meta { key: MetaKey::Mark, dreg };
+        round_trip(
+            nft,
+            "c",
+            vec![
                 vec![
                     Expr::Ct { key: CtKey::State, dreg: R[0], dir: None },
                     Expr::Bitwise {
@@ -112,9 +127,8 @@ fn loads_and_tests() {
             ],
         );
         assert_lists(&[
-            "ip6 saddr != ::1",
-            "th sport != 80-90",
-            "meta mark set",
+            "ct state invalid,new",
+            "ct mark set meta mark",
             "fib daddr type local",
             "limit rate 10/minute",
             "counter packets 3 bytes 99",
@@ -231,7 +245,7 @@ fn lookups_and_sets_filled_by_packets() {
                         FieldType::Ipv4Addr,
                         [FieldType::Ipv4Addr, FieldType::InetService],
                     )
-                    .with_timeout(Duration::from_secs(10800))
+                    .with_timeout(Duration::from_hours(3))
                     .with_dynamic()
                     .with_size(1000),
                 ),
@@ -258,7 +272,7 @@ fn lookups_and_sets_filled_by_packets() {
                 after(vec![
                     Expr::daddr(Family::Ip, R[1]),
                     Expr::dport(R[2]),
-                    dynset(DynsetOp::Update, "affinity", Some(R[1]), Some(Duration::from_secs(60)), vec![]),
+                    dynset(DynsetOp::Update, "affinity", Some(R[1]), Some(Duration::from_mins(1)), vec![]),
                 ]),
                 after(vec![Expr::vmap("v", R[0])]),
                 after(vec![dynset(DynsetOp::Delete, "seen", None, None, vec![])]),
@@ -277,7 +291,7 @@ fn lookups_and_sets_filled_by_packets() {
         let mapped = |op, timeout| {
             after(vec![Expr::map("m", R[0], R[1]), dynset(op, "affinity", Some(R[1]), timeout, vec![])])
         };
-        let hour = Some(Duration::from_secs(3600));
+        let hour = Some(Duration::from_hours(1));
         round_trip(nft, "d", vec![mapped(DynsetOp::Update, hour), mapped(DynsetOp::Add, None)]);
     });
 }

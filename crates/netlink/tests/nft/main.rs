@@ -3,6 +3,8 @@
 //! `kernel` holds what only the kernel can show, `expressions` that every expression survives the way there and back,
 //! `agreement` the cases that run on both. Every test makes its own network namespace, which ends with its thread.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod agreement;
 mod expressions;
 mod kernel;
