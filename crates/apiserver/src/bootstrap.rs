@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::config::StartError;
 use crate::errors::{ApiError, Result};
+use crate::object::meta;
 use crate::server::ApiServer;
 use crate::write::{At, Part};
 
@@ -32,7 +33,12 @@ fn failed(object: &str, error: &ApiError) -> StartError {
     StartError::Bootstrap { object: object.into(), message: error.0.message.clone() }
 }
 
+/// Creates the object if it is missing. It is looked for first: a Service that is there holds its address, so that
+/// making it again would fail for that reason.
 async fn create(server: &ApiServer, resource: &'static Resource, object: Value) -> Result<()> {
+    if server.fetch(at(resource, &object)).await.is_ok() {
+        return Ok(());
+    }
     match server.insert(resource, object, false, &mut Vec::new()).await {
         Err(error) if !error.is("AlreadyExists") => Err(error),
         _ => Ok(()),
@@ -41,11 +47,7 @@ async fn create(server: &ApiServer, resource: &'static Resource, object: Value) 
 
 /// Creates the object, or replaces what it says about addresses and ports.
 async fn put(server: &ApiServer, resource: &'static Resource, object: Value) -> Result<()> {
-    match server.insert(resource, object.clone(), false, &mut Vec::new()).await {
-        Err(error) if error.is("AlreadyExists") => {}
-        other => return other.map(drop),
-    }
-    let at = At { resource, namespace: "default", name: "kubernetes" };
+    create(server, resource, object.clone()).await?;
     let change = &mut |old: &Value| {
         let mut new = old.clone();
         for field in ["subsets", "endpoints", "ports"] {
@@ -55,7 +57,12 @@ async fn put(server: &ApiServer, resource: &'static Resource, object: Value) -> 
         }
         Ok(new)
     };
-    server.change(at, Part::Main, false, &mut Vec::new(), change).await.map(drop)
+    server.change(at(resource, &object), Part::Main, false, &mut Vec::new(), change).await.map(drop)
+}
+
+fn at<'a>(resource: &'static Resource, object: &'a Value) -> At<'a> {
+    let text = |field| meta(object, field).unwrap_or_default();
+    At { resource, namespace: text("namespace"), name: text("name") }
 }
 
 fn service(server: &ApiServer) -> std::result::Result<Value, StartError> {

@@ -79,11 +79,12 @@ pub(crate) fn options<T: for<'de> Deserialize<'de>>(call: &Call, kind: &str) -> 
     })
 }
 
-/// YAML, of which JSON is a part, as a value.
+/// YAML, of which JSON is a part, as a value. `y`, `no` and `on` are text, as YAML 1.2 has them.
 pub(crate) fn yaml(bytes: &[u8]) -> std::result::Result<Value, String> {
     let text = std::str::from_utf8(bytes).map_err(|error| error.to_string())?;
+    let options = serde_saphyr::options! { strict_booleans: true, legacy_octal_numbers: true };
     // The library's message continues with a picture of the source; the first line says it.
-    serde_saphyr::from_str(text)
+    serde_saphyr::from_str_with_options(text, options)
         .map_err(|error| error.to_string().lines().next().unwrap_or_default().to_string())
 }
 

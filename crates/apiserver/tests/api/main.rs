@@ -1,0 +1,15 @@
+//! The API server as its clients see it, without a socket: requests go to `ApiServer::handle`.
+//!
+//! One file per verb or theme. `kubectl.rs` alone starts the real server on a loopback port and runs the real kubectl.
+
+mod common;
+mod crud;
+mod delete;
+mod errors;
+mod kubectl;
+mod list;
+mod namespaces;
+mod patch;
+mod pods;
+mod services;
+mod watch;
