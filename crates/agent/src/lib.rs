@@ -11,9 +11,9 @@
 //! Processes belong to the namespace that [`run`]'s runtime threads are in: that namespace *is* the node.
 
 mod config;
-// pub mod echo;
+pub mod echo;
 mod error;
-// mod manager;
+mod manager;
 mod network;
 mod node;
 mod pod;
@@ -23,4 +23,4 @@ mod state_dir;
 
 pub use config::{BackoffLimits, Config, NetworkConfig};
 pub use error::Error;
-// pub use manager::run;
+pub use manager::run;

@@ -74,10 +74,6 @@ impl StateDir {
 }
 
 impl PodDir {
-    pub(crate) fn path(&self) -> &Path {
-        &self.0
-    }
-
     /// Where the pod's network namespace is mounted.
     pub(crate) fn netns(&self) -> PathBuf {
         self.0.join("netns")
@@ -104,19 +100,27 @@ impl PodDir {
 
     /// Ends everything that runs for the pod and removes its directory. Collects errors and goes on.
     pub(crate) fn clear(&self) -> Vec<String> {
+        let mut errors = self.end_processes();
+        errors.extend(self.remove());
+        errors
+    }
+
+    /// Ends everything that runs for the pod and gives up its namespace; logs stay.
+    pub(crate) fn end_processes(&self) -> Vec<String> {
         let mut errors = Vec::new();
         if let Ok(netns) = Netns::open(&self.netns()) {
             errors.extend(netns.kill_processes(KILL_PATIENCE).err().map(|e| e.to_string()));
         }
         self.kill_noted();
         errors.extend(Netns::delete(&self.netns()).err().map(|e| e.to_string()));
-        match fs::remove_dir_all(&self.0) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => {
-                errors.push(format!("{}: {e}", self.0.display()))
-            }
-            _ => {}
-        }
         errors
+    }
+
+    fn remove(&self) -> Option<String> {
+        match fs::remove_dir_all(&self.0) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Some(format!("{}: {e}", self.0.display())),
+            _ => None,
+        }
     }
 
     /// Kills noted processes that still run; these may be outside the pod's namespace (hostNetwork).

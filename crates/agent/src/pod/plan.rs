@@ -30,6 +30,9 @@ impl Plan {
 /// started; all main containers start together after them.
 pub(crate) fn plan(records: &[Record], policy: RestartPolicy, now: Instant) -> Plan {
     let mut plan = Plan::default();
+    if is_over(records, policy) {
+        return plan;
+    }
     for (index, record) in records.iter().enumerate() {
         plan.consider(index, record, policy, now);
         let passed = match (record.role, &record.state) {
@@ -45,6 +48,14 @@ pub(crate) fn plan(records: &[Record], policy: RestartPolicy, now: Instant) -> P
         }
     }
     plan
+}
+
+/// Nothing is left to do but to stop the sidecars: the main containers have ended for good, or an init container has
+/// failed for good.
+pub(crate) fn is_over(records: &[Record], policy: RestartPolicy) -> bool {
+    let ended = |r: &Record| r.ended().is_some() && !r.wants_restart(policy);
+    let failed_init = |r: &Record| r.role == Role::Init && ended(r) && r.ended().is_some_and(|e| e.exit_code != 0);
+    records.iter().filter(|r| r.role == Role::Main).all(ended) || records.iter().any(failed_init)
 }
 
 fn initialized_before(records: &[Record]) -> bool {
@@ -116,8 +127,9 @@ mod tests {
             (Role::Sidecar, RestartPolicy::Never, 0, true),
         ];
         for (role, policy, exit, restarts) in table {
-            let mut records = pod_of(&[role]);
+            let mut records = pod_of(&[role, Role::Main]);
             records[0].state = ended(exit);
+            records[1].state = running(true);
             assert_eq!(!starts(&records, policy).is_empty(), restarts, "{role:?} {policy:?} exit {exit}");
         }
     }
@@ -128,6 +140,18 @@ mod tests {
         records[0].state = ended(1);
         assert_eq!(starts(&records, RestartPolicy::Never), NONE);
         assert!(!is_initialized(&records));
+    }
+
+    #[test]
+    fn sidecars_do_not_start_again_once_the_rest_is_over() {
+        let mut records = pod_of(&[Role::Sidecar, Role::Main]);
+        records[0].state = ended(0);
+        records[1].state = running(true);
+        assert_eq!(starts(&records, RestartPolicy::Never), [0]);
+        records[1].state = ended(0);
+        assert!(is_over(&records, RestartPolicy::Never));
+        assert_eq!(starts(&records, RestartPolicy::Never), NONE);
+        assert_eq!(starts(&records, RestartPolicy::Always), [0]);
     }
 
     #[test]

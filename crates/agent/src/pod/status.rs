@@ -22,7 +22,7 @@ pub(crate) struct View<'a> {
     pub(crate) records: &'a [Record],
     /// The pod has its namespace and its address.
     pub(crate) network_ready: bool,
-    /// The pod is being deleted, or its node's agent stops.
+    /// The pod is being deleted: what ends now has ended for good.
     pub(crate) ending: bool,
     pub(crate) pod_ips: &'a [IpAddr],
     pub(crate) host_ips: &'a [IpAddr],
@@ -78,36 +78,31 @@ pub(crate) fn full_name(pod: &Pod) -> String {
 }
 
 fn phase(view: &View<'_>) -> &'static str {
-    if let "Succeeded" = view.pod.status.phase.as_str() {
-        return "Succeeded";
-    }
-    if let "Failed" = view.pod.status.phase.as_str() {
-        return "Failed";
+    match view.pod.status.phase.as_str() {
+        "Succeeded" => return "Succeeded",
+        "Failed" => return "Failed",
+        _ => {}
     }
     let policy = RestartPolicy::of(view.pod);
     let failed_init = |r: &Record| r.role == Role::Init && r.ended().is_some_and(|e| e.exit_code != 0);
-    if !is_initialized(view.records) && !(view.ending && any_started(view.records)) {
-        let hopeless = policy == RestartPolicy::Never && view.records.iter().any(failed_init);
-        return if hopeless { "Failed" } else { "Pending" };
-    }
+    let unstarted = |r: &Record| matches!(r.state, State::Waiting | State::Blocked(_)) && r.last.is_none();
     let main = || view.records.iter().filter(|r| r.role == Role::Main);
-    let never_started =
-        |r: &Record| matches!(r.state, State::Waiting | State::Blocked(_)) && r.last.is_none();
-    if main().any(never_started) && !(view.ending && any_started(view.records)) {
+    // A pod that ends before all of it ran is judged by what did run.
+    let cut_short = view.ending && any_started(view.records);
+    if policy == RestartPolicy::Never && view.records.iter().any(failed_init) {
+        return "Failed";
+    }
+    if !cut_short && (!is_initialized(view.records) || main().any(unstarted)) {
         return "Pending";
     }
-    if view
-        .records
-        .iter()
-        .any(|r| r.role != Role::Init && r.running().is_some() && (r.role == Role::Main || view.ending))
-    {
+    if view.records.iter().any(|r| r.running().is_some()) {
         return "Running";
     }
-    let all_succeeded = main().all(|r| r.ended().is_some_and(|e| e.exit_code == 0));
     if !view.ending && main().any(|r| r.wants_restart(policy)) {
         return "Running";
     }
-    if all_succeeded { "Succeeded" } else { "Failed" }
+    let succeeded = main().all(|r| r.ended().is_some_and(|e| e.exit_code == 0));
+    if succeeded { "Succeeded" } else { "Failed" }
 }
 
 fn any_started(records: &[Record]) -> bool {
@@ -139,7 +134,8 @@ fn container_status(view: &View<'_>, record: &Record) -> ContainerStatus {
         }
         State::Ended(ended) => {
             id.clone_from(&ended.id);
-            if !view.ending && record.wants_restart(RestartPolicy::of(view.pod)) {
+            let restarts = !view.ending && record.wants_restart(RestartPolicy::of(view.pod));
+            if restarts && !record.backoff.wait(ended.at).is_zero() {
                 last = Some(ended);
                 let message = format!(
                     "back-off {} restarting failed container={} pod={}",

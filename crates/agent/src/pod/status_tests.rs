@@ -190,7 +190,9 @@ fn init_containers() {
     assert_eq!(status.phase, "Running");
     assert!(status.is_ready());
     case.records[2].state = ended(0);
-    assert_eq!(case.derive().phase, "Succeeded", "a sidecar does not keep a pod alive");
+    assert_eq!(case.derive().phase, "Running", "until the sidecar has stopped");
+    case.records[1].state = ended(143);
+    assert_eq!(case.derive().phase, "Succeeded", "whatever the sidecar's exit code");
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::process::{Child, ExitStatus};
 use std::sync::Arc;
 
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open, pidfd_send_signal};
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 /// A process that was started. Waiting costs no thread: the kernel makes its descriptor readable at its end.
@@ -44,7 +45,8 @@ impl Handle {
         let fd = Pid::from_raw(child.id() as i32)
             .ok_or_else(|| io::Error::other("no process id"))
             .and_then(|pid| Ok(pidfd_open(pid, PidfdFlags::NONBLOCK)?))
-            .and_then(AsyncFd::new);
+            // SAFETY: the descriptor is owned by the `AsyncFd` and never replaced or closed before it.
+            .and_then(|fd| Ok(unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }?));
         match fd {
             Ok(fd) => Ok(Self { child, fd: Arc::new(fd) }),
             Err(e) => {

@@ -1,0 +1,158 @@
+//! The agent as a whole: it starts a task for each pod of its node and tells it what becomes of the pod's object.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use portolan_api::core::v1::Pod;
+use portolan_client::{Cache, Client, EventRecorder, Key, Selectors, cache, paths};
+use tokio::sync::watch;
+use tokio::task::{Id, JoinError, JoinSet};
+
+use crate::network::{self, PodNetwork};
+use crate::node::NodeTask;
+use crate::pod::worker::{self, Context, Input, Wish};
+use crate::process::Spawner;
+use crate::state_dir::StateDir;
+use crate::{Config, Error};
+
+/// How long pods may take to stop when the agent stops.
+const STOP_PATIENCE: Duration = Duration::from_secs(5);
+/// How the agent signs its events.
+const COMPONENT: &str = "portolan-agent";
+
+/// Runs the pods that are bound to the node, until `shutdown` is ready; their processes end with it.
+///
+/// What a predecessor that crashed left on this data directory is removed first. Fails only if it cannot start.
+pub async fn run(
+    client: Client,
+    config: Config,
+    shutdown: impl Future<Output = ()> + Send,
+) -> Result<(), Error> {
+    let config = Arc::new(config);
+    let dirs = StateDir::open(&config.data_dir)?;
+    let dirs = sweep(dirs, &config).await;
+    network::enable_forwarding()?;
+    let node = NodeTask::new(client.clone(), config.clone());
+    let context = Context {
+        events: EventRecorder::new(client.clone(), COMPONENT, &config.node_name),
+        spawner: Spawner::start().map_err(Error::Spawner)?,
+        network: PodNetwork::new(&config),
+        range: node.range(),
+        client: client.clone(),
+        config: config.clone(),
+        dirs,
+    };
+    let fields = Some(format!("spec.nodeName={}", config.node_name));
+    let selectors = Selectors { fields, ..Selectors::default() };
+    let pods = Cache::start(client, paths::PODS, selectors, cache::json);
+    let mut manager = Manager { context: Arc::new(context), pods, slots: HashMap::new(), tasks: JoinSet::new(), ended: HashMap::new() };
+    tokio::select! {
+        () = node.run() => {}
+        () = manager.run() => {}
+        () = shutdown => {}
+    }
+    manager.stop().await;
+    Ok(())
+}
+
+async fn sweep(dirs: StateDir, config: &Config) -> StateDir {
+    let node_name = config.node_name.clone();
+    let work = move || {
+        let errors = dirs.sweep(&node_name);
+        (dirs, errors)
+    };
+    match tokio::task::spawn_blocking(work).await {
+        Ok((dirs, errors)) => {
+            for error in errors {
+                tracing::warn!(%error, "cleaning up after an earlier agent");
+            }
+            dirs
+        }
+        Err(e) => std::panic::resume_unwind(e.into_panic()),
+    }
+}
+
+struct Manager {
+    context: Arc<Context>,
+    pods: Cache<Pod>,
+    slots: HashMap<Key, Slot>,
+    tasks: JoinSet<()>,
+    /// Pods that have ended here, by UID, while the watch still shows them.
+    ended: HashMap<Key, String>,
+}
+
+/// A pod with a task.
+struct Slot {
+    uid: String,
+    task: Id,
+    input: watch::Sender<Input>,
+}
+
+impl Manager {
+    async fn run(&mut self) {
+        let mut dirty = self.pods.subscribe();
+        loop {
+            tokio::select! {
+                () = dirty.wait() => {
+                    for key in dirty.take() {
+                        self.reconcile(&key);
+                    }
+                }
+                Some(ended) = self.tasks.join_next_with_id() => self.task_ended(ended),
+            }
+        }
+    }
+
+    fn reconcile(&mut self, key: &Key) {
+        // The selector asks for no others, but not every server knows it.
+        let bound = |pod: &Arc<Pod>| pod.spec.node_name == self.context.config.node_name;
+        let pod = self.pods.get(key).filter(bound);
+        match (self.slots.get(key), pod) {
+            (Some(slot), Some(pod)) if slot.uid == pod.metadata.uid => {
+                slot.input.send_replace(Input { pod, wish: Wish::Follow });
+            }
+            // Another pod of the same name waits until the first one is gone from this node.
+            (Some(slot), _) => slot.input.send_modify(|input| input.wish = Wish::Gone),
+            (None, Some(pod)) if self.ended.get(key) == Some(&pod.metadata.uid) => {}
+            (None, Some(pod)) => self.start(key, pod),
+            (None, None) => drop(self.ended.remove(key)),
+        }
+    }
+
+    fn start(&mut self, key: &Key, pod: Arc<Pod>) {
+        self.ended.remove(key);
+        let uid = pod.metadata.uid.clone();
+        let (input, receiver) = watch::channel(Input { pod, wish: Wish::Follow });
+        let task = self.tasks.spawn(worker::run(self.context.clone(), key.clone(), receiver)).id();
+        self.slots.insert(key.clone(), Slot { uid, task, input });
+    }
+
+    fn task_ended(&mut self, ended: Result<(Id, ()), JoinError>) {
+        let id = ended.as_ref().map_or_else(JoinError::id, |(id, ())| *id);
+        let Some(key) = self.slots.iter().find(|(_, slot)| slot.task == id).map(|(key, _)| key.clone()) else {
+            return;
+        };
+        let slot = self.slots.remove(&key);
+        match (ended, slot) {
+            (Ok(_), Some(slot)) => drop(self.ended.insert(key.clone(), slot.uid)),
+            (Err(error), _) => {
+                tracing::error!(%error, pod = %key, "the task of a pod failed; the pod is started anew");
+            }
+            (Ok(_), None) => {}
+        }
+        self.reconcile(&key);
+    }
+
+    /// Ends all pods on this node and leaves their objects.
+    async fn stop(&mut self) {
+        for slot in self.slots.values() {
+            slot.input.send_modify(|input| input.wish = Wish::Stop);
+        }
+        let all = async { while self.tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(STOP_PATIENCE, all).await.is_err() {
+            tracing::warn!("pods did not stop in time; their processes are killed");
+        }
+        self.tasks.shutdown().await;
+    }
+}

@@ -1,0 +1,166 @@
+//! One run of one container: how it is launched, and what hangs on its process.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use portolan_api::core::v1::{Container, LifecycleHandler, Probe};
+use tokio::task::AbortHandle;
+
+use super::env::{self, Facts};
+use super::image::{self, Refusal};
+use crate::Config;
+use crate::probe::Check;
+use crate::process::{Launch, Signaller, Spawner};
+
+/// Where programs are looked for unless the container says otherwise.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// A running process and the tasks about it, which end with it.
+#[derive(Debug)]
+pub(super) struct Life {
+    pub(super) signaller: Signaller,
+    pub(super) launch: Launch,
+    /// Startup and liveness: these end when the pod is asked to.
+    pub(super) guards: Vec<AbortHandle>,
+    pub(super) readiness: Vec<AbortHandle>,
+}
+
+impl Life {
+    pub(super) fn abort_guards(&mut self) {
+        self.guards.drain(..).for_each(|task| task.abort());
+    }
+}
+
+impl Drop for Life {
+    fn drop(&mut self) {
+        self.abort_guards();
+        self.readiness.drain(..).for_each(|task| task.abort());
+    }
+}
+
+/// How to start `container`: the program, its arguments and environment with all variables filled in.
+/// Namespaces are for the caller to add.
+pub(super) fn launch(container: &Container, facts: &Facts<'_>, config: &Config) -> Result<Launch, Refusal> {
+    let config_error = |message| Refusal { reason: "CreateContainerConfigError", message };
+    let spec_env = env::environment(container, facts).map_err(config_error)?;
+    let known: BTreeMap<&str, &str> = spec_env.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+    let expand = |list: &[String]| -> Vec<String> {
+        list.iter().map(|text| env::expand(text, |name| known.get(name).map(ToString::to_string))).collect()
+    };
+    let (command, args) = (expand(&container.command), expand(&container.args));
+    let program = image::program(container, &command, &args, &config.self_exe)?;
+    let meta = &facts.pod.metadata;
+    let mut env = vec![("PATH".to_owned(), PATH.to_owned()), ("HOSTNAME".to_owned(), hostname(facts))];
+    if program.is_echo {
+        let own = [
+            ("POD_NAME", meta.name.as_str()),
+            ("POD_NAMESPACE", &meta.namespace),
+            ("POD_IP", facts.pod_ip),
+            ("NODE_NAME", facts.node_name),
+        ];
+        env.extend(own.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    }
+    env.extend(spec_env);
+    Ok(Launch {
+        program: program.path,
+        args: program.args,
+        env,
+        working_dir: Some(&container.working_dir).filter(|dir| !dir.is_empty()).map(PathBuf::from),
+        netns: None,
+        hostname: None,
+    })
+}
+
+/// What the pod is called inside: at most 63 characters, as a label of a name.
+pub(super) fn hostname(facts: &Facts<'_>) -> String {
+    if facts.pod.spec.host_network {
+        return facts.node_name.to_owned();
+    }
+    let spec = &facts.pod.spec;
+    let name = if spec.hostname.is_empty() { &facts.pod.metadata.name } else { &spec.hostname };
+    let cut = name.char_indices().nth(63).map_or(name.as_str(), |(at, _)| &name[..at]);
+    cut.trim_end_matches(['-', '.']).to_owned()
+}
+
+/// Why a program did not start, in the words that people search for.
+pub(super) fn start_error(program: &str, error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound if !program.contains('/') => {
+            format!("exec: {program:?}: executable file not found in $PATH")
+        }
+        io::ErrorKind::NotFound => format!("exec: {program:?}: stat {program}: no such file or directory"),
+        io::ErrorKind::PermissionDenied => format!("exec: {program:?}: permission denied"),
+        _ => format!("exec: {program:?}: {error}"),
+    }
+}
+
+/// Runs what is to run before a container is asked to stop. Its failure changes nothing, so it has no result.
+pub(super) async fn pre_stop(
+    handler: LifecycleHandler,
+    container: Container,
+    pod_ip: std::net::IpAddr,
+    launch: Launch,
+    grace: Duration,
+    spawner: Spawner,
+) {
+    if let Some(sleep) = handler.sleep {
+        let pause = Duration::from_secs(u64::try_from(sleep.seconds).unwrap_or(0));
+        return tokio::time::sleep(pause.min(grace)).await;
+    }
+    let probe = Probe { exec: handler.exec, http_get: handler.http_get, ..Probe::default() };
+    Check::of(&probe, &container, pod_ip, &launch).ask(grace, &spawner).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use portolan_api::core::v1::Pod;
+    use serde_json::json;
+
+    fn pod(spec: &serde_json::Value) -> Pod {
+        serde_json::from_value(json!({"metadata": {"name": "web-1", "namespace": "shop"}, "spec": spec})).unwrap()
+    }
+
+    fn facts(pod: &Pod) -> Facts<'_> {
+        Facts { pod, pod_ip: "10.1.0.5", host_ip: "192.0.2.1", node_name: "node-a" }
+    }
+
+    fn config() -> Config {
+        Config::new("node-a", "192.0.2.1".parse().unwrap(), "/d", "/bin/portolan")
+    }
+
+    #[test]
+    fn the_echo_image_is_told_who_it_is() {
+        let pod = pod(&json!({}));
+        let container: Container = serde_json::from_value(json!({
+            "name": "c", "image": "portolan.dev/echo", "args": ["--http", "$(PORT)"],
+            "env": [{"name": "PORT", "value": "80"}, {"name": "POD_NAME", "value": "mine"}],
+        }))
+        .unwrap();
+        let launch = launch(&container, &facts(&pod), &config()).unwrap();
+        assert_eq!((launch.program.as_str(), launch.args.join(" ").as_str()), ("/bin/portolan", "echo --http 80"));
+        let env: BTreeMap<_, _> = launch.env.into_iter().collect();
+        assert_eq!((env["POD_NAME"].as_str(), env["POD_IP"].as_str()), ("mine", "10.1.0.5"));
+        assert_eq!(env["HOSTNAME"], "web-1");
+    }
+
+    #[test]
+    fn hostnames_fit_a_label() {
+        let long = "x".repeat(62) + "-tail";
+        let name = |spec: serde_json::Value| hostname(&facts(&pod(&spec)));
+        assert_eq!(name(json!({})), "web-1");
+        assert_eq!(name(json!({"hostname": "db"})), "db");
+        assert_eq!(name(json!({"hostname": long})), "x".repeat(62));
+        assert_eq!(name(json!({"hostNetwork": true})), "node-a");
+    }
+
+    #[test]
+    fn start_errors_are_the_usual_ones() {
+        let error = io::Error::from(io::ErrorKind::NotFound);
+        assert_eq!(start_error("nosuch", &error), "exec: \"nosuch\": executable file not found in $PATH");
+        let path = start_error("/no/such", &error);
+        assert_eq!(path, "exec: \"/no/such\": stat /no/such: no such file or directory");
+    }
+}
