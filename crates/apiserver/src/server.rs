@@ -98,7 +98,11 @@ impl ApiServer {
         labels: &mut Labels,
     ) -> Result<Response<Body>> {
         let (method, target, query, user, headers, body) = request;
-        let call = Call::new(self.clone(), &method, target, query, &user, headers, body)?;
+        let definitions = method == Method::GET && is_definitions(&target);
+        let call = match Call::new(self.clone(), &method, target, query, &user, headers, body) {
+            Err(error) if error.is("NotFound") && definitions => return Ok(no_definitions()),
+            call => call?,
+        };
         *labels = call.labels();
         match call.verb {
             Verb::Get => verbs::get::run(&call).await,
@@ -165,6 +169,8 @@ impl ApiServer {
         let tag = HeaderValue::from_str(&document.etag).ok();
         if tag.is_some() && headers.get(IF_NONE_MATCH) == tag.as_ref() {
             let mut response = text(StatusCode::NOT_MODIFIED, "");
+            // A cache takes these headers over into what it kept: kubectl's would read plain text.
+            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(document.content_type));
             response.headers_mut().extend(tag.map(|tag| (ETAG, tag)));
             return Some(response);
         }
@@ -216,6 +222,25 @@ impl ApiServer {
     pub(crate) fn lines(&self) -> &Lines {
         &self.lines
     }
+}
+
+/// The list of custom resource definitions. There are none, and they are not in discovery; but kubectl looks there
+/// before it says that a kind is unknown, and would tell of a missing list instead.
+fn is_definitions(path: &ResourcePath) -> bool {
+    path.group == "apiextensions.k8s.io"
+        && path.version == "v1"
+        && path.resource == "customresourcedefinitions"
+        && path.name.is_none()
+}
+
+fn no_definitions() -> Response<Body> {
+    let list = serde_json::json!({
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinitionList",
+        "metadata": {},
+        "items": [],
+    });
+    json(&HeaderMap::new(), object::encode(&list))
 }
 
 /// Plain text.

@@ -254,7 +254,8 @@ impl ApiServer {
     /// Commits `txn` with what the allocators add to it, and tells them how it went.
     async fn commit(&self, mut txn: Txn, mut plan: Option<Plan>) -> Result<Outcome> {
         if let Some(plan) = &mut plan {
-            txn.compares.append(&mut plan.compares);
+            // The plan keeps its conditions: at a conflict it looks which of them failed.
+            txn.compares.extend_from_slice(&plan.compares);
             txn.ops.append(&mut plan.ops);
         }
         match self.store().commit(txn).await? {

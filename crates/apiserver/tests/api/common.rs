@@ -12,65 +12,65 @@ use portolan_store::embedded::Embedded;
 use serde_json::{Value, json};
 
 /// Longest wait for anything that should happen. Far more than it takes, so that a slow machine does not matter.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
-pub struct Server {
-    pub api: Arc<ApiServer>,
-    pub dir: tempfile::TempDir,
+pub(crate) struct Server {
+    pub(crate) api: Arc<ApiServer>,
+    pub(crate) dir: tempfile::TempDir,
 }
 
-pub struct Reply {
-    pub code: StatusCode,
-    pub headers: HeaderMap,
-    pub body: Bytes,
+pub(crate) struct Reply {
+    pub(crate) code: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
 }
 
 impl Reply {
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body)
             .unwrap_or_else(|_| panic!("not JSON: {}", String::from_utf8_lossy(&self.body)))
     }
 
     /// The object, if the request went well.
     #[track_caller]
-    pub fn ok(&self) -> Value {
+    pub(crate) fn ok(&self) -> Value {
         assert!(self.code.is_success(), "{}: {}", self.code, String::from_utf8_lossy(&self.body));
         self.json()
     }
 
     /// Code, reason and message of a refusal.
     #[track_caller]
-    pub fn refusal(&self) -> (u16, String, String) {
+    pub(crate) fn refusal(&self) -> (u16, String, String) {
         let status = self.json();
         assert_eq!(status["kind"], "Status", "{status}");
         assert_eq!(status["code"], self.code.as_u16(), "{status}");
         (self.code.as_u16(), text(&status["reason"]), text(&status["message"]))
     }
 
-    pub fn warnings(&self) -> Vec<String> {
+    pub(crate) fn warnings(&self) -> Vec<String> {
         self.headers.get_all("warning").iter().map(|v| v.to_str().unwrap().to_string()).collect()
     }
 }
 
-pub fn text(value: &Value) -> String {
+pub(crate) fn text(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_string()
 }
 
-pub fn admin() -> User {
+pub(crate) fn admin() -> User {
     User::new("admin", ["system:masters"])
 }
 
 impl Server {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
         Self { api: open(dir.path()).await, dir }
     }
 
-    pub async fn request(&self, request: Request<Bytes>) -> http::Response<Body> {
+    pub(crate) async fn request(&self, request: Request<Bytes>) -> http::Response<Body> {
         self.api.handle(request).await
     }
 
-    pub async fn send(
+    pub(crate) async fn send(
         &self,
         method: Method,
         path: &str,
@@ -86,19 +86,19 @@ impl Server {
         reply(self.request(request).await).await
     }
 
-    pub async fn get(&self, path: &str) -> Reply {
+    pub(crate) async fn get(&self, path: &str) -> Reply {
         self.send(Method::GET, path, &[], "").await
     }
 
-    pub async fn post(&self, path: &str, object: &Value) -> Reply {
+    pub(crate) async fn post(&self, path: &str, object: &Value) -> Reply {
         self.send(Method::POST, path, &[("content-type", "application/json")], object.to_string()).await
     }
 
-    pub async fn put(&self, path: &str, object: &Value) -> Reply {
+    pub(crate) async fn put(&self, path: &str, object: &Value) -> Reply {
         self.send(Method::PUT, path, &[("content-type", "application/json")], object.to_string()).await
     }
 
-    pub async fn patch(&self, path: &str, kind: &str, patch: &Value) -> Reply {
+    pub(crate) async fn patch(&self, path: &str, kind: &str, patch: &Value) -> Reply {
         let kind = match kind {
             "apply" => "application/apply-patch+yaml".to_string(),
             "strategic" => "application/strategic-merge-patch+json".to_string(),
@@ -107,15 +107,15 @@ impl Server {
         self.send(Method::PATCH, path, &[("content-type", &kind)], patch.to_string()).await
     }
 
-    pub async fn delete(&self, path: &str) -> Reply {
+    pub(crate) async fn delete(&self, path: &str) -> Reply {
         self.send(Method::DELETE, path, &[], "").await
     }
 
-    pub async fn watch(&self, path: &str) -> Watch {
+    pub(crate) async fn watch(&self, path: &str) -> Watch {
         self.watch_with(path, &[]).await
     }
 
-    pub async fn watch_with(&self, path: &str, headers: &[(&str, &str)]) -> Watch {
+    pub(crate) async fn watch_with(&self, path: &str, headers: &[(&str, &str)]) -> Watch {
         let mut request = Request::get(path);
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -128,7 +128,7 @@ impl Server {
     }
 
     /// Asks again until the answer is as wanted.
-    pub async fn eventually(&self, path: &str, wanted: impl Fn(&Reply) -> bool) -> Reply {
+    pub(crate) async fn eventually(&self, path: &str, wanted: impl Fn(&Reply) -> bool) -> Reply {
         let deadline = tokio::time::Instant::now() + PATIENCE;
         loop {
             let reply = self.get(path).await;
@@ -145,26 +145,26 @@ impl Server {
     }
 }
 
-pub async fn open(dir: &std::path::Path) -> Arc<ApiServer> {
+pub(crate) async fn open(dir: &std::path::Path) -> Arc<ApiServer> {
     let store = Arc::new(Embedded::open(dir.join("store")).unwrap());
     ApiServer::start(Config::new(IpAddr::from([192, 0, 2, 1]), 6443), store).await.unwrap()
 }
 
-pub async fn reply(response: http::Response<Body>) -> Reply {
+pub(crate) async fn reply(response: http::Response<Body>) -> Reply {
     let (parts, body) = response.into_parts();
     let body = body.collect().await.unwrap().to_bytes();
     Reply { code: parts.status, headers: parts.headers, body }
 }
 
 /// An open watch, line by line.
-pub struct Watch {
+pub(crate) struct Watch {
     body: Body,
     rest: Vec<u8>,
 }
 
 impl Watch {
     /// The next event; `None` at the end.
-    pub async fn next(&mut self) -> Option<Value> {
+    pub(crate) async fn next(&mut self) -> Option<Value> {
         loop {
             if let Some(end) = self.rest.iter().position(|b| *b == b'\n') {
                 let line: Vec<u8> = self.rest.drain(..=end).collect();
@@ -176,13 +176,13 @@ impl Watch {
     }
 
     /// Type and name of the next event.
-    pub async fn word(&mut self) -> String {
+    pub(crate) async fn word(&mut self) -> String {
         let event = self.next().await.expect("an event");
         format!("{} {}", text(&event["type"]), text(&event["object"]["metadata"]["name"]))
     }
 }
 
-pub fn service(name: &str) -> Value {
+pub(crate) fn service(name: &str) -> Value {
     json!({
         "apiVersion": "v1",
         "kind": "Service",
@@ -191,10 +191,10 @@ pub fn service(name: &str) -> Value {
     })
 }
 
-pub fn config_map(name: &str, labels: &Value) -> Value {
+pub(crate) fn config_map(name: &str, labels: &Value) -> Value {
     json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": name, "labels": labels }, "data": { "a": "b" } })
 }
 
-pub const SERVICES: &str = "/api/v1/namespaces/default/services";
-pub const CONFIG_MAPS: &str = "/api/v1/namespaces/default/configmaps";
-pub const PODS: &str = "/api/v1/namespaces/default/pods";
+pub(crate) const SERVICES: &str = "/api/v1/namespaces/default/services";
+pub(crate) const CONFIG_MAPS: &str = "/api/v1/namespaces/default/configmaps";
+pub(crate) const PODS: &str = "/api/v1/namespaces/default/pods";
