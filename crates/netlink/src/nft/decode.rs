@@ -185,3 +185,67 @@ pub(super) fn verdict(attrs: &Attrs<'_>) -> Option<Verdict> {
     let chain = attrs.get(wire::verdict::CHAIN).and_then(|chain| chain.text());
     Some(Verdict::from_code(code, chain))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::codec::{Message, Messages};
+    use crate::nft::encode::encode;
+    use crate::nft::{Batch, Expr, FieldType, Op, Reg};
+
+    /// One message of every kind that dumps have, with what is nested deepest.
+    fn messages() -> Vec<u8> {
+        let table = Table::new(Family::Inet, "t");
+        let base = Base { kind: ChainKind::Nat, hook: Hook::Output, priority: -100, policy: Policy::Accept };
+        let reg = Reg::new(0);
+        let exprs = vec![
+            Expr::daddr(Family::Ip, reg),
+            Expr::eq(reg, Value::host32(1)),
+            Expr::NumgenRandom { modulus: 2, offset: 0, dreg: reg },
+            Expr::map("m", reg, reg),
+            Expr::jump("c"),
+        ];
+        let range = Element::range(Value::new().mark(1).port(2), Value::new().mark(3).port(4));
+        let batch = Batch::from_iter([
+            Op::AddTable { table: table.clone(), comment: Some("a comment".into()) },
+            Op::AddChain(Chain::base(&table, "c", base).with_comment("of a chain")),
+            Op::AddRule(Rule::new(&table, "c", exprs).with_comment("of a rule")),
+            Op::AddSet(Set::vmap(&table, "m", [FieldType::Mark, FieldType::InetService]).with_interval()),
+            Op::AddElements {
+                table,
+                set: "m".into(),
+                elements: vec![Element { data: Data::Verdict(Verdict::goto("c")), ..range }],
+            },
+        ]);
+        encode(&batch).unwrap().bytes
+    }
+
+    fn decode_all(message: &Message<'_>) {
+        let attrs = message.attrs(wire::FIXED);
+        let wanted = Table::new(Family::Inet, "t");
+        let _ = table(Family::Inet, &attrs);
+        let _ = chain(&wanted, &attrs, &mut Vec::new());
+        let _ = rule(&wanted, None, &attrs, &mut Vec::new());
+        let _ = set(&wanted, &attrs, &mut Vec::new());
+        let _ = elements(&attrs, &mut Vec::new());
+    }
+
+    proptest! {
+        #[test]
+        fn damaged_messages_never_panic(damage in prop::collection::vec((any::<usize>(), any::<u8>()), 1..8)) {
+            let mut bytes = messages();
+            for (at, byte) in damage {
+                let at = at % bytes.len();
+                bytes[at] = byte;
+            }
+            Messages(&bytes).for_each(|message| decode_all(&message));
+        }
+
+        #[test]
+        fn random_attributes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            decode_all(&Message { kind: 0, flags: 0, seq: 0, payload: &bytes });
+        }
+    }
+}

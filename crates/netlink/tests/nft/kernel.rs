@@ -343,3 +343,21 @@ fn several_threads_change_the_ruleset_while_one_reads() {
         assert_eq!(nft.elements(&table(), "backends").unwrap().len(), 3_200);
     });
 }
+
+#[test]
+fn without_the_capability_nothing_is_changed_and_the_error_says_so() {
+    use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
+    with_kernel(|nft| {
+        commit(nft, [add_table()]);
+        // Of this thread only, which ends with the test.
+        let mut mine = capabilities(None).unwrap();
+        mine.effective.remove(CapabilitySet::NET_ADMIN);
+        set_capabilities(None, mine).unwrap();
+        let mut without = portolan_netlink::nft::Socket::open().unwrap();
+        let error = without.commit(&batch([Op::DelTable(table())])).unwrap_err();
+        assert_eq!((error.kind, error.op_index), (CommitErrorKind::Denied, None), "{error}");
+        mine.effective.insert(CapabilitySet::NET_ADMIN);
+        set_capabilities(None, mine).unwrap();
+        assert_eq!(nft.tables().unwrap().len(), 1);
+    });
+}
