@@ -48,3 +48,9 @@ pub const EVENT_CACHE_MAX: usize = 4_096;
 /// Events about one object: a burst, then one every five minutes, as client-go has it.
 pub const EVENT_BURST: u32 = 25;
 pub const EVENT_REFILL: Duration = Duration::from_secs(300);
+
+/// The API's own limit on an event's message.
+pub const EVENT_MESSAGE_BYTES_MAX: usize = 1_024;
+
+/// Tries to write one event. The ones behind it wait meanwhile.
+pub const EVENT_ATTEMPTS_MAX: u32 = 4;

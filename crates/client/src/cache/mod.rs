@@ -20,6 +20,7 @@ use self::reflector::Reflector;
 use self::store::Store;
 use crate::{ApiPath, BoxError, Client};
 
+pub(crate) use self::backoff::Backoff;
 pub use self::store::Dirty;
 
 /// Names one object of a kind. The namespace is empty for cluster-scoped kinds.
