@@ -1,6 +1,6 @@
 //! Talking to the kernel by netlink: `nf_tables`, conntrack, routes, as typed messages.
 //!
-//! Here: a small TLV codec ([`codec`]), one socket type for all netlink families ([`socket`]), and per family the
+//! Here: a small TLV codec ([`codec`]), a socket that explains errors ([`socket`]), and per family the
 //! messages this project needs, each with a fake where tests want one. Not here: what the rules *mean*; that is the
 //! data plane's. Start at [`nft`] for packet filtering and NAT, at [`conntrack`] for tracked flows, at [`rt`] for links,
 //! addresses and routes, at [`netns`] for network namespaces.

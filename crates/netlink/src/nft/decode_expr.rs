@@ -8,11 +8,12 @@ use std::time::Duration;
 use crate::codec::Attrs;
 
 use super::decode::{value, verdict};
-use super::expr::{
-    CmpOp, CtDir, CtKey, DynsetOp, Expr, FibFlags, FibResult, LimitUnit, MetaKey, NatFlags, PayloadBase, Reg,
-    Reject, SocketKey,
-};
+use super::expr::{Expr, Reg};
 use super::object::Family;
+use super::operand::{
+    CmpOp, CtDir, CtKey, DynsetOp, FibFlags, FibResult, LimitUnit, MetaKey, NatFlags, PayloadBase, Reject,
+    SocketKey,
+};
 use super::wire;
 
 pub(super) fn exprs(list: Attrs<'_>) -> Option<Vec<Expr>> {

@@ -3,7 +3,8 @@
 use crate::codec::Writer;
 
 use super::encode::{put_value, put_verdict, register};
-use super::expr::{Expr, FibFlags, FibResult, NatFlags, Reg, Reject};
+use super::expr::{Expr, Reg};
+use super::operand::{FibFlags, FibResult, NatFlags, Reject};
 use super::wire;
 
 /// Writes a list of expressions as one attribute of this kind.

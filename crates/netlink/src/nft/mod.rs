@@ -5,7 +5,7 @@
 //! small database with the kernel's own rules about what may refer to what.
 //!
 //! Reading order: [`op`] (operations), [`object`] (tables, chains, rules, sets, elements), [`expr`] (what a rule does
-//! to a packet), [`value`] and [`datatype`] (how keys and data are laid out in registers and set elements).
+//! to a packet) with [`operand`], [`value`] and [`datatype`] (how keys and data are laid out in registers and set elements).
 //!
 //! Not here: object types and hooks this project has no use for (flowtables, quotas, devices). A rule that someone else
 //! made decodes anyway, with [`Expr::Other`] in the places we do not know.
@@ -14,6 +14,7 @@ pub mod datatype;
 pub mod expr;
 pub mod object;
 pub mod op;
+pub mod operand;
 pub mod value;
 
 mod decode;
@@ -28,10 +29,7 @@ mod wire;
 
 pub use datatype::{FieldType, KeyType};
 pub use error::{CommitError, CommitErrorKind, DumpError};
-pub use expr::{
-    CmpOp, CtDir, CtKey, DynsetOp, Expr, FibFlags, FibResult, LimitUnit, MetaKey, NatFlags, PayloadBase, Reg,
-    Reject, SocketKey,
-};
+pub use expr::{Expr, Reg};
 pub use fake::{Counts, Fake};
 pub use kernel::Socket;
 pub use object::{
@@ -39,6 +37,10 @@ pub use object::{
     Table, TableInfo, Verdict, priority,
 };
 pub use op::{Batch, Op};
+pub use operand::{
+    CmpOp, CtDir, CtKey, DynsetOp, FibFlags, FibResult, LimitUnit, MetaKey, NatFlags, PayloadBase, Reject,
+    SocketKey,
+};
 pub use value::Value;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

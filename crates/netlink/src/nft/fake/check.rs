@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use libc::{EINVAL, ENODATA, ENOENT, EOPNOTSUPP, EOVERFLOW, ERANGE};
 
 use super::state::{ChainState, TableState};
-use crate::nft::expr::{CtKey, DynsetOp, Expr, FibResult, MetaKey, Reg, SocketKey};
+use crate::nft::expr::{Expr, Reg};
 use crate::nft::object::{Family, Name, Rule, Set, SetData, Verdict};
+use crate::nft::operand::{CtKey, DynsetOp, FibResult, MetaKey, SocketKey};
 
 type Result = std::result::Result<(), i32>;
 

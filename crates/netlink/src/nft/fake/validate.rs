@@ -5,8 +5,9 @@ use std::collections::HashMap;
 use libc::{EMLINK, EOPNOTSUPP};
 
 use super::state::{State, TableState};
-use crate::nft::expr::{Expr, FibResult, Reg};
+use crate::nft::expr::{Expr, Reg};
 use crate::nft::object::{Base, ChainKind, Data, Hook, Name, Verdict};
+use crate::nft::operand::FibResult;
 
 /// How deep jumps may nest.
 const JUMPS_MAX: usize = 16;
