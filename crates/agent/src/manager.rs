@@ -46,7 +46,13 @@ pub async fn run(
     let fields = Some(format!("spec.nodeName={}", config.node_name));
     let selectors = Selectors { fields, ..Selectors::default() };
     let pods = Cache::start(client, paths::PODS, selectors, cache::json);
-    let mut manager = Manager { context: Arc::new(context), pods, slots: HashMap::new(), tasks: JoinSet::new(), ended: HashMap::new() };
+    let mut manager = Manager {
+        context: Arc::new(context),
+        pods,
+        slots: HashMap::new(),
+        tasks: JoinSet::new(),
+        ended: HashMap::new(),
+    };
     tokio::select! {
         () = node.run() => {}
         () = manager.run() => {}
@@ -130,7 +136,8 @@ impl Manager {
 
     fn task_ended(&mut self, ended: Result<(Id, ()), JoinError>) {
         let id = ended.as_ref().map_or_else(JoinError::id, |(id, ())| *id);
-        let Some(key) = self.slots.iter().find(|(_, slot)| slot.task == id).map(|(key, _)| key.clone()) else {
+        let Some(key) = self.slots.iter().find(|(_, slot)| slot.task == id).map(|(key, _)| key.clone())
+        else {
             return;
         };
         let slot = self.slots.remove(&key);

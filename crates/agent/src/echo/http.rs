@@ -97,7 +97,10 @@ fn text(status: StatusCode, body: String) -> Answer {
 /// Flips the switch of the server on this port of this host.
 pub(super) async fn set_ready(port: u16, value: bool) -> io::Result<()> {
     let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.map_err(|e| {
-        io::Error::new(e.kind(), format!("nothing serves HTTP on port {port} here ({e}); name its port with --http"))
+        io::Error::new(
+            e.kind(),
+            format!("nothing serves HTTP on port {port} here ({e}); name its port with --http"),
+        )
     })?;
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;

@@ -85,7 +85,8 @@ struct Shared {
 impl Shared {
     fn is_ready(&self) -> bool {
         let by_file = self.ready_file.as_ref().and_then(|path| std::fs::read(path).ok());
-        self.ready.load(Ordering::Relaxed) && !by_file.is_some_and(|text| text.trim_ascii_start().starts_with(b"false"))
+        self.ready.load(Ordering::Relaxed)
+            && !by_file.is_some_and(|text| text.trim_ascii_start().starts_with(b"false"))
     }
 }
 

@@ -27,15 +27,21 @@ impl Options {
                 "--tcp" => &mut options.tcp,
                 "--udp" => &mut options.udp,
                 "--set-ready" => {
-                    let ready = value.parse().map_err(|_| format!("--set-ready is true or false, not {value:?}"))?;
+                    let ready =
+                        value.parse().map_err(|_| format!("--set-ready is true or false, not {value:?}"))?;
                     options.set_ready = Some(ready);
                     continue;
                 }
-                _ => return Err(format!("unknown option {name}; there are --http, --tcp, --udp and --set-ready")),
+                _ => {
+                    return Err(format!(
+                        "unknown option {name}; there are --http, --tcp, --udp and --set-ready"
+                    ));
+                }
             };
             for port in value.split(',') {
                 let port = port.parse().ok().filter(|port| *port > 0);
-                ports.push(port.ok_or_else(|| format!("{name} wants a port from 1 to 65535, not {value:?}"))?);
+                ports
+                    .push(port.ok_or_else(|| format!("{name} wants a port from 1 to 65535, not {value:?}"))?);
             }
         }
         Ok(options)

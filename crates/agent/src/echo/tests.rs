@@ -8,8 +8,12 @@ use tokio::net::TcpStream;
 use super::*;
 
 fn shared(ready_file: Option<PathBuf>) -> Arc<Shared> {
-    let identity =
-        Identity { name: "web-1".into(), namespace: "shop".into(), ip: "10.1.0.5".into(), node: "node-a".into() };
+    let identity = Identity {
+        name: "web-1".into(),
+        namespace: "shop".into(),
+        ip: "10.1.0.5".into(),
+        node: "node-a".into(),
+    };
     Arc::new(Shared { identity, ready: AtomicBool::new(true), ready_file })
 }
 

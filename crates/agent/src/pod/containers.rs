@@ -23,7 +23,9 @@ const START_ERROR: i32 = 128;
 
 impl Worker {
     fn spec(&self, index: usize) -> Option<&Container> {
-        container::specs(&self.pod).find(|(_, spec)| spec.name == self.records[index].name).map(|(_, spec)| spec)
+        container::specs(&self.pod)
+            .find(|(_, spec)| spec.name == self.records[index].name)
+            .map(|(_, spec)| spec)
     }
 
     fn name(&self, index: usize) -> String {
@@ -122,7 +124,9 @@ impl Worker {
     fn probe(&mut self, index: usize, kind: ProbeKind) {
         let Some(spec) = self.spec(index) else { return };
         let (Some(probe), Some(life)) = (probe_of(spec, kind), &self.lives[index]) else { return };
-        let (Some(running), Some(pod_ip)) = (self.records[index].running(), self.pod_ips.first()) else { return };
+        let (Some(running), Some(pod_ip)) = (self.records[index].running(), self.pod_ips.first()) else {
+            return;
+        };
         let check = Check::of(probe, spec, *pod_ip, &life.launch);
         let (id, since) = (running.id.clone(), running.since);
         let wrap = move |report| News::Probe { index, id: id.clone(), report };
@@ -174,7 +178,9 @@ impl Worker {
         }
         running.kill_at = Some(kill_at);
         self.event(Normal, "Killing", &name, why);
-        let hook = self.spec(index).and_then(|spec| Some((spec.lifecycle.as_ref()?.pre_stop.clone()?, spec.clone())));
+        let hook = self
+            .spec(index)
+            .and_then(|spec| Some((spec.lifecycle.as_ref()?.pre_stop.clone()?, spec.clone())));
         let pod_ip = self.pod_ips.first().copied();
         let spawner = self.ctx.spawner.clone();
         let Some(life) = &mut self.lives[index] else { return };
@@ -219,7 +225,11 @@ impl Worker {
                 self.records[index].state = State::Waiting;
             }
             let name = self.name(index);
-            self.stop(index, self.grace(), &format!("Container {name} definition changed, will be restarted"));
+            self.stop(
+                index,
+                self.grace(),
+                &format!("Container {name} definition changed, will be restarted"),
+            );
         }
     }
 
@@ -246,7 +256,14 @@ impl Worker {
         self.ended(index, exit, reason, String::new(), Some((id, started_at)));
     }
 
-    fn ended(&mut self, index: usize, exit: Exit, reason: &str, message: String, run: Option<(String, Time)>) {
+    fn ended(
+        &mut self,
+        index: usize,
+        exit: Exit,
+        reason: &str,
+        message: String,
+        run: Option<(String, Time)>,
+    ) {
         let (id, started_at) = run.map_or_else(Default::default, |(id, at)| (id, Some(at)));
         let at = Instant::now();
         let ended = Ended {
@@ -264,7 +281,8 @@ impl Worker {
         let waits = record.wants_restart(RestartPolicy::of(&self.pod)) && !record.backoff.wait(at).is_zero();
         if waits && !self.ending() {
             let name = self.name(index);
-            let message = format!("Back-off restarting failed container {name} in pod {}", full_name(&self.pod));
+            let message =
+                format!("Back-off restarting failed container {name} in pod {}", full_name(&self.pod));
             self.event(Warning, "BackOff", &name, &message);
         }
     }

@@ -120,7 +120,8 @@ mod tests {
     use serde_json::json;
 
     fn pod(spec: &serde_json::Value) -> Pod {
-        serde_json::from_value(json!({"metadata": {"name": "web-1", "namespace": "shop"}, "spec": spec})).unwrap()
+        serde_json::from_value(json!({"metadata": {"name": "web-1", "namespace": "shop"}, "spec": spec}))
+            .unwrap()
     }
 
     fn facts(pod: &Pod) -> Facts<'_> {
@@ -140,7 +141,10 @@ mod tests {
         }))
         .unwrap();
         let launch = launch(&container, &facts(&pod), &config()).unwrap();
-        assert_eq!((launch.program.as_str(), launch.args.join(" ").as_str()), ("/bin/portolan", "echo --http 80"));
+        assert_eq!(
+            (launch.program.as_str(), launch.args.join(" ").as_str()),
+            ("/bin/portolan", "echo --http 80")
+        );
         let env: BTreeMap<_, _> = launch.env.into_iter().collect();
         assert_eq!((env["POD_NAME"].as_str(), env["POD_IP"].as_str()), ("mine", "10.1.0.5"));
         assert_eq!(env["HOSTNAME"], "web-1");

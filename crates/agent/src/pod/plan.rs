@@ -54,7 +54,8 @@ pub(crate) fn plan(records: &[Record], policy: RestartPolicy, now: Instant) -> P
 /// failed for good.
 pub(crate) fn is_over(records: &[Record], policy: RestartPolicy) -> bool {
     let ended = |r: &Record| r.ended().is_some() && !r.wants_restart(policy);
-    let failed_init = |r: &Record| r.role == Role::Init && ended(r) && r.ended().is_some_and(|e| e.exit_code != 0);
+    let failed_init =
+        |r: &Record| r.role == Role::Init && ended(r) && r.ended().is_some_and(|e| e.exit_code != 0);
     records.iter().filter(|r| r.role == Role::Main).all(ended) || records.iter().any(failed_init)
 }
 

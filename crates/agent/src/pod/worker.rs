@@ -366,7 +366,11 @@ impl Worker {
             name: meta.name.clone(),
             uid: meta.uid.clone(),
             resource_version: meta.resource_version.clone(),
-            field_path: if container.is_empty() { String::new() } else { format!("spec.{list}{{{container}}}") },
+            field_path: if container.is_empty() {
+                String::new()
+            } else {
+                format!("spec.{list}{{{container}}}")
+            },
         };
         self.ctx.events.record(&about, kind, reason, message);
     }

@@ -119,7 +119,9 @@ impl Task {
     fn newest(&self, seen: &Arc<Pod>) -> Arc<Pod> {
         let version = |pod: &Pod| pod.metadata.resource_version.parse::<u64>().unwrap_or(0);
         match &self.last {
-            Some(last) if last.metadata.uid == seen.metadata.uid && version(last) > version(seen) => last.clone(),
+            Some(last) if last.metadata.uid == seen.metadata.uid && version(last) > version(seen) => {
+                last.clone()
+            }
             _ => seen.clone(),
         }
     }

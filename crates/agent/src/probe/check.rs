@@ -211,7 +211,10 @@ mod tests {
         let listener = TcpListener::bind((LOCAL, 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
         assert_eq!(ask(json!({"tcpSocket": {"port": port}})).await, Outcome::Success);
-        drop(listener);
+        // Bound but not listening: refused, and nobody else gets the port.
+        let held = tokio::net::TcpSocket::new_v4().unwrap();
+        held.bind((LOCAL, 0).into()).unwrap();
+        let port = held.local_addr().unwrap().port();
         let refused = format!("dial tcp 127.0.0.1:{port}: connect: connection refused");
         assert_eq!(ask(json!({"tcpSocket": {"port": port}})).await, Outcome::Failure(refused));
     }

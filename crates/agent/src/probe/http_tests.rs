@@ -78,9 +78,10 @@ async fn redirects_are_followed_within_the_host_only() {
 
 #[tokio::test]
 async fn nobody_there_is_a_failure() {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    drop(listener);
+    // Bound but not listening: refused, and nobody else gets the port.
+    let held = tokio::net::TcpSocket::new_v4().unwrap();
+    held.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let port = held.local_addr().unwrap().port();
     let text =
         format!("Get \"http://127.0.0.1:{port}/\": dial tcp 127.0.0.1:{port}: connect: connection refused");
     assert_eq!(get(port, json!({})).await, Outcome::Failure(text));

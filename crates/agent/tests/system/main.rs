@@ -1,0 +1,9 @@
+//! The agent at work: real processes in real network namespaces (root is needed), against an API server in memory.
+//!
+//! Every test makes a node of its own and removes it; they run in parallel.
+
+mod lifecycle;
+mod network;
+mod node;
+mod probes;
+mod restart;
