@@ -94,6 +94,7 @@ fn alike_pods_by_labels_and_by_name() {
 }
 
 #[derive(Debug, Clone)]
+#[allow(clippy::option_option, reason = "gone, or there with or without a selector")]
 enum Event {
     Pod(u8, Option<(u8, bool)>),
     Service(u8, Option<Option<u8>>),

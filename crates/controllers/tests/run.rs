@@ -67,7 +67,7 @@ impl Drop for Cluster {
 }
 
 fn config() -> Config {
-    Config { node_grace: Duration::from_secs(3600), ..Config::default() }
+    Config { node_grace: Duration::from_hours(1), ..Config::default() }
 }
 
 impl Cluster {

@@ -1,0 +1,92 @@
+//! What an operator can choose, after the flags and files have been read.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+/// Which data plane writes the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Mode {
+    #[default]
+    Nftables,
+}
+
+impl Mode {
+    /// kube-proxy's word for it, as `/proxyMode` says it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Nftables => "nftables",
+        }
+    }
+}
+
+/// How traffic of this node's own pods is told from the rest (kube-proxy's `detectLocalMode`).
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum DetectLocal {
+    /// Sources in [`Config::cluster_cidrs`].
+    #[default]
+    ClusterCidr,
+    /// Sources in the Node's `spec.podCIDRs`.
+    NodeCidr,
+    BridgeInterface(String),
+    InterfaceNamePrefix(String),
+    /// Not at all: nothing is masqueraded for coming from outside the cluster.
+    Nothing,
+}
+
+/// On which of the node's addresses node ports listen (NP-2).
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum NodePortAddresses {
+    /// The node's primary addresses, as its Node object says.
+    #[default]
+    Primary,
+    /// The node's addresses within these ranges. A range of prefix length 0, and a family without a range, mean all
+    /// of the family.
+    Cidrs(Vec<IpNet>),
+}
+
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub node_name: String,
+    pub mode: Mode,
+    pub detect_local: DetectLocal,
+    /// The ranges of all pods.
+    pub cluster_cidrs: Vec<IpNet>,
+    pub nodeport_addresses: NodePortAddresses,
+    pub masquerade_all: bool,
+    /// Which bit of the packet mark is ours, 0 to 31.
+    pub masquerade_bit: u8,
+    /// `/healthz` and `/livez`.
+    pub healthz_address: Option<SocketAddr>,
+    /// `/metrics` and `/proxyMode`.
+    pub metrics_address: Option<SocketAddr>,
+    /// The least time between the end of one commit and the next; a single change is never delayed by more than this.
+    pub min_sync_period: Duration,
+    /// How often the kernel is read back to find what others changed.
+    pub verify_period: Duration,
+    /// How long the first sync waits for the Node object and its addresses.
+    pub node_wait: Duration,
+    /// Remove everything from the kernel on shutdown. Off by default: connections outlive a restart (CT-3).
+    pub cleanup_on_exit: bool,
+}
+
+impl Config {
+    pub fn new(node_name: impl Into<String>) -> Self {
+        Self {
+            node_name: node_name.into(),
+            mode: Mode::default(),
+            detect_local: DetectLocal::default(),
+            cluster_cidrs: Vec::new(),
+            nodeport_addresses: NodePortAddresses::default(),
+            masquerade_all: false,
+            masquerade_bit: 14,
+            healthz_address: Some(SocketAddr::from(([0, 0, 0, 0], 10256))),
+            metrics_address: Some(SocketAddr::from(([127, 0, 0, 1], 10249))),
+            min_sync_period: Duration::ZERO,
+            verify_period: Duration::from_mins(1),
+            node_wait: Duration::from_secs(30),
+            cleanup_on_exit: false,
+        }
+    }
+}

@@ -1,0 +1,288 @@
+//! What is measured. Names are kube-proxy's where the meaning is the same, `portolan_proxy_...` where it is ours.
+
+use std::sync::atomic::AtomicU64;
+
+use portolan_dataplane::Report;
+use portolan_forward::Family;
+use prometheus_client::encoding::{EncodeLabelSet, text};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::{Family as Labelled, MetricConstructor};
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+
+use crate::health;
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct IpFamily {
+    ip_family: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Code {
+    code: u16,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Operation {
+    operation: &'static str,
+}
+
+#[derive(Clone)]
+struct Buckets(fn() -> Vec<f64>);
+
+impl MetricConstructor<Histogram> for Buckets {
+    fn new_metric(&self) -> Histogram {
+        Histogram::new((self.0)())
+    }
+}
+
+type Durations = Labelled<IpFamily, Histogram, Buckets>;
+type Seconds = Gauge<f64, AtomicU64>;
+
+/// 1 ms to 16 s.
+fn sync_buckets() -> Vec<f64> {
+    exponential_buckets(0.001, 2.0, 15).collect()
+}
+
+/// As kube-proxy has them, and finer below: here most changes take milliseconds.
+fn programming_buckets() -> Vec<f64> {
+    let steps = |from: u32, to: u32, by: usize| (from..=to).step_by(by).map(f64::from);
+    let fine = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5];
+    fine.into_iter().chain(steps(1, 59, 1)).chain(steps(60, 115, 5)).chain(steps(120, 300, 30)).collect()
+}
+
+pub struct Metrics {
+    registry: Registry,
+    families: Vec<Family>,
+    sync_duration: Durations,
+    full_duration: Durations,
+    partial_duration: Durations,
+    programming: Durations,
+    last_success: Labelled<IpFamily, Seconds>,
+    last_queued: Labelled<IpFamily, Seconds>,
+    sync_failures: Labelled<IpFamily, Counter>,
+    pub service_changes: Counter,
+    pub endpoint_changes: Counter,
+    healthz: Labelled<Code, Counter>,
+    livez: Labelled<Code, Counter>,
+    conntrack_duration: Durations,
+    conntrack_deleted: Labelled<IpFamily, Counter>,
+    objects: Labelled<Operation, Counter>,
+    operations: Counter,
+    services: Gauge,
+    refused: Gauge,
+    pub notes: Counter,
+    pub drift: Counter,
+    pub verifications: Counter,
+    pub decode_failures: Gauge,
+}
+
+impl Metrics {
+    pub fn new(families: Vec<Family>) -> Self {
+        let (sync, programming) = (Buckets(sync_buckets), Buckets(programming_buckets));
+        let durations = |buckets: &Buckets| Durations::new_with_constructor(buckets.clone());
+        let mut metrics = Self {
+            registry: Registry::default(),
+            families,
+            sync_duration: durations(&sync),
+            full_duration: durations(&sync),
+            partial_duration: durations(&sync),
+            programming: durations(&programming),
+            conntrack_duration: durations(&sync),
+            last_success: Labelled::default(),
+            last_queued: Labelled::default(),
+            sync_failures: Labelled::default(),
+            service_changes: Counter::default(),
+            endpoint_changes: Counter::default(),
+            healthz: Labelled::default(),
+            livez: Labelled::default(),
+            conntrack_deleted: Labelled::default(),
+            objects: Labelled::default(),
+            operations: Counter::default(),
+            services: Gauge::default(),
+            refused: Gauge::default(),
+            notes: Counter::default(),
+            drift: Counter::default(),
+            verifications: Counter::default(),
+            decode_failures: Gauge::default(),
+        };
+        metrics.register_shared();
+        metrics.register_own();
+        metrics
+    }
+
+    fn register_shared(&mut self) {
+        let kube = self.registry.sub_registry_with_prefix("kubeproxy");
+        kube.register("sync_proxy_rules_duration_seconds", "Time a sync took", self.sync_duration.clone());
+        kube.register(
+            "sync_full_proxy_rules_duration_seconds",
+            "Time a full sync took",
+            self.full_duration.clone(),
+        );
+        kube.register(
+            "sync_partial_proxy_rules_duration_seconds",
+            "Time one change took",
+            self.partial_duration.clone(),
+        );
+        kube.register(
+            "network_programming_duration_seconds",
+            "Time from a change of endpoints to its rules",
+            self.programming.clone(),
+        );
+        kube.register(
+            "sync_proxy_rules_last_timestamp_seconds",
+            "The last success",
+            self.last_success.clone(),
+        );
+        kube.register(
+            "sync_proxy_rules_last_queued_timestamp_seconds",
+            "The last change seen",
+            self.last_queued.clone(),
+        );
+        kube.register(
+            "sync_proxy_rules_nftables_sync_failures",
+            "Commits that failed",
+            self.sync_failures.clone(),
+        );
+        kube.register(
+            "sync_proxy_rules_service_changes",
+            "Changes of Services",
+            self.service_changes.clone(),
+        );
+        kube.register(
+            "sync_proxy_rules_endpoint_changes",
+            "Changes of EndpointSlices",
+            self.endpoint_changes.clone(),
+        );
+        kube.register("proxy_healthz", "Answers of /healthz", self.healthz.clone());
+        kube.register("proxy_livez", "Answers of /livez", self.livez.clone());
+        kube.register(
+            "conntrack_reconciler_sync_duration_seconds",
+            "Time a look for stale flows took",
+            self.conntrack_duration.clone(),
+        );
+        kube.register(
+            "conntrack_reconciler_deleted_entries",
+            "Stale flows removed",
+            self.conntrack_deleted.clone(),
+        );
+    }
+
+    fn register_own(&mut self) {
+        let own = self.registry.sub_registry_with_prefix("portolan_proxy");
+        own.register(
+            "kernel_objects",
+            "Kernel objects written, by what became of them",
+            self.objects.clone(),
+        );
+        own.register("kernel_operations", "Operations sent to the kernel", self.operations.clone());
+        own.register("services", "Services in the table", self.services.clone());
+        own.register(
+            "services_refused",
+            "Services that the data plane could not encode",
+            self.refused.clone(),
+        );
+        own.register("notes", "Odd input that was left out", self.notes.clone());
+        own.register("drift_objects", "Kernel objects that others changed", self.drift.clone());
+        own.register(
+            "verifications",
+            "Times the kernel was read back to compare",
+            self.verifications.clone(),
+        );
+        own.register("decode_failures", "Objects that could not be read", self.decode_failures.clone());
+    }
+
+    fn each_family(&self, mut with: impl FnMut(&IpFamily)) {
+        for family in &self.families {
+            with(&IpFamily { ip_family: health::name(*family) });
+        }
+    }
+
+    pub fn queued(&self, timestamp_s: f64) {
+        self.each_family(|family| _ = self.last_queued.get_or_create(family).set(timestamp_s));
+    }
+
+    /// A commit went through.
+    pub fn committed(&self, full: bool, seconds: f64, timestamp_s: f64, report: &Report, services: usize) {
+        let kind = if full { &self.full_duration } else { &self.partial_duration };
+        self.each_family(|family| {
+            self.sync_duration.get_or_create(family).observe(seconds);
+            kind.get_or_create(family).observe(seconds);
+            self.last_success.get_or_create(family).set(timestamp_s);
+        });
+        for (operation, count) in
+            [("add", report.added), ("remove", report.removed), ("change", report.changed)]
+        {
+            self.objects.get_or_create(&Operation { operation }).inc_by(count as u64);
+        }
+        self.operations.inc_by(report.operations as u64);
+        self.services.set(services as i64);
+        if full {
+            self.refused.set(report.refused.len() as i64);
+        } else {
+            self.refused.inc_by(report.refused.len() as i64);
+        }
+    }
+
+    pub fn failed(&self) {
+        self.each_family(|family| _ = self.sync_failures.get_or_create(family).inc());
+    }
+
+    pub fn programmed(&self, seconds: f64) {
+        self.each_family(|family| self.programming.get_or_create(family).observe(seconds));
+    }
+
+    pub fn conntrack(&self, family: Family, seconds: f64, deleted: usize) {
+        let family = IpFamily { ip_family: health::name(family) };
+        self.conntrack_duration.get_or_create(&family).observe(seconds);
+        self.conntrack_deleted.get_or_create(&family).inc_by(deleted as u64);
+    }
+
+    pub fn healthz_answered(&self, code: u16) {
+        self.healthz.get_or_create(&Code { code }).inc();
+    }
+
+    pub fn livez_answered(&self, code: u16) {
+        self.livez.get_or_create(&Code { code }).inc();
+    }
+
+    /// The exposition text (OpenMetrics 1.0).
+    pub fn render(&self) -> String {
+        let mut out = String::new();
+        // Writing to a String cannot fail.
+        _ = text::encode(&mut out, &self.registry);
+        out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_kube_proxys_where_the_meaning_is() {
+        let metrics = Metrics::new(vec![Family::V4]);
+        metrics.service_changes.inc();
+        let report = Report { added: 3, operations: 4, ..Report::default() };
+        metrics.committed(true, 0.002, 1.0, &report, 1);
+        metrics.programmed(0.004);
+        metrics.failed();
+        metrics.conntrack(Family::V4, 0.001, 2);
+        metrics.healthz_answered(200);
+        let text = metrics.render();
+        for line in [
+            "kubeproxy_sync_proxy_rules_duration_seconds_count{ip_family=\"IPv4\"} 1",
+            "kubeproxy_sync_full_proxy_rules_duration_seconds_count{ip_family=\"IPv4\"} 1",
+            "kubeproxy_network_programming_duration_seconds_bucket{le=\"0.005\",ip_family=\"IPv4\"} 1",
+            "kubeproxy_sync_proxy_rules_service_changes_total 1",
+            "kubeproxy_sync_proxy_rules_nftables_sync_failures_total{ip_family=\"IPv4\"} 1",
+            "kubeproxy_conntrack_reconciler_deleted_entries_total{ip_family=\"IPv4\"} 2",
+            "kubeproxy_proxy_healthz_total{code=\"200\"} 1",
+            "portolan_proxy_kernel_objects_total{operation=\"add\"} 3",
+            "portolan_proxy_services 1",
+        ] {
+            assert!(text.contains(line), "{line} is not in\n{text}");
+        }
+    }
+}
