@@ -22,6 +22,7 @@ pub mod networking;
 pub mod printer;
 pub mod resource;
 pub mod scalars;
+pub mod selector;
 pub mod service;
 pub mod status;
 pub mod strategy;

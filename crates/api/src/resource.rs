@@ -162,6 +162,8 @@ pub static CONFIG_MAPS: Resource = Resource {
     prefix: "configmaps",
     schema: core::v1::ConfigMap::schema,
     strategy: &kinds::config::ConfigMapStrategy,
+    columns: printer::CONFIG_MAP,
+    cells: printer::config_map,
     ..CORE
 };
 
@@ -174,6 +176,8 @@ pub static ENDPOINTS: Resource = Resource {
     schema: core::v1::Endpoints::schema,
     create_on_update: true,
     strategy: &kinds::endpoints::EndpointsStrategy,
+    columns: printer::ENDPOINTS,
+    cells: printer::endpoints,
     ..CORE
 };
 
@@ -199,6 +203,8 @@ pub static EVENTS: Resource = Resource {
     ],
     create_on_update: true,
     strategy: &kinds::event::EventStrategy,
+    columns: printer::EVENT,
+    cells: printer::event,
     ..CORE
 };
 
@@ -214,6 +220,8 @@ pub static NAMESPACES: Resource = Resource {
     selectable_fields: &["status.phase"],
     returns_deleted: true,
     strategy: &kinds::namespace::NamespaceStrategy,
+    columns: printer::NAMESPACE,
+    cells: printer::namespace,
     ..CORE
 };
 
@@ -228,6 +236,8 @@ pub static NODES: Resource = Resource {
     subresources: &["status"],
     selectable_fields: &["spec.unschedulable"],
     strategy: &kinds::node::NodeStrategy,
+    columns: printer::NODE,
+    cells: printer::node,
     ..CORE
 };
 
@@ -253,6 +263,8 @@ pub static PODS: Resource = Resource {
     ],
     returns_deleted: true,
     strategy: &kinds::pod::PodStrategy,
+    columns: printer::POD,
+    cells: printer::pod,
     ..CORE
 };
 
@@ -264,6 +276,8 @@ pub static SECRETS: Resource = Resource {
     schema: core::v1::Secret::schema,
     selectable_fields: &["type"],
     strategy: &kinds::config::SecretStrategy,
+    columns: printer::SECRET,
+    cells: printer::secret,
     ..CORE
 };
 
@@ -275,6 +289,8 @@ pub static SERVICE_ACCOUNTS: Resource = Resource {
     prefix: "serviceaccounts",
     schema: core::v1::ServiceAccount::schema,
     returns_deleted: true,
+    columns: printer::SERVICE_ACCOUNT,
+    cells: printer::service_account,
     ..CORE
 };
 
@@ -291,6 +307,8 @@ pub static SERVICES: Resource = Resource {
     returns_deleted: true,
     create_on_update: true,
     strategy: &service::ServiceStrategy,
+    columns: printer::SERVICE,
+    cells: printer::service,
     ..CORE
 };
 
@@ -304,6 +322,8 @@ pub static LEASES: Resource = Resource {
     create_on_update: true,
     unconditional_update: false,
     strategy: &kinds::lease::LeaseStrategy,
+    columns: printer::LEASE,
+    cells: printer::lease,
     ..CORE
 };
 
@@ -315,6 +335,8 @@ pub static ENDPOINT_SLICES: Resource = Resource {
     prefix: "endpointslices",
     schema: discovery::v1::EndpointSlice::schema,
     strategy: &kinds::endpoint_slice::EndpointSliceStrategy,
+    columns: printer::ENDPOINT_SLICE,
+    cells: printer::endpoint_slice,
     ..CORE
 };
 
@@ -334,6 +356,8 @@ pub static IP_ADDRESSES: Resource = Resource {
         "spec.parentRef.name",
     ],
     strategy: &kinds::networking::IPAddressStrategy,
+    columns: printer::IP_ADDRESS,
+    cells: printer::ip_address,
     ..CORE
 };
 
@@ -347,6 +371,8 @@ pub static SERVICE_CIDRS: Resource = Resource {
     schema: networking::v1::ServiceCIDR::schema,
     subresources: &["status"],
     strategy: &kinds::networking::ServiceCIDRStrategy,
+    columns: printer::SERVICE_CIDR,
+    cells: printer::service_cidr,
     ..CORE
 };
 
