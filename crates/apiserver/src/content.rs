@@ -60,7 +60,7 @@ pub(crate) fn accept(
     Ok(value)
 }
 
-/// A small body that is not a resource, such as DeleteOptions; `None` if there is no body.
+/// A small body that is not a resource, such as `DeleteOptions`; `None` if there is no body.
 pub(crate) fn options<T: for<'de> Deserialize<'de>>(call: &Call, kind: &str) -> Result<Option<T>> {
     if call.body.is_empty() {
         return Ok(None);
@@ -144,8 +144,7 @@ fn excerpt(body: &[u8]) -> String {
         None => "<empty>".into(),
         Some(b'{') => format!("{}{more}", String::from_utf8_lossy(head)),
         Some(_) => {
-            let hex: String = head.iter().map(|byte| format!("{byte:02x}")).collect();
-            format!("{hex}{more}")
+            format!("{}{more}", crate::object::hex(head))
         }
     }
 }

@@ -49,7 +49,7 @@ pub(crate) async fn answer(server: &ApiServer, path: &str, query: &Query) -> Opt
     if well && query.flag("verbose").is_none() {
         return Some(text(StatusCode::OK, "ok"));
     }
-    let mut report: String = checks
+    let lines: Vec<String> = checks
         .iter()
         .map(
             |(name, ok)| {
@@ -57,7 +57,8 @@ pub(crate) async fn answer(server: &ApiServer, path: &str, query: &Query) -> Opt
             },
         )
         .collect();
-    report.push_str(&format!("{endpoint} check {}\n", if well { "passed" } else { "failed" }));
+    let verdict = if well { "passed" } else { "failed" };
+    let report = format!("{}{endpoint} check {verdict}\n", lines.concat());
     let code = if well { StatusCode::OK } else { StatusCode::INTERNAL_SERVER_ERROR };
     Some(text(code, &report))
 }

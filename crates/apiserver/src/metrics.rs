@@ -98,7 +98,7 @@ impl Metrics {
         WatchGuard { open, events: self.watch_events.get_or_create_owned(&kind) }
     }
 
-    /// All counters in OpenMetrics text.
+    /// All counters in `OpenMetrics` text.
     pub(crate) fn render(&self) -> String {
         let mut out = String::new();
         // Writing to a String does not fail.

@@ -86,7 +86,7 @@ async fn finalize(server: &Weak<ApiServer>, name: &str) {
                 Ok(()) => return,
                 Err(error) if error.is("NotFound") => return,
                 Err(error) => {
-                    tracing::warn!(name, error = %error.0.message, "namespace cannot be removed yet")
+                    tracing::warn!(name, error = %error.0.message, "namespace cannot be removed yet");
                 }
             },
             Ok(false) => {}

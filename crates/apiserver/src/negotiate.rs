@@ -94,11 +94,10 @@ fn format(range: &str) -> Option<Format> {
             Some(("as", "Table")) => shape = Shape::Table,
             Some(("as", "PartialObjectMetadata")) => shape = Shape::Metadata,
             Some(("as", "PartialObjectMetadataList")) => shape = Shape::MetadataList,
-            Some(("as", _)) => return None,
             Some(("g", value)) => group = value,
             Some(("v", "v1")) => version = "v1",
             Some(("v", "v1beta1")) => version = "v1beta1",
-            Some(("v", _)) => return None,
+            Some(("as" | "v", _)) => return None,
             _ => {}
         }
     }

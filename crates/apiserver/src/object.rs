@@ -80,10 +80,11 @@ fn metadata_start(json: &[u8]) -> Option<usize> {
             b'}' | b']' => depth = depth.checked_sub(1)?,
             b'"' => {
                 let end = string_end(json, at + 1)?;
-                if depth == 1 && &json[at + 1..end] == b"metadata" {
-                    if let Some(start) = opens_object(json, end + 1) {
-                        return Some(start);
-                    }
+                if depth == 1
+                    && &json[at + 1..end] == b"metadata"
+                    && let Some(start) = opens_object(json, end + 1)
+                {
+                    return Some(start);
                 }
                 at = end;
             }
@@ -119,6 +120,16 @@ fn opens_object(json: &[u8], at: usize) -> Option<usize> {
     }
     let brace = blank(colon + 1);
     (json.get(brace) == Some(&b'{')).then_some(brace + 1)
+}
+
+/// Bytes in hexadecimal.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut out, byte| {
+        // Writing to a String does not fail.
+        let _ = write!(out, "{byte:02x}");
+        out
+    })
 }
 
 /// Text of `metadata.FIELD`.

@@ -115,27 +115,25 @@ impl Pki {
     /// Opens the authority under `dir`, making directory, key and certificate as needed.
     pub fn open(dir: &Path) -> Result<Self, PkiError> {
         fs::create_dir_all(dir).map_err(|source| PkiError::File { path: dir.into(), source })?;
-        let key = match read(&dir.join("ca.key"))? {
-            Some(pem) => KeyPair::from_pem(&pem).map_err(|e| damaged(&dir.join("ca.key"), &e))?,
-            None => {
-                let key = KeyPair::generate().map_err(|source| make_error(CA_NAME, source))?;
-                write_private(&dir.join("ca.key"), &key.serialize_pem())?;
-                key
-            }
+        let key_path = dir.join("ca.key");
+        let key = if let Some(pem) = read(&key_path)? {
+            KeyPair::from_pem(&pem).map_err(|e| damaged(&key_path, &e))?
+        } else {
+            let key = KeyPair::generate().map_err(|source| make_error(CA_NAME, source))?;
+            write_private(&key_path, &key.serialize_pem())?;
+            key
         };
         let path = dir.join("ca.crt");
         let kept = match read(&path)? {
             Some(pem) if days_left(&path, &pem)? > CERTIFICATE_RENEW_BEFORE_DAYS => Some(pem),
             _ => None,
         };
-        let ca_pem = match kept {
-            Some(pem) => pem,
-            None => {
-                let params = ca_params();
-                let made = params.self_signed(&key).map_err(|source| make_error(CA_NAME, source))?;
-                write_private(&path, &made.pem())?;
-                made.pem()
-            }
+        let ca_pem = if let Some(pem) = kept {
+            pem
+        } else {
+            let made = ca_params().self_signed(&key).map_err(|source| make_error(CA_NAME, source))?;
+            write_private(&path, &made.pem())?;
+            made.pem()
         };
         Ok(Self { dir: dir.into(), ca_pem, issuer: Issuer::new(ca_params(), key) })
     }

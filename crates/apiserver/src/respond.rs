@@ -53,18 +53,14 @@ pub(crate) fn object(
     warnings: &[String],
 ) -> Result<Response<Body>> {
     let format = call.format;
-    let body = match (format.shape, format.syntax) {
-        (Shape::Whole | Shape::MetadataList, Syntax::Json) => {
-            if call.query.flag("pretty") == Some(true) {
-                pretty(&json)
-            } else {
-                json
-            }
-        }
-        _ => {
-            let value = serde_json::from_slice(&json).unwrap_or_default();
-            write(format, &shaped(call, format, value)?)
-        }
+    let whole = matches!(format.shape, Shape::Whole | Shape::MetadataList);
+    let body = if !whole || format.syntax == Syntax::Yaml {
+        let value = serde_json::from_slice(&json).unwrap_or_default();
+        write(format, &shaped(call, format, value)?)
+    } else if call.query.flag("pretty") == Some(true) {
+        pretty(&json)
+    } else {
+        json
     };
     Ok(finish(call, code, body, warnings))
 }

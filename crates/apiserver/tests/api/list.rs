@@ -40,7 +40,7 @@ async fn selectors_choose() {
     assert_eq!(names(&by_type), ["web"]);
     let (code, _, message) = server.get(&format!("{CONFIG_MAPS}?fieldSelector=data.a%3Db")).await.refusal();
     assert_eq!(code, 400, "{message}");
-    assert!(message.contains("field label not supported"), "{message}");
+    assert!(message.contains("\"data.a\" is not a known field selector"), "{message}");
     assert_eq!(server.get(&format!("{CONFIG_MAPS}?labelSelector=a%3D%3D%3Db")).await.refusal().0, 400);
 }
 

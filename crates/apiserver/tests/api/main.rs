@@ -2,6 +2,8 @@
 //!
 //! One file per verb or theme. `kubectl.rs` alone starts the real server on a loopback port and runs the real kubectl.
 
+#![allow(clippy::unwrap_used, reason = "a panic is how a test reports")]
+
 mod common;
 mod crud;
 mod delete;
