@@ -11,6 +11,7 @@
 #[macro_use]
 pub mod schema;
 
+pub mod apps;
 pub mod coordination;
 pub mod core;
 pub mod decode;

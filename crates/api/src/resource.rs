@@ -7,7 +7,7 @@ use crate::printer::{Cells, Column};
 use crate::schema::{Gvk, Object, Schema};
 use crate::strategy::Strategy;
 use crate::validate::name::dns1123_subdomain;
-use crate::{coordination, core, discovery, networking, printer, service};
+use crate::{apps, coordination, core, discovery, networking, printer, service};
 
 /// One kind the server serves.
 pub struct Resource {
@@ -127,6 +127,8 @@ pub static RESOURCES: &[&Resource] = &[
     &SECRETS,
     &SERVICE_ACCOUNTS,
     &SERVICES,
+    &DEPLOYMENTS,
+    &REPLICA_SETS,
     &LEASES,
     &ENDPOINT_SLICES,
     &IP_ADDRESSES,
@@ -309,6 +311,39 @@ pub static SERVICES: Resource = Resource {
     strategy: &service::ServiceStrategy,
     columns: printer::SERVICE,
     cells: printer::service,
+    ..CORE
+};
+
+pub static DEPLOYMENTS: Resource = Resource {
+    group: "apps",
+    kind: "Deployment",
+    plural: "deployments",
+    singular: "deployment",
+    short_names: &["deploy"],
+    categories: &["all"],
+    prefix: "deployments",
+    schema: apps::v1::Deployment::schema,
+    subresources: &["status"],
+    strategy: &kinds::apps::DeploymentStrategy,
+    columns: printer::DEPLOYMENT,
+    cells: printer::deployment,
+    ..CORE
+};
+
+pub static REPLICA_SETS: Resource = Resource {
+    group: "apps",
+    kind: "ReplicaSet",
+    plural: "replicasets",
+    singular: "replicaset",
+    short_names: &["rs"],
+    categories: &["all"],
+    prefix: "replicasets",
+    schema: apps::v1::ReplicaSet::schema,
+    subresources: &["status"],
+    selectable_fields: &["status.replicas"],
+    strategy: &kinds::apps::ReplicaSetStrategy,
+    columns: printer::REPLICA_SET,
+    cells: printer::replica_set,
     ..CORE
 };
 

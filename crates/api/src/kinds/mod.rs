@@ -1,5 +1,6 @@
 //! The rules of each kind but Services: one file per kind, each with its strategy.
 
+pub mod apps;
 pub mod config;
 pub mod endpoint_slice;
 pub mod endpoints;
