@@ -3,22 +3,196 @@
 //! Watch caches hold Services and EndpointSlices as parsed views ([`views`]); what is dirty is compiled to a delta of
 //! the node's table ([`snapshot`]); a data plane writes it. One loop on a thread of its own does all of it (`sync`), the
 //! first sync, changes and recovery alike. Around it: stale UDP flows ([`stale`]), health-check node ports, healthz
-//! ([`health`]) and metrics.
+//! ([`health`]) and metrics ([`metrics`]).
 //!
-//! Start at [`run`], then [`snapshot`].
+//! Start at [`run`], then `sync`.
 
 #![forbid(unsafe_code)]
+
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+
+use portolan_client::{Client, EventRecorder, EventType, ObjectRef};
+use portolan_dataplane::{DataPlane, Nftables, nftables};
+use portolan_forward::Family;
+use portolan_netlink::nft;
+use tokio::sync::{oneshot, watch};
 
 mod config;
 mod conntrack;
 pub mod health;
+mod http;
 pub mod metrics;
 pub mod node;
 mod objects;
+mod servers;
 pub mod snapshot;
 pub mod stale;
+mod sync;
 #[cfg(test)]
 mod testing;
 pub mod views;
 
 pub use config::{Config, DetectLocal, Mode, NodePortAddresses};
+
+use health::{Health, Now};
+use metrics::Metrics;
+use sync::{Caches, Loop, Surroundings};
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(
+        "cannot talk to the kernel's packet filter: {0}; the proxy needs root (CAP_NET_ADMIN) and nf_tables"
+    )]
+    Kernel(#[source] io::Error),
+    #[error("cannot start a thread: {0}")]
+    Thread(#[source] io::Error),
+    #[error("the masquerade bit is {0}; it must be between 0 and 31")]
+    MasqueradeBit(u8),
+    #[error("the thread that writes to the kernel ended early; its panic is in the log")]
+    Ended,
+}
+
+/// Tells others how far the proxy is.
+#[derive(Debug, Clone)]
+pub struct Progress {
+    synced: watch::Sender<bool>,
+}
+
+impl Default for Progress {
+    fn default() -> Self {
+        Self { synced: watch::Sender::new(false) }
+    }
+}
+
+impl Progress {
+    /// Waits until the first sync is in the kernel.
+    pub async fn synced(&self) {
+        // The sender is `self`: it cannot be gone.
+        _ = self.synced.subscribe().wait_for(|synced| *synced).await;
+    }
+
+    pub fn is_synced(&self) -> bool {
+        *self.synced.borrow()
+    }
+}
+
+/// Runs the proxy in the caller's network namespace until `shutdown` ends.
+pub async fn run(
+    client: Client,
+    config: Config,
+    shutdown: impl Future<Output = ()> + Send,
+) -> Result<(), Error> {
+    run_reporting(client, config, Progress::default(), shutdown).await
+}
+
+/// As [`run`], and tells of its progress.
+pub async fn run_reporting(
+    client: Client,
+    config: Config,
+    progress: Progress,
+    shutdown: impl Future<Output = ()> + Send,
+) -> Result<(), Error> {
+    if config.masquerade_bit > 31 {
+        return Err(Error::MasqueradeBit(config.masquerade_bit));
+    }
+    let mark = 1 << config.masquerade_bit;
+    let socket = nft::Socket::open().map_err(Error::Kernel)?;
+    let plane = Nftables::new(socket, nftables::Config { mark });
+    run_with(client, config, plane, progress, shutdown).await
+}
+
+/// Removes everything the proxy ever made in the kernel of the caller's network namespace. The errors say what stayed.
+pub fn cleanup() -> Vec<String> {
+    match nft::Socket::open() {
+        Ok(socket) => {
+            let mut plane = Nftables::new(socket, nftables::Config::default());
+            plane.cleanup().iter().map(ToString::to_string).collect()
+        }
+        Err(error) => vec![Error::Kernel(error).to_string()],
+    }
+}
+
+/// As [`run`], over any data plane.
+pub async fn run_with<D: DataPlane + Send + 'static>(
+    client: Client,
+    config: Config,
+    plane: D,
+    progress: Progress,
+    shutdown: impl Future<Output = ()> + Send,
+) -> Result<(), Error> {
+    let families = families();
+    let health = Arc::new(Health::new(families.clone(), Now::get()));
+    let metrics = Arc::new(Metrics::new(families));
+    let events = EventRecorder::new(client.clone(), "portolan-proxy", &config.node_name);
+    let (health_checks, wanted_checks) = watch::channel(servers::HealthChecks::default());
+    let mut tasks = tokio::task::JoinSet::new();
+    if let Some(address) = config.healthz_address {
+        tasks.spawn(servers::healthz(address, Arc::clone(&health), Arc::clone(&metrics)));
+    }
+    if let Some(address) = config.metrics_address {
+        tasks.spawn(servers::metrics(address, config.mode, Arc::clone(&metrics)));
+    }
+    tasks.spawn(servers::service_health(wanted_checks, Arc::clone(&health), events.clone()));
+    say_starting(&events, &config.node_name);
+    let caches = Caches::start(&client, &config.node_name);
+    let cleaner = conntrack::Cleaner::start(Arc::clone(&metrics)).map_err(Error::Thread)?;
+    let synced = progress.synced.clone();
+    let around = Surroundings { config, health, metrics, events, cleaner, health_checks, synced };
+    let (stop, stopped) = oneshot::channel::<()>();
+    let ended = spawn_loop(around, caches, plane, stopped)?;
+    tokio::pin!(ended);
+    tokio::select! {
+        _ = &mut ended => return Err(Error::Ended),
+        () = shutdown => {}
+    }
+    drop(stop);
+    // A commit that runs is waited for; the kernel is left whole.
+    _ = ended.await;
+    Ok(())
+}
+
+/// Starts the thread of the loop. The answer comes when it has ended, by `stopped` or by a panic.
+fn spawn_loop<D: DataPlane + Send + 'static>(
+    around: Surroundings,
+    caches: Caches,
+    plane: D,
+    stopped: oneshot::Receiver<()>,
+) -> Result<oneshot::Receiver<()>, Error> {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(Error::Thread)?;
+    let (end, ended) = oneshot::channel();
+    let body = move || {
+        let _end: oneshot::Sender<()> = end;
+        runtime.block_on(async {
+            let stop = async { _ = stopped.await };
+            tokio::pin!(stop);
+            let prepared = tokio::select! {
+                prepared = Loop::prepare(around, caches, plane) => prepared,
+                () = &mut stop => return,
+            };
+            prepared.run(stop).await;
+        });
+    };
+    std::thread::Builder::new().name("proxy-sync".into()).spawn(body).map_err(Error::Thread)?;
+    Ok(ended)
+}
+
+/// What this host can speak: IPv4, and IPv6 where the kernel has it.
+fn families() -> Vec<Family> {
+    let v6 = std::path::Path::new("/proc/net/if_inet6").exists();
+    if v6 { Family::ALL.to_vec() } else { vec![Family::V4] }
+}
+
+fn say_starting(events: &EventRecorder, node_name: &str) {
+    let about = ObjectRef {
+        api_version: "v1".into(),
+        kind: "Node".into(),
+        name: node_name.into(),
+        // What kubelet and kube-proxy put there: they do not know the node's UID when they start.
+        uid: node_name.into(),
+        ..ObjectRef::default()
+    };
+    events.record(&about, EventType::Normal, "Starting", "");
+}

@@ -19,7 +19,7 @@ where
 /// Text of the message where it has no escapes, which is nearly always.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(transparent)]
-pub struct Text<'a>(#[serde(borrow)] pub Cow<'a, str>);
+pub(crate) struct Text<'a>(#[serde(borrow)] pub(crate) Cow<'a, str>);
 
 impl std::ops::Deref for Text<'_> {
     type Target = str;
@@ -30,222 +30,222 @@ impl std::ops::Deref for Text<'_> {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct Meta {
+pub(crate) struct Meta {
     #[serde(deserialize_with = "nullable")]
-    pub name: String,
+    pub(crate) name: String,
     #[serde(deserialize_with = "nullable")]
-    pub namespace: String,
+    pub(crate) namespace: String,
     #[serde(deserialize_with = "nullable")]
-    pub uid: String,
+    pub(crate) uid: String,
     #[serde(deserialize_with = "nullable")]
-    pub labels: BTreeMap<String, String>,
+    pub(crate) labels: BTreeMap<String, String>,
     #[serde(deserialize_with = "nullable")]
-    pub annotations: BTreeMap<String, String>,
-    pub deletion_timestamp: Option<String>,
+    pub(crate) annotations: BTreeMap<String, String>,
+    pub(crate) deletion_timestamp: Option<String>,
 }
 
 // --- Service ---
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct Service {
-    pub metadata: Meta,
+pub(crate) struct Service {
+    pub(crate) metadata: Meta,
     #[serde(deserialize_with = "nullable")]
-    pub spec: ServiceSpec,
+    pub(crate) spec: ServiceSpec,
     #[serde(deserialize_with = "nullable")]
-    pub status: ServiceStatus,
+    pub(crate) status: ServiceStatus,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct ServiceSpec {
+pub(crate) struct ServiceSpec {
     #[serde(rename = "type", deserialize_with = "nullable")]
-    pub kind: String,
+    pub(crate) kind: String,
     #[serde(rename = "clusterIP", deserialize_with = "nullable")]
-    pub cluster_ip: String,
+    pub(crate) cluster_ip: String,
     #[serde(rename = "clusterIPs", deserialize_with = "nullable")]
-    pub cluster_ips: Vec<String>,
+    pub(crate) cluster_ips: Vec<String>,
     #[serde(rename = "externalIPs", deserialize_with = "nullable")]
-    pub external_ips: Vec<String>,
+    pub(crate) external_ips: Vec<String>,
     #[serde(deserialize_with = "nullable")]
-    pub load_balancer_source_ranges: Vec<String>,
+    pub(crate) load_balancer_source_ranges: Vec<String>,
     #[serde(deserialize_with = "nullable")]
-    pub ports: Vec<ServicePort>,
+    pub(crate) ports: Vec<ServicePort>,
     #[serde(deserialize_with = "nullable")]
-    pub internal_traffic_policy: String,
+    pub(crate) internal_traffic_policy: String,
     #[serde(deserialize_with = "nullable")]
-    pub external_traffic_policy: String,
+    pub(crate) external_traffic_policy: String,
     #[serde(deserialize_with = "nullable")]
-    pub session_affinity: String,
+    pub(crate) session_affinity: String,
     #[serde(deserialize_with = "nullable")]
-    pub session_affinity_config: AffinityConfig,
-    pub health_check_node_port: Option<i64>,
+    pub(crate) session_affinity_config: AffinityConfig,
+    pub(crate) health_check_node_port: Option<i64>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct ServicePort {
+pub(crate) struct ServicePort {
     #[serde(deserialize_with = "nullable")]
-    pub name: String,
+    pub(crate) name: String,
     #[serde(deserialize_with = "nullable")]
-    pub protocol: String,
-    pub port: i64,
-    pub node_port: Option<i64>,
+    pub(crate) protocol: String,
+    pub(crate) port: i64,
+    pub(crate) node_port: Option<i64>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub struct AffinityConfig {
+pub(crate) struct AffinityConfig {
     #[serde(rename = "clientIP", deserialize_with = "nullable")]
-    pub client_ip: ClientIpConfig,
+    pub(crate) client_ip: ClientIpConfig,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct ClientIpConfig {
-    pub timeout_seconds: Option<i64>,
+pub(crate) struct ClientIpConfig {
+    pub(crate) timeout_seconds: Option<i64>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct ServiceStatus {
+pub(crate) struct ServiceStatus {
     #[serde(deserialize_with = "nullable")]
-    pub load_balancer: LoadBalancerStatus,
+    pub(crate) load_balancer: LoadBalancerStatus,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub struct LoadBalancerStatus {
+pub(crate) struct LoadBalancerStatus {
     #[serde(deserialize_with = "nullable")]
-    pub ingress: Vec<Ingress>,
+    pub(crate) ingress: Vec<Ingress>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct Ingress {
+pub(crate) struct Ingress {
     #[serde(deserialize_with = "nullable")]
-    pub ip: String,
+    pub(crate) ip: String,
     #[serde(deserialize_with = "nullable")]
-    pub ip_mode: String,
+    pub(crate) ip_mode: String,
 }
 
 // --- EndpointSlice ---
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct EndpointSlice<'a> {
-    pub metadata: Meta,
+pub(crate) struct EndpointSlice<'a> {
+    pub(crate) metadata: Meta,
     #[serde(borrow, deserialize_with = "nullable")]
-    pub address_type: Text<'a>,
+    pub(crate) address_type: Text<'a>,
     #[serde(borrow, deserialize_with = "nullable")]
-    pub endpoints: Vec<Endpoint<'a>>,
+    pub(crate) endpoints: Vec<Endpoint<'a>>,
     #[serde(borrow, deserialize_with = "nullable")]
-    pub ports: Vec<EndpointPort<'a>>,
+    pub(crate) ports: Vec<EndpointPort<'a>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct Endpoint<'a> {
+pub(crate) struct Endpoint<'a> {
     #[serde(borrow, deserialize_with = "nullable")]
-    pub addresses: Vec<Text<'a>>,
+    pub(crate) addresses: Vec<Text<'a>>,
     #[serde(deserialize_with = "nullable")]
-    pub conditions: Conditions,
+    pub(crate) conditions: Conditions,
     #[serde(borrow)]
-    pub node_name: Option<Text<'a>>,
+    pub(crate) node_name: Option<Text<'a>>,
     #[serde(borrow, deserialize_with = "nullable")]
-    pub hints: Hints<'a>,
+    pub(crate) hints: Hints<'a>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub struct Conditions {
-    pub ready: Option<bool>,
-    pub serving: Option<bool>,
-    pub terminating: Option<bool>,
+pub(crate) struct Conditions {
+    pub(crate) ready: Option<bool>,
+    pub(crate) serving: Option<bool>,
+    pub(crate) terminating: Option<bool>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct Hints<'a> {
+pub(crate) struct Hints<'a> {
     #[serde(borrow, deserialize_with = "nullable")]
-    pub for_zones: Vec<Named<'a>>,
+    pub(crate) for_zones: Vec<Named<'a>>,
     #[serde(borrow, deserialize_with = "nullable")]
-    pub for_nodes: Vec<Named<'a>>,
+    pub(crate) for_nodes: Vec<Named<'a>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub struct Named<'a> {
+pub(crate) struct Named<'a> {
     #[serde(borrow, deserialize_with = "nullable")]
-    pub name: Text<'a>,
+    pub(crate) name: Text<'a>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub struct EndpointPort<'a> {
+pub(crate) struct EndpointPort<'a> {
     #[serde(borrow)]
-    pub name: Option<Text<'a>>,
+    pub(crate) name: Option<Text<'a>>,
     #[serde(borrow)]
-    pub protocol: Option<Text<'a>>,
-    pub port: Option<i64>,
+    pub(crate) protocol: Option<Text<'a>>,
+    pub(crate) port: Option<i64>,
 }
 
 // --- Node, ServiceCIDR ---
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct Node {
-    pub metadata: Meta,
+pub(crate) struct Node {
+    pub(crate) metadata: Meta,
     #[serde(deserialize_with = "nullable")]
-    pub spec: NodeSpec,
+    pub(crate) spec: NodeSpec,
     #[serde(deserialize_with = "nullable")]
-    pub status: NodeStatus,
+    pub(crate) status: NodeStatus,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct NodeSpec {
+pub(crate) struct NodeSpec {
     #[serde(rename = "podCIDR", deserialize_with = "nullable")]
-    pub pod_cidr: String,
+    pub(crate) pod_cidr: String,
     #[serde(rename = "podCIDRs", deserialize_with = "nullable")]
-    pub pod_cidrs: Vec<String>,
+    pub(crate) pod_cidrs: Vec<String>,
     #[serde(deserialize_with = "nullable")]
-    pub taints: Vec<Taint>,
+    pub(crate) taints: Vec<Taint>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub struct Taint {
+pub(crate) struct Taint {
     #[serde(deserialize_with = "nullable")]
-    pub key: String,
+    pub(crate) key: String,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub struct NodeStatus {
+pub(crate) struct NodeStatus {
     #[serde(deserialize_with = "nullable")]
-    pub addresses: Vec<NodeAddress>,
+    pub(crate) addresses: Vec<NodeAddress>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub struct NodeAddress {
+pub(crate) struct NodeAddress {
     #[serde(rename = "type", deserialize_with = "nullable")]
-    pub kind: String,
+    pub(crate) kind: String,
     #[serde(deserialize_with = "nullable")]
-    pub address: String,
+    pub(crate) address: String,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub struct ServiceCidr {
+pub(crate) struct ServiceCidr {
     #[serde(deserialize_with = "nullable")]
-    pub spec: ServiceCidrSpec,
+    pub(crate) spec: ServiceCidrSpec,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub struct ServiceCidrSpec {
+pub(crate) struct ServiceCidrSpec {
     #[serde(deserialize_with = "nullable")]
-    pub cidrs: Vec<String>,
+    pub(crate) cidrs: Vec<String>,
 }

@@ -1,0 +1,442 @@
+//! The loop: take what is dirty now, compile it, commit it, tell those who want to know; again.
+//!
+//! It runs on a thread of its own, as writing to the kernel blocks. There is no fixed delay: one change is committed at
+//! once, and while a commit runs the next changes gather. The first sync, a restart and the recovery after a failure
+//! are one path: read the kernel back, write the difference.
+
+use std::collections::{BTreeMap, HashSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ipnet::IpNet;
+use portolan_client::{Cache, Client, Dirty, EventRecorder, EventType, Key, ObjectRef, Selectors, paths};
+use portolan_dataplane::{DataPlane, Driver, Report};
+use portolan_forward::{Delta, NodeView, Note, NoteKind, ServiceChange, ServiceKey, ServiceTable};
+use tokio::sync::watch;
+
+use crate::config::{Config, NodePortAddresses};
+use crate::conntrack::{Cleaner, own_addresses};
+use crate::health::{Health, Now};
+use crate::metrics::Metrics;
+use crate::node;
+use crate::servers::{Check, HealthChecks};
+use crate::snapshot::{Round, Snapshot};
+use crate::stale::suspects;
+use crate::views::{self, Interner, NodeObject, ServiceObject, SliceObject};
+
+/// How long a failed commit waits at first, and at most.
+const RETRY_FIRST: Duration = Duration::from_millis(50);
+const RETRY_MAX: Duration = Duration::from_secs(10);
+/// Clusters before 1.33 may have no ServiceCIDRs: the first sync does not wait longer for them.
+const SERVICE_CIDRS_WAIT: Duration = Duration::from_secs(1);
+/// So many notes are remembered, to tell each once.
+const NOTES_MAX: usize = 4096;
+
+/// The watch caches of the proxy.
+pub(crate) struct Caches {
+    services: Cache<ServiceObject>,
+    slices: Cache<SliceObject>,
+    nodes: Cache<NodeObject>,
+    service_cidrs: Cache<Vec<IpNet>>,
+}
+
+impl Caches {
+    pub(crate) fn start(client: &Client, node_name: &str) -> Self {
+        let interner = Arc::new(Interner::default());
+        let shared = Arc::clone(&interner);
+        let services = Selectors {
+            labels: Some(format!("!{}", views::PROXY_NAME_LABEL)),
+            fields: Some("spec.clusterIP!=None".into()),
+            ..Selectors::default()
+        };
+        let slices =
+            Selectors { labels: Some(format!("!{}", views::HEADLESS_LABEL)), ..Selectors::default() };
+        let own = Selectors { fields: Some(format!("metadata.name={node_name}")), ..Selectors::default() };
+        Self {
+            services: Cache::start(client.clone(), paths::SERVICES, services, move |bytes| {
+                views::service(bytes, &shared)
+            }),
+            slices: Cache::start(client.clone(), paths::ENDPOINT_SLICES, slices, move |bytes| {
+                views::slice(bytes, &interner)
+            }),
+            nodes: Cache::start(client.clone(), paths::NODES, own, views::node),
+            service_cidrs: Cache::start(
+                client.clone(),
+                paths::SERVICE_CIDRS,
+                Selectors::default(),
+                views::service_cidr,
+            ),
+        }
+    }
+
+    fn decode_failures(&self) -> u64 {
+        self.services.decode_failures()
+            + self.slices.decode_failures()
+            + self.nodes.decode_failures()
+            + self.service_cidrs.decode_failures()
+    }
+}
+
+/// One subscription per cache.
+struct Changes {
+    services: Dirty,
+    slices: Dirty,
+    nodes: Dirty,
+    service_cidrs: Dirty,
+}
+
+impl Changes {
+    async fn wait(&mut self) {
+        tokio::select! {
+            () = self.services.wait() => {}
+            () = self.slices.wait() => {}
+            () = self.nodes.wait() => {}
+            () = self.service_cidrs.wait() => {}
+        }
+    }
+}
+
+/// What the loop works with besides caches and kernel.
+pub(crate) struct Surroundings {
+    pub(crate) config: Config,
+    pub(crate) health: Arc<Health>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) events: EventRecorder,
+    pub(crate) cleaner: Cleaner,
+    pub(crate) health_checks: watch::Sender<HealthChecks>,
+    pub(crate) synced: watch::Sender<bool>,
+}
+
+pub(crate) struct Loop<D: DataPlane> {
+    around: Surroundings,
+    caches: Caches,
+    changes: Changes,
+    snapshot: Snapshot,
+    driver: Driver<D>,
+    /// Changes that are compiled and not in the kernel yet, merged by Service.
+    uncommitted: BTreeMap<ServiceKey, Ends>,
+    triggers: Vec<i128>,
+    notes_told: HashSet<String>,
+    started_ns: i128,
+    retry: Duration,
+    next_verify: Instant,
+    /// Nothing is committed before this moment.
+    not_before: Instant,
+    queued_at: Option<Instant>,
+}
+
+/// A Service before and after.
+type Ends = (Option<Arc<ServiceTable>>, Option<Arc<ServiceTable>>);
+
+impl<D: DataPlane> Loop<D> {
+    /// Waits until the caches are complete: no half-listed cluster is ever compiled.
+    pub(crate) async fn prepare(around: Surroundings, caches: Caches, plane: D) -> Self {
+        caches.services.synced().await;
+        caches.slices.synced().await;
+        if tokio::time::timeout(SERVICE_CIDRS_WAIT, caches.service_cidrs.synced()).await.is_err() {
+            tracing::info!("the API server has no ServiceCIDRs; unused ClusterIPs are not refused");
+        }
+        let changes = Changes {
+            services: caches.services.subscribe(),
+            slices: caches.slices.subscribe(),
+            nodes: caches.nodes.subscribe(),
+            service_cidrs: caches.service_cidrs.subscribe(),
+        };
+        let now = Instant::now();
+        let next_verify = now + around.config.verify_period;
+        let mut prepared = Self {
+            snapshot: Snapshot::new(node::view(&around.config, &NodeObject::default(), &[], &[])),
+            driver: Driver::new(plane),
+            changes,
+            caches,
+            uncommitted: BTreeMap::new(),
+            triggers: Vec::new(),
+            notes_told: HashSet::new(),
+            started_ns: jiff::Timestamp::now().as_nanosecond(),
+            retry: RETRY_FIRST,
+            next_verify,
+            not_before: now,
+            queued_at: None,
+            around,
+        };
+        prepared.wait_for_node().await;
+        prepared
+    }
+
+    /// Node ports and source ranges need the node's addresses. A node that never gets any is served without.
+    async fn wait_for_node(&mut self) {
+        let patience = self.around.config.node_wait;
+        let ready = async {
+            self.caches.nodes.synced().await;
+            while self.node_object().addresses.is_empty() {
+                self.changes.nodes.wait().await;
+                self.changes.nodes.take();
+            }
+        };
+        if tokio::time::timeout(patience, ready).await.is_err() {
+            tracing::warn!(
+                node = %self.around.config.node_name,
+                "the Node object has no addresses; node ports on primary addresses are not served until it has"
+            );
+        }
+    }
+
+    fn node_object(&self) -> NodeObject {
+        let key = Key::new("", self.around.config.node_name.as_str());
+        self.caches.nodes.get(&key).map(|node| (*node).clone()).unwrap_or_default()
+    }
+
+    fn node_view(&self) -> NodeView {
+        let mut cidrs: Vec<IpNet> =
+            self.caches.service_cidrs.all().iter().flat_map(|(_, cidrs)| cidrs.iter().copied()).collect();
+        cidrs.sort_unstable();
+        cidrs.dedup();
+        let interfaces: Vec<IpAddr> = match &self.around.config.nodeport_addresses {
+            NodePortAddresses::Primary => Vec::new(),
+            NodePortAddresses::Cidrs(_) => own_addresses().into_iter().collect(),
+        };
+        node::view(&self.around.config, &self.node_object(), &cidrs, &interfaces)
+    }
+
+    /// Runs until `stop` ends.
+    pub(crate) async fn run(mut self, stop: impl Future<Output = ()>) {
+        tokio::pin!(stop);
+        self.node_changed();
+        loop {
+            self.take_in();
+            let wake = self.commit();
+            tokio::select! {
+                () = &mut stop => break,
+                () = self.changes.wait(), if wake.on_change => {}
+                () = tokio::time::sleep_until(wake.at.into()) => {}
+            }
+        }
+        if self.around.config.cleanup_on_exit {
+            for error in self.driver.cleanup() {
+                tracing::warn!(%error, "something of ours is left in the kernel");
+            }
+        }
+    }
+
+    /// Moves what is dirty from the caches to the snapshot.
+    fn take_in(&mut self) {
+        let metrics = Arc::clone(&self.around.metrics);
+        for key in self.changes.services.take() {
+            metrics.service_changes.inc();
+            self.snapshot.service(&key, self.caches.services.get(&key));
+        }
+        for key in self.changes.slices.take() {
+            metrics.endpoint_changes.inc();
+            self.snapshot.slice(&key, self.caches.slices.get(&key));
+        }
+        let node = !self.changes.nodes.take().is_empty();
+        if !self.changes.service_cidrs.take().is_empty() || node {
+            self.node_changed();
+        }
+        metrics.decode_failures.set(self.caches.decode_failures() as i64);
+        if self.snapshot.is_dirty() && self.queued_at.is_none() {
+            let now = Now::get();
+            self.queued_at = Some(now.instant);
+            self.around.health.queued(now.instant);
+            metrics.queued(seconds(now.timestamp));
+        }
+    }
+
+    fn node_changed(&mut self) {
+        let view = self.node_view();
+        self.around.health.node(self.node_object().eligible);
+        self.snapshot.node(view);
+    }
+
+    /// Compiles and commits, if it is time; says when to look again.
+    fn commit(&mut self) -> Wake {
+        let now = Instant::now();
+        if now < self.not_before {
+            // Changes gather meanwhile.
+            return Wake { at: self.not_before, on_change: false };
+        }
+        let round = self.snapshot.compile();
+        self.tell(&round.notes);
+        let Round { delta, triggers, .. } = round;
+        self.triggers.extend(triggers);
+        self.remember(&delta);
+        let full = !self.driver.is_synced();
+        if full || !delta.is_empty() {
+            return self.write(full, &delta);
+        }
+        self.settled();
+        if now >= self.next_verify {
+            return self.verify();
+        }
+        Wake { at: self.next_verify, on_change: true }
+    }
+
+    fn write(&mut self, full: bool, delta: &Delta) -> Wake {
+        let started = Instant::now();
+        let result = if full { self.driver.sync(self.snapshot.table()) } else { self.driver.apply(delta) };
+        let ended = Instant::now();
+        match result {
+            Ok(report) => {
+                self.committed(full, ended.duration_since(started), &report);
+                self.not_before = ended + self.around.config.min_sync_period;
+                Wake { at: self.next_verify, on_change: true }
+            }
+            Err(error) => {
+                self.around.metrics.failed();
+                tracing::warn!(%error, retry_ms = self.retry.as_millis() as u64, "the kernel refused; all is read back and tried again");
+                self.not_before = ended + self.retry;
+                self.retry = (self.retry * 2).min(RETRY_MAX);
+                Wake { at: self.not_before, on_change: false }
+            }
+        }
+    }
+
+    /// Merges a delta into what the kernel does not have yet: the oldest `from`, the newest `to`.
+    fn remember(&mut self, delta: &Delta) {
+        for ServiceChange { key, from, to } in &delta.services {
+            let ends = self.uncommitted.entry(key.clone()).or_insert_with(|| (from.clone(), None));
+            ends.1.clone_from(to);
+        }
+    }
+
+    fn committed(&mut self, full: bool, took: Duration, report: &Report) {
+        let now = Now::get();
+        self.retry = RETRY_FIRST;
+        let changes = std::mem::take(&mut self.uncommitted)
+            .into_iter()
+            .map(|(key, (from, to))| ServiceChange { key, from, to })
+            .collect::<Vec<_>>();
+        self.around.cleaner.check(suspects(&changes));
+        self.update_health_checks(&changes);
+        let services = self.snapshot.table().len();
+        let metrics = &self.around.metrics;
+        metrics.committed(full, took.as_secs_f64(), seconds(now.timestamp), report, services);
+        let now_ns = now.timestamp.as_nanosecond();
+        for trigger in self.triggers.drain(..).filter(|trigger| *trigger >= self.started_ns) {
+            metrics.programmed((now_ns - trigger) as f64 / 1e9);
+        }
+        for refusal in &report.refused {
+            tracing::warn!("{refusal}");
+            let about = self.about(&refusal.service);
+            self.around.events.record(&about, EventType::Warning, "NotServed", &refusal.to_string());
+        }
+        if full {
+            tracing::info!(
+                services,
+                operations = report.operations,
+                took_ms = took.as_millis() as u64,
+                "in step with the kernel"
+            );
+        } else {
+            tracing::debug!(
+                services = report.services,
+                operations = report.operations,
+                took_us = took.as_micros() as u64,
+                "committed"
+            );
+        }
+        self.queued_at = None;
+        self.around.health.synced(now);
+        self.around.synced.send_replace(true);
+    }
+
+    /// Nothing had to be written: everything known is in the kernel.
+    fn settled(&mut self) {
+        if self.queued_at.take().is_some() {
+            self.around.health.synced(Now::get());
+        }
+    }
+
+    fn update_health_checks(&self, changes: &[ServiceChange]) {
+        let addresses = &self.snapshot.table().node().node_port_addresses;
+        self.around.health_checks.send_if_modified(|checks| {
+            let before = checks.clone();
+            checks.listen_on(addresses);
+            for change in changes {
+                match change.to.as_ref().and_then(|table| table.health_check) {
+                    Some(check) => {
+                        let uid = self.snapshot.service_at(&change.key).map(|service| service.uid.clone());
+                        let check = Check { check, uid: uid.unwrap_or_default() };
+                        checks.services.insert(change.key.clone(), check);
+                    }
+                    None => drop(checks.services.remove(&change.key)),
+                }
+            }
+            *checks != before
+        });
+    }
+
+    /// Looks for what others changed in the kernel, and puts it right.
+    fn verify(&mut self) -> Wake {
+        let now = Instant::now();
+        self.next_verify = now + self.around.config.verify_period;
+        if matches!(self.around.config.nodeport_addresses, NodePortAddresses::Cidrs(_)) {
+            self.node_changed();
+        }
+        let metrics = Arc::clone(&self.around.metrics);
+        metrics.verifications.inc();
+        match self.driver.verify(self.snapshot.table()) {
+            Ok(drift) if drift.is_empty() => {}
+            Ok(drift) => {
+                let count = drift.missing.len() + drift.unexpected.len() + drift.different.len();
+                metrics.drift.inc_by(count as u64);
+                let first = drift.missing.iter().chain(&drift.unexpected).chain(&drift.different).next();
+                tracing::warn!(count, ?first, "somebody else changed our rules; they are put right");
+                return self.write(true, &Delta::default());
+            }
+            Err(error) => tracing::warn!(%error, "cannot read the kernel's rules back"),
+        }
+        // A node that changed is taken up at once.
+        let at = if self.snapshot.is_dirty() { now } else { self.next_verify };
+        Wake { at, on_change: true }
+    }
+
+    /// Says each note once, in the log and as an event on its Service.
+    fn tell(&mut self, notes: &[Note]) {
+        for note in notes {
+            let text = note.to_string();
+            if self.notes_told.contains(&text) {
+                continue;
+            }
+            if self.notes_told.len() >= NOTES_MAX {
+                self.notes_told.clear();
+            }
+            self.around.metrics.notes.inc();
+            let reason = match note.kind {
+                NoteKind::Invalid { .. } => Some("InvalidField"),
+                NoteKind::FrontendTaken { .. } => Some("FrontendTaken"),
+                // Pods move between slices: for a moment that is how it should be.
+                NoteKind::DuplicateEndpoint { .. } => None,
+            };
+            if let Some(reason) = reason {
+                tracing::warn!("{text}");
+                self.around.events.record(&self.about(&note.service), EventType::Warning, reason, &text);
+            } else {
+                tracing::debug!("{text}");
+            }
+            self.notes_told.insert(text);
+        }
+    }
+
+    fn about(&self, key: &ServiceKey) -> ObjectRef {
+        ObjectRef {
+            api_version: "v1".into(),
+            kind: "Service".into(),
+            namespace: key.namespace.to_string(),
+            name: key.name.to_string(),
+            uid: self.snapshot.service_at(key).map(|service| service.uid.clone()).unwrap_or_default(),
+            ..ObjectRef::default()
+        }
+    }
+}
+
+/// When to look again: at a moment, and at the next change if that counts now.
+struct Wake {
+    at: Instant,
+    on_change: bool,
+}
+
+fn seconds(timestamp: jiff::Timestamp) -> f64 {
+    timestamp.as_nanosecond() as f64 / 1e9
+}
