@@ -10,6 +10,8 @@ use std::fmt::Write;
 use portolan_forward::{Affinity, Family, Frontend, FrontendKind, PoolScope, PortTable, Route};
 use portolan_netlink::nft::Verdict;
 
+use super::layout::REFUSE;
+
 /// By which map the frontend is found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Entrance {
@@ -185,7 +187,7 @@ impl Target {
 
     fn write_long(self, name: &mut String) {
         match self {
-            Self::Reject => name.push_str("reject"),
+            Self::Reject => name.push_str(REFUSE),
             Self::Drop => name.push_str("drop"),
             Self::Pick(pick) => {
                 let scope = if pick.scope == PoolScope::Local { "local-" } else { "" };
@@ -202,7 +204,7 @@ impl Target {
 
     fn write_short(self, name: &mut String) {
         match self {
-            Self::Reject => name.push_str("-reject"),
+            Self::Reject => name.push_str("-refuse"),
             Self::Drop => name.push_str("-drop"),
             Self::Pick(pick) => {
                 let scope = if pick.scope == PoolScope::Local { "local" } else { "cluster" };

@@ -18,10 +18,10 @@ pub const OUTPUT: &str = "output";
 pub const POSTROUTING: &str = "postrouting";
 /// Where every new connection is looked up.
 pub const SERVICES: &str = "services";
-/// Refuses so that the client notices at once.
-pub const REJECT: &str = "reject";
+/// Rejects, so that the client notices at once. (`reject` itself is a word of the `nft` grammar.)
+pub const REFUSE: &str = "refuse";
 
-pub const FIXED_CHAINS: [&str; 5] = [PREROUTING, OUTPUT, POSTROUTING, SERVICES, REJECT];
+pub const FIXED_CHAINS: [&str; 5] = [PREROUTING, OUTPUT, POSTROUTING, SERVICES, REFUSE];
 
 /// Clients remembered for session affinity, per family. Further ones are served without being remembered.
 pub const AFFINITY_CLIENTS_MAX: u32 = 1 << 18;

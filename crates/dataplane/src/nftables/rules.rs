@@ -14,7 +14,7 @@ use portolan_netlink::nft::{
 
 use super::class::{Body, Class, Entrance, Masquerade, Pick, Target};
 use super::layout::{
-    LOCAL_INDEX, OUTPUT, POSTROUTING, PREROUTING, REJECT, Registers, SERVICES, SetId, nft_family,
+    LOCAL_INDEX, OUTPUT, POSTROUTING, PREROUTING, REFUSE, Registers, SERVICES, SetId, nft_family,
 };
 
 /// A rule without its place.
@@ -52,7 +52,7 @@ impl Builder<'_> {
             (OUTPUT, jump()),
             (POSTROUTING, self.postrouting()),
             (SERVICES, self.services()),
-            (REJECT, self.reject()),
+            (REFUSE, self.reject()),
         ]
     }
 
@@ -77,11 +77,11 @@ impl Builder<'_> {
 
     fn services(&self) -> Vec<Rule> {
         let regs = self.regs();
-        // ip daddr @cluster-ips goto reject
+        // ip daddr @cluster-ips goto refuse
         let unknown_port = vec![
             Expr::daddr(self.nft(), regs.pool()),
             Expr::contains(SetId::ClusterIps.name(), regs.pool()),
-            Expr::goto(REJECT),
+            Expr::goto(REFUSE),
         ];
         // ip daddr @service-cidrs drop
         let unallocated = vec![
@@ -270,7 +270,12 @@ impl Builder<'_> {
             rules.push(self.remembered(entrance, pick.scope, affinity));
             rules.push(self.pick_and_remember(entrance, pick, affinity));
         }
-        rules.push(self.pick_one(entrance, pick, pick.count));
+        let random = self.pick_one(entrance, pick, pick.count);
+        rules.push(if pick.affinity.is_some() {
+            random.with_comment("a random endpoint; as many clients are remembered as can be")
+        } else {
+            random
+        });
         if pick.count > 1 {
             let first = self.pick_one(entrance, pick, 1);
             rules.push(first.with_comment("the pool has just become smaller"));

@@ -8,7 +8,7 @@
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
@@ -20,12 +20,12 @@ use portolan_netlink::netns::{IP_NETNS_DIR, Netns};
 use portolan_netlink::nft::Socket;
 use portolan_netlink::rt::{Route, Rt, Veth, VethPeer};
 
-use super::ip;
+use crate::common::ip;
 
 /// How long to wait for what should come, on a machine that is busy with other things.
 pub const PATIENT: Duration = Duration::from_secs(10);
 /// How long to wait for what should not come. Answers take well under a millisecond.
-pub const IMPATIENT: Duration = Duration::from_millis(300);
+pub const IMPATIENT: Duration = Duration::from_millis(150);
 
 pub const NODE_ADDRESSES: [&str; 2] = ["192.0.2.1", "2001:db8:2::1"];
 
@@ -124,8 +124,23 @@ impl Net {
 
     /// Loads a ruleset of somebody else's into the node.
     pub fn nft_load(&self, ruleset: &str) {
-        let run = || Command::new("nft").arg(ruleset).status();
-        assert!(self.within("node", run).expect("the tests need the nft tool").success());
+        self.nft_feed(&["-f", "-"], ruleset);
+    }
+
+    /// Lets `nft` parse a ruleset without loading it.
+    pub fn nft_check(&self, ruleset: &str) {
+        self.nft_feed(&["--check", "-f", "-"], ruleset);
+    }
+
+    fn nft_feed(&self, args: &[&str], ruleset: &str) {
+        let output = self.within("node", || {
+            let mut nft = Command::new("nft");
+            let mut nft = nft.args(args).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+            nft.stdin.take().unwrap().write_all(ruleset.as_bytes())?;
+            nft.wait_with_output()
+        });
+        let output = output.expect("the tests need the nft tool");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
 
     /// What `nft list ...` says on the node.
