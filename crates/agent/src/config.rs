@@ -71,6 +71,6 @@ pub struct BackoffLimits {
 impl Default for BackoffLimits {
     /// Kubernetes' own.
     fn default() -> Self {
-        Self { initial: Duration::from_secs(10), max: Duration::from_secs(300) }
+        Self { initial: Duration::from_secs(10), max: Duration::from_mins(5) }
     }
 }

@@ -81,9 +81,10 @@ fn ready(method: &Method, value: Option<&str>, shared: &Shared) -> Answer {
         shared.ready.store(value, Ordering::Relaxed);
         return text(StatusCode::OK, format!("ready={value}\n"));
     }
-    match shared.is_ready() {
-        true => text(StatusCode::OK, "ready\n".into()),
-        false => text(StatusCode::SERVICE_UNAVAILABLE, "not ready\n".into()),
+    if shared.is_ready() {
+        text(StatusCode::OK, "ready\n".into())
+    } else {
+        text(StatusCode::SERVICE_UNAVAILABLE, "not ready\n".into())
     }
 }
 

@@ -17,7 +17,7 @@ fn shared(ready_file: Option<PathBuf>) -> Arc<Shared> {
     Arc::new(Shared { identity, ready: AtomicBool::new(true), ready_file })
 }
 
-async fn http(ready_file: Option<PathBuf>) -> u16 {
+fn http(ready_file: Option<PathBuf>) -> u16 {
     let listener = listen(0).unwrap();
     let port = listener.local_addr().unwrap().port();
     tokio::spawn(http::serve(listener, shared(ready_file)));
@@ -38,7 +38,7 @@ async fn ask(port: u16, request: &str, headers: &str) -> (u16, String, String) {
 
 #[tokio::test]
 async fn http_tells_who_answered_and_who_asked() {
-    let port = http(None).await;
+    let port = http(None);
     let (status, body, from) = ask(port, "GET /a/b?c=1", "").await;
     let json: serde_json::Value = serde_json::from_str(&body).unwrap();
     assert_eq!(status, 200);
@@ -55,7 +55,7 @@ async fn http_tells_who_answered_and_who_asked() {
 
 #[tokio::test]
 async fn readiness_is_flipped_by_http_and_by_command() {
-    let port = http(None).await;
+    let port = http(None);
     let ready = || async move { ask(port, "GET /ready", "").await.0 };
     assert_eq!(ready().await, 200);
     assert_eq!(ask(port, "POST /ready?value=false", "").await.0, 200);
@@ -68,7 +68,7 @@ async fn readiness_is_flipped_by_http_and_by_command() {
 #[tokio::test]
 async fn readiness_is_flipped_by_a_file() {
     let file = std::env::temp_dir().join(format!("pt-echo-ready-{}", std::process::id()));
-    let port = http(Some(file.clone())).await;
+    let port = http(Some(file.clone()));
     assert_eq!(ask(port, "GET /ready", "").await.0, 200);
     std::fs::write(&file, "false\n").unwrap();
     assert_eq!(ask(port, "GET /ready", "").await.0, 503);

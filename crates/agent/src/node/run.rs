@@ -17,7 +17,7 @@ use crate::Config;
 
 const LEASE_EVERY: Duration = Duration::from_secs(10);
 /// The status changes rarely; a write now and then shows that it is still meant.
-const STATUS_EVERY: Duration = Duration::from_secs(300);
+const STATUS_EVERY: Duration = Duration::from_mins(5);
 /// The first wait after a failed write, doubled up to [`LEASE_EVERY`].
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 /// Routes that could not be set, such as through an address that is not there yet, and routes that somebody removed.
@@ -79,18 +79,17 @@ impl NodeTask {
 
     /// Runs until dropped.
     pub(crate) async fn run(self) {
-        self.retried("register", async |task| register::register(&task.client, &task.config).await.map(drop))
-            .await;
+        self.retried("register", async || register::register(&self.client, &self.config).await.map(drop)).await;
         tokio::join!(self.renew_lease(), self.report_status(), self.follow_nodes());
     }
 
     async fn retried(
         &self,
-        action: &str,
-        attempt: impl AsyncFn(&Self) -> Result<(), portolan_client::Error>,
+        action: &'static str,
+        attempt: impl AsyncFn() -> Result<(), portolan_client::Error>,
     ) {
         let mut wait = RETRY_FIRST;
-        while let Err(error) = attempt(self).await {
+        while let Err(error) = attempt().await {
             tracing::warn!(%error, node = %self.config.node_name, "cannot {action} the node");
             tokio::time::sleep(wait).await;
             wait = (wait * 2).min(LEASE_EVERY);
@@ -120,8 +119,8 @@ impl NodeTask {
         let mut range = self.range();
         loop {
             let has_range = range.borrow_and_update().is_some();
-            self.retried("report", async |task| {
-                register::report(&task.client, &task.config, &task.facts, has_range).await
+            self.retried("report", async || {
+                register::report(&self.client, &self.config, &self.facts, has_range).await
             })
             .await;
             let changed =

@@ -140,14 +140,13 @@ impl Worker {
     }
 
     /// Takes in a probe's news.
-    pub(super) fn probed(&mut self, index: usize, report: probe::Report) {
+    pub(super) fn probed(&mut self, index: usize, report: &probe::Report) {
         let name = self.name(index);
         if let Some(complaint) = &report.complaint {
             self.event(Warning, "Unhealthy", &name, complaint);
         }
         let Some(running) = self.records[index].running_mut() else { return };
         match (report.kind, report.turned) {
-            (_, None) => {}
             (ProbeKind::Readiness, Some(verdict)) => running.ready = verdict == Verdict::Success,
             (ProbeKind::Startup, Some(Verdict::Success)) => {
                 running.started = true;
@@ -162,7 +161,7 @@ impl Worker {
                 let own = own.and_then(|seconds| u64::try_from(seconds).ok()).map(Duration::from_secs);
                 self.stop(index, own.unwrap_or_else(|| self.grace()), &message);
             }
-            (ProbeKind::Startup | ProbeKind::Liveness, Some(_)) => {}
+            _ => {}
         }
     }
 

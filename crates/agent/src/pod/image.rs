@@ -83,8 +83,8 @@ mod tests {
             .map_err(|r| r.reason)
     }
 
-    fn expect(path: &str, args: &[&str]) -> Result<(String, Vec<String>), &'static str> {
-        Ok((path.into(), args.iter().map(ToString::to_string).collect()))
+    fn expect(path: &str, args: &[&str]) -> (String, Vec<String>) {
+        (path.into(), args.iter().map(ToString::to_string).collect())
     }
 
     #[test]
@@ -92,15 +92,18 @@ mod tests {
         for image in ["portolan.dev/echo", "portolan.dev/echo:v1", "portolan.dev/echo@sha256:00"] {
             assert_eq!(
                 run(image, &[], &["--http", "80"]),
-                expect("/bin/portolan", &["echo", "--http", "80"])
+                Ok(expect("/bin/portolan", &["echo", "--http", "80"]))
             );
         }
-        assert_eq!(run("portolan.dev/echo", &["sleep"], &["9"]), expect("sleep", &["9"]));
+        assert_eq!(run("portolan.dev/echo", &["sleep"], &["9"]), Ok(expect("sleep", &["9"])));
     }
 
     #[test]
     fn the_host_image_runs_what_the_command_says() {
-        assert_eq!(run("portolan.dev/host:1", &["sh", "-c"], &["exit 3"]), expect("sh", &["-c", "exit 3"]));
+        assert_eq!(
+            run("portolan.dev/host:1", &["sh", "-c"], &["exit 3"]),
+            Ok(expect("sh", &["-c", "exit 3"]))
+        );
         assert_eq!(run("portolan.dev/host", &[], &[]), Err("CreateContainerError"));
     }
 

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::super::fixtures::{ended, pod_of, running};
 use super::*;
 
-fn pod(spec: Value) -> Pod {
+fn pod(spec: &Value) -> Pod {
     let meta = json!({"name": "web", "namespace": "shop", "uid": "u1", "generation": 3});
     serde_json::from_value(json!({"metadata": meta, "spec": spec})).unwrap()
 }
@@ -20,7 +20,7 @@ struct Case {
 
 fn case(roles: &[Role], policy: &str) -> Case {
     Case {
-        pod: pod(json!({ "restartPolicy": policy })),
+        pod: pod(&json!({ "restartPolicy": policy })),
         records: pod_of(roles),
         network_ready: true,
         ending: false,

@@ -264,7 +264,7 @@ impl Worker {
         }
         match news {
             News::Exited { index, exit, .. } => self.exited(index, exit),
-            News::Probe { index, report, .. } => self.probed(index, report),
+            News::Probe { index, report, .. } => self.probed(index, &report),
         }
     }
 

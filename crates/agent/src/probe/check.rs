@@ -233,9 +233,18 @@ mod tests {
     #[tokio::test]
     async fn a_command_that_takes_too_long_is_killed() {
         let spawner = Spawner::start().unwrap();
-        let check = check(&json!({"exec": {"command": ["sh", "-c", "sleep 1000 & sleep 1000"]}}));
-        let outcome = check.ask(Duration::from_millis(50), &spawner).await;
+        let file = std::env::temp_dir().join(format!("pt-exec-{}", std::process::id()));
+        let script = format!("sleep 1000 & echo $! > {}; wait", file.display());
+        let check = check(&json!({"exec": {"command": ["sh", "-c", script]}}));
+        let outcome = check.ask(Duration::from_millis(500), &spawner).await;
         assert!(matches!(&outcome, Outcome::Failure(text) if text.contains("timed out")), "{outcome:?}");
+        let child = std::fs::read_to_string(&file).unwrap();
+        std::fs::remove_file(&file).unwrap();
+        let state = || std::fs::read_to_string(format!("/proc/{}/stat", child.trim())).unwrap_or_default();
+        // Gone, or dead and waiting to be reaped.
+        while state().contains(" S ") {
+            tokio::task::yield_now().await;
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! One GET of an HTTP probe.
 
+use std::convert::Infallible;
 use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
@@ -138,9 +139,13 @@ async fn exchange<T: Read + Write + Unpin>(
     let driven = async {
         drop(connection.await);
         // The answer is complete by now, or its future has an error to tell.
-        std::future::pending().await
+        std::future::pending::<Infallible>().await
     };
-    tokio::select! { biased; answer = answer => answer, () = driven => unreachable!("a pending future") }
+    tokio::select! {
+        biased;
+        answer = answer => answer,
+        never = driven => match never {},
+    }
 }
 
 /// Where an answer sends us.
@@ -153,7 +158,7 @@ fn redirect(from: &Url, response: &Response<()>) -> Option<Url> {
     let mut to = from.clone();
     if let Some(host) = uri.host() {
         to.https = uri.scheme_str() == Some("https");
-        to.host = host.trim_matches(['[', ']']).to_owned();
+        host.trim_matches(['[', ']']).clone_into(&mut to.host);
         to.port = uri.port_u16().unwrap_or(if to.https { 443 } else { 80 });
     }
     let path = uri.path_and_query().map_or("/", hyper::http::uri::PathAndQuery::as_str);

@@ -15,6 +15,8 @@ use tokio::io::unix::AsyncFd;
 pub(crate) struct Handle {
     child: Child,
     fd: Arc<AsyncFd<OwnedFd>>,
+    /// Its number may belong to another process by now.
+    reaped: bool,
 }
 
 /// What signals are sent through, also while somebody waits for the end.
@@ -48,7 +50,7 @@ impl Handle {
             // SAFETY: the descriptor is owned by the `AsyncFd` and never replaced or closed before it.
             .and_then(|fd| Ok(unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }?));
         match fd {
-            Ok(fd) => Ok(Self { child, fd: Arc::new(fd) }),
+            Ok(fd) => Ok(Self { child, fd: Arc::new(fd), reaped: false }),
             Err(e) => {
                 drop(child.kill());
                 drop(child.wait());
@@ -66,15 +68,20 @@ impl Handle {
     pub(crate) async fn wait(&mut self) -> io::Result<Exit> {
         loop {
             let mut guard = self.fd.readable().await?;
-            // The group is named by the process, whose number stays taken until it is reaped.
-            if let Some(pid) = Pid::from_raw(self.child.id() as i32) {
-                // Fails when nobody is left, which is the usual case.
-                let _ = kill_process_group(pid, Signal::KILL);
-            }
+            self.kill_group();
             if let Some(status) = self.child.try_wait()? {
+                self.reaped = true;
                 return Ok(status.into());
             }
             guard.clear_ready();
+        }
+    }
+
+    /// Only before it is reaped: until then its number, which names the group, stays taken.
+    fn kill_group(&self) {
+        if let Some(pid) = Pid::from_raw(self.child.id() as i32) {
+            // Fails when nobody is left, which is the usual case.
+            let _ = kill_process_group(pid, Signal::KILL);
         }
     }
 }
@@ -82,10 +89,8 @@ impl Handle {
 impl Drop for Handle {
     /// Nobody waits for it any more: it must not stay, neither running nor as a zombie.
     fn drop(&mut self) {
-        if let Ok(None) = self.child.try_wait() {
-            if let Some(pid) = Pid::from_raw(self.child.id() as i32) {
-                let _ = kill_process_group(pid, Signal::KILL);
-            }
+        if !self.reaped {
+            self.kill_group();
             // Ends within the time the kernel takes to kill.
             drop(self.child.wait());
         }

@@ -1,6 +1,6 @@
 //! Processes: starting them inside a pod's namespaces, waiting for their end, stopping them.
 //!
-//! A process is killed when the *thread* that started it ends (PR_SET_PDEATHSIG), so all are started by one thread that
+//! A process is killed when the *thread* that started it ends (`PR_SET_PDEATHSIG`), so all are started by one thread that
 //! lives as long as the agent: should the agent be killed, its pods go with it. What those had started themselves may
 //! survive that; the next agent finds it by its network namespace (see [`crate::state_dir`]).
 

@@ -2,6 +2,9 @@
 //!
 //! Every test makes a node of its own and removes it; they run in parallel.
 
+// What cannot be unwrapped here fails the test, and helpers are part of it.
+#![allow(clippy::unwrap_used)]
+
 mod lifecycle;
 mod network;
 mod node;

@@ -80,7 +80,9 @@ fn an_address_nobody_has_is_told_to_be_unreachable() {
 fn many_pods_have_many_addresses() {
     let node = Node::start();
     let names: Vec<String> = (0..20).map(|n| format!("web-{n}")).collect();
-    names.iter().for_each(|name| node.run(name, echo()));
+    for name in &names {
+        node.run(name, echo());
+    }
     let ips: std::collections::BTreeSet<String> = names.iter().map(|name| node.wait_ready(name)).collect();
     assert_eq!(ips.len(), 20);
     assert_eq!(node.links().len(), 20);

@@ -1,14 +1,17 @@
 //! Containers that end, and agents that end.
 
 use std::os::unix::fs::MetadataExt as _;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use portolan_agent::Config;
 use portolan_client::paths;
+use portolan_client::testing::FakeApi;
 use portolan_netlink::netns::Netns;
+use portolan_netlink::rt::Rt;
 use serde_json::json;
 
-use crate::node::{Agent, Node, http, until};
+use crate::node::{Agent, Node, eventually, http, until};
 
 #[test]
 fn a_container_that_ends_is_restarted_with_growing_waits() {
@@ -92,18 +95,59 @@ fn what_a_crashed_agent_left_is_removed() {
     until("the directory is gone", || !dir.exists());
 }
 
+/// Names the directory and the namespace of [`the_agent_to_be_killed`].
+const VICTIM: &str = "PORTOLAN_TEST_VICTIM";
+
+/// Not a test of its own: the process that the next one kills.
+#[test]
+#[ignore = "run by processes_die_with_a_killed_agent"]
+fn the_agent_to_be_killed() {
+    let Ok(dir) = std::env::var(VICTIM) else { return };
+    let netns = Netns::open(&std::path::Path::new(&dir).join("node")).unwrap();
+    let api = FakeApi::new();
+    Node::give_range(&api, "node-a", 1);
+    let mut config = Config::new("node-a", [192, 0, 2, 1].into(), dir, env!("CARGO_BIN_EXE_portolan-echo"));
+    config.labels.insert("victim".into(), "true".into());
+    let _agent = Agent::start(&netns, &api, config);
+    let containers =
+        json!([{"name": "c", "image": "portolan.dev/host", "command": ["sh", "-c", "sleep 1000 & wait"]}]);
+    let metadata = json!({"name": "web", "namespace": "shop", "uid": "1"});
+    let spec = json!({"nodeName": "node-a", "containers": containers});
+    api.put(&paths::PODS, json!({ "metadata": metadata, "spec": spec }));
+    loop {
+        std::thread::park();
+    }
+}
+
 #[test]
 fn processes_die_with_a_killed_agent() {
-    // The agent's spawner thread ends with its process; here, with its agent.
-    let node = Node::start();
-    node.run("web", json!({"containers": [{"name": "c", "image": "portolan.dev/echo"}]}));
-    node.wait_ready("web");
-    let netns = Netns::open(&node.pod_dir("web").join("netns")).unwrap();
-    let [pid] = netns.processes()[..] else { panic!("one process") };
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    assert!(status.contains("Name:\tportolan-echo"), "{status}");
-    drop(node);
-    until("its process is gone", || netns.processes().is_empty());
+    let dir = tempfile::tempdir().unwrap();
+    let node = Netns::create(&dir.path().join("node")).unwrap();
+    let mut victim = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "restart::the_agent_to_be_killed", "--ignored"])
+        .env(VICTIM, dir.path())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let pod = dir.path().join("pods").join("shop_web");
+    let netns = eventually("the pod's namespace", || Netns::open(&pod.join("netns")).ok());
+    until("a shell and its child run", || netns.processes().len() == 2);
+    let noted = std::fs::read_to_string(pod.join("pids").join("c")).unwrap();
+    let shell: u32 = noted.split(' ').next().unwrap().parse().unwrap();
+    victim.kill().unwrap();
+    victim.wait().unwrap();
+    until("the container's first process is gone", || !netns.processes().contains(&shell));
+
+    // What that one had started is found by the next agent, which knows no pods at all.
+    let api = FakeApi::new();
+    let config =
+        Config::new("node-a", [192, 0, 2, 1].into(), dir.path(), env!("CARGO_BIN_EXE_portolan-echo"));
+    let mut agent = Agent::start(&node, &api, config);
+    until("nothing of the pod is left", || netns.processes().is_empty() && !pod.exists());
+    agent.stop();
+    let links = Rt::open_in(&node).unwrap().links().unwrap();
+    assert!(links.iter().all(|link| link.name == "lo"), "{links:?}");
+    Netns::delete(&dir.path().join("node")).unwrap();
 }
 
 #[test]
