@@ -19,7 +19,7 @@ use crate::segment;
 /// A process that is not ready by then has failed.
 const READY_TIMEOUT: Duration = Duration::from_secs(30);
 const KILL_PATIENCE: Duration = Duration::from_secs(5);
-pub const API_PORT: u16 = 6443;
+const API_PORT: u16 = 6443;
 
 #[derive(Debug, Clone)]
 pub struct Options {

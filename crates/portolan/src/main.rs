@@ -3,6 +3,7 @@
 //! `up` is the control plane with this host as a node; `node` is a node of somebody's control plane; `kubeconfig` gives
 //! access; `lab` makes whole clusters in namespaces; `echo` is the built-in image. Start at the verb you want.
 
+mod echo;
 mod failure;
 mod in_process;
 mod kubeconfig;
@@ -37,7 +38,7 @@ enum Verb {
     /// Whole clusters in network namespaces on this machine
     Lab(lab::Arguments),
     /// The built-in image portolan.dev/echo: answers who it is and who asked
-    Echo(portolan_agent::echo::Arguments),
+    Echo(echo::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -46,7 +47,7 @@ fn main() -> ExitCode {
         Verb::Node(arguments) => node::run(arguments),
         Verb::Kubeconfig(arguments) => kubeconfig::run(&arguments),
         Verb::Lab(arguments) => lab::run(arguments),
-        Verb::Echo(arguments) => portolan_agent::echo::run(&arguments).map_err(Into::into),
+        Verb::Echo(arguments) => echo::run(arguments),
     };
     match result {
         Ok(code) => code,

@@ -1,18 +1,26 @@
 //! `portolan node`: this host as a node of a control plane elsewhere. Also what `up` runs beside its control plane.
 
+use std::future::Future;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
+use anyhow::Context as _;
 use clap::Args;
 use ipnet::IpNet;
-use portolan_client::Client;
-use tokio::sync::{oneshot, watch};
+use portolan_api::core::v1;
+use portolan_client::{Client, paths};
+use portolan_proxy::Progress;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::failure::Failure;
 use crate::up::{hostname, interrupted, stops};
-use crate::{logging, node_address, ready};
+use crate::{logging, node_address, ready, service_route};
+
+const READY_TIMEOUT: Duration = Duration::from_secs(30);
+const READY_POLL: Duration = Duration::from_millis(5);
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -79,4 +87,67 @@ async fn alone(arguments: Arguments) -> anyhow::Result<()> {
     let _ = stop.send(true);
     node.ended().await;
     Ok(())
+}
+
+/// The roles of a node, running.
+pub(crate) struct Node {
+    agent: JoinHandle<()>,
+    proxy: JoinHandle<()>,
+}
+
+impl Node {
+    /// Waits until both have ended, as they do when the program stops.
+    pub(crate) async fn ended(self) {
+        let _ = self.agent.await;
+        let _ = self.proxy.await;
+    }
+}
+
+/// Starts agent and proxy; gives them back when the node is ready for pods and its kernel holds every Service.
+pub(crate) async fn start(settings: NodeSettings, stopped: &watch::Receiver<bool>) -> anyhow::Result<Node> {
+    service_route::ensure(&settings.service_cidrs, settings.node_ip)?;
+    let client = settings.agent_client.clone();
+    let mut config = portolan_agent::Config::new(
+        settings.node_name.clone(),
+        settings.node_ip,
+        settings.data_dir,
+        std::env::current_exe()?,
+    );
+    let agent = portolan_agent::run(settings.agent_client, config, stops(stopped));
+    let agent = tokio::spawn(said("the agent stopped", agent));
+    let mut config = portolan_proxy::Config::new(settings.node_name.clone());
+    config.cluster_cidrs = settings.cluster_cidrs;
+    config.cleanup_on_exit = settings.clean_up;
+    let progress = Progress::default();
+    let proxy = portolan_proxy::run_reporting(settings.proxy_client, config, progress.clone(), stops(stopped));
+    let proxy = tokio::spawn(said("the proxy stopped", proxy));
+    node_ready(&client, &settings.node_name).await?;
+    tokio::time::timeout(READY_TIMEOUT, progress.synced())
+        .await
+        .context("the proxy has not written its first rules; its log says why")?;
+    Ok(Node { agent, proxy })
+}
+
+async fn said<E: std::fmt::Display>(what: &'static str, role: impl Future<Output = Result<(), E>>) {
+    if let Err(error) = role.await {
+        tracing::error!(%error, "{what}");
+    }
+}
+
+/// Waits until the Node object says that the node is ready.
+async fn node_ready(client: &Client, name: &str) -> anyhow::Result<()> {
+    let begin = tokio::time::Instant::now();
+    loop {
+        let problem = match client.get::<v1::Node>(&paths::NODES, None, name).await {
+            Ok(node) if is_ready(&node) => return Ok(()),
+            Ok(_) => "the Node object does not say Ready".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        anyhow::ensure!(begin.elapsed() < READY_TIMEOUT, "node {name} is not ready: {problem}");
+        tokio::time::sleep(READY_POLL).await;
+    }
+}
+
+fn is_ready(node: &v1::Node) -> bool {
+    node.status.conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }

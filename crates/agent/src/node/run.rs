@@ -79,14 +79,19 @@ impl NodeTask {
 
     /// Runs until dropped.
     pub(crate) async fn run(self) {
-        self.retried("register", async || register::register(&self.client, &self.config).await.map(drop)).await;
+        self.retried("register", || {
+            let task = self.clone();
+            async move { register::register(&task.client, &task.config).await.map(drop) }
+        })
+        .await;
         tokio::join!(self.renew_lease(), self.report_status(), self.follow_nodes());
     }
 
-    async fn retried(
+    /// Attempts own what they need: a future that borrows from its closure is not known to be `Send`.
+    async fn retried<F: Future<Output = Result<(), portolan_client::Error>>>(
         &self,
         action: &'static str,
-        attempt: impl AsyncFn() -> Result<(), portolan_client::Error>,
+        attempt: impl Fn() -> F,
     ) {
         let mut wait = RETRY_FIRST;
         while let Err(error) = attempt().await {
@@ -119,8 +124,9 @@ impl NodeTask {
         let mut range = self.range();
         loop {
             let has_range = range.borrow_and_update().is_some();
-            self.retried("report", async || {
-                register::report(&self.client, &self.config, &self.facts, has_range).await
+            self.retried("report", || {
+                let task = self.clone();
+                async move { register::report(&task.client, &task.config, &task.facts, has_range).await }
             })
             .await;
             let changed =

@@ -1,1 +1,0 @@
-//! The story that `make demo` tells.
