@@ -1,5 +1,6 @@
-//! Bodies of writes: bytes in JSON or YAML become an object of the resource's kind, or a refusal in Kubernetes' words.
+//! Bodies of writes: bytes in JSON, YAML or protobuf become an object of the resource's kind, or a refusal in Kubernetes' words.
 
+use bytes::Bytes;
 use portolan_api::decode::{self, DecodeError, Decoded, Problem};
 use portolan_api::resource::Resource;
 use portolan_api::status;
@@ -8,7 +9,8 @@ use serde_json::Value;
 
 use crate::call::{Call, Validation};
 use crate::errors::{ApiError, Result};
-use crate::negotiate::{self, OFFERED, Syntax};
+use crate::negotiate::{self, BodySyntax, OFFERED};
+use crate::protobuf::{self, ProtobufError};
 
 /// Names of the group version and kind in a body.
 #[derive(Debug, Default, Deserialize)]
@@ -21,18 +23,12 @@ struct TypeMeta {
 
 /// The object in the body of `call`. Warnings about dropped fields are added to `warnings`.
 pub(crate) fn object(call: &Call, validation: Validation, warnings: &mut Vec<String>) -> Result<Value> {
-    let syntax = negotiate::body_syntax(&call.headers)
-        .ok_or_else(|| ApiError::from(status::unsupported_media_type(OFFERED)))?;
-    let json = match syntax {
-        Syntax::Json => call.body.clone(),
-        Syntax::Yaml => yaml(&call.body).map(|value| crate::object::encode(&value)).map_err(|error| {
-            ApiError::from(status::bad_request(unrecognized(
-                call.resource,
-                &call.body,
-                &format!("yaml: {error}"),
-            )))
-        })?,
-    };
+    let json = json(call).map_err(|error| match error {
+        Unread::Status(error) => error,
+        Unread::Text(text) => {
+            ApiError::from(status::bad_request(unrecognized(call.resource, &call.body, &text)))
+        }
+    })?;
     check_type(call.resource, &json, &call.body)?;
     let decoded = decode::decode(&json, (call.resource.schema)())
         .map_err(|error| undecodable(call.resource, &call.body, error))?;
@@ -65,18 +61,42 @@ pub(crate) fn options<T: for<'de> Deserialize<'de>>(call: &Call, kind: &str) -> 
     if call.body.is_empty() {
         return Ok(None);
     }
-    let syntax = negotiate::body_syntax(&call.headers)
-        .ok_or_else(|| ApiError::from(status::unsupported_media_type(OFFERED)))?;
-    let read = match syntax {
-        Syntax::Json => serde_json::from_slice(&call.body).map_err(|error| error.to_string()),
-        Syntax::Yaml => {
-            yaml(&call.body).and_then(|v| serde_json::from_value(v).map_err(|error| error.to_string()))
-        }
-    };
-    read.map(Some).map_err(|error| {
+    let bad = |error: String| {
         let text = format!("{kind} in version \"v1\" cannot be handled as a {kind}: {error}");
-        status::bad_request(text).into()
-    })
+        ApiError::from(status::bad_request(text))
+    };
+    let json = json(call).map_err(|error| match error {
+        Unread::Status(error) => error,
+        Unread::Text(text) => bad(text),
+    })?;
+    serde_json::from_slice(&json).map(Some).map_err(|error| bad(error.to_string()))
+}
+
+/// Why a body did not become JSON.
+enum Unread {
+    Status(ApiError),
+    Text(String),
+}
+
+/// The body as JSON, whatever it was written in. JSON itself is not looked at.
+fn json(call: &Call) -> std::result::Result<Bytes, Unread> {
+    match negotiate::body_syntax(&call.headers) {
+        Some(BodySyntax::Json) => Ok(call.body.clone()),
+        Some(BodySyntax::Yaml) => match yaml(&call.body) {
+            Ok(value) => Ok(crate::object::encode(&value)),
+            Err(error) => Err(Unread::Text(format!("yaml: {error}"))),
+        },
+        Some(BodySyntax::Protobuf) => match protobuf::decode(&call.body) {
+            Ok(value) => Ok(crate::object::encode(&value)),
+            Err(error @ ProtobufError::UnknownKind { .. }) => {
+                let mut status = status::unsupported_media_type(OFFERED);
+                status.message = error.to_string();
+                Err(Unread::Status(status.into()))
+            }
+            Err(error) => Err(Unread::Text(error.to_string())),
+        },
+        None => Err(Unread::Status(status::unsupported_media_type(OFFERED).into())),
+    }
 }
 
 /// YAML, of which JSON is a part, as a value. `y`, `no` and `on` are text, as YAML 1.2 has them.

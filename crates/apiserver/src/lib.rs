@@ -34,6 +34,7 @@ pub mod openapi;
 pub mod patch;
 mod path;
 pub mod pki;
+mod protobuf;
 mod query;
 mod respond;
 mod select;

@@ -1,10 +1,12 @@
 //! Content types: which form of an answer a client accepts, and what a body is written in.
 //!
-//! Objects are answered in JSON or YAML, whole, as a Table, or as their metadata. Kubernetes' protobuf is not spoken:
-//! clients that prefer it name JSON as their second choice and get that.
+//! Objects are answered in JSON or YAML, whole, as a Table, or as their metadata. Kubernetes' protobuf is understood in
+//! some bodies but never spoken: clients that prefer it name JSON as their second choice and get that.
 
 use http::HeaderMap;
 use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE};
+
+use crate::protobuf::MEDIA_TYPE;
 
 /// How bytes are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -13,6 +15,17 @@ pub(crate) enum Syntax {
     Json,
     /// `application/yaml`
     Yaml,
+}
+
+/// How a request's body is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum BodySyntax {
+    /// `application/json`
+    Json,
+    /// `application/yaml`
+    Yaml,
+    /// `application/vnd.kubernetes.protobuf`
+    Protobuf,
 }
 
 /// What is written.
@@ -105,11 +118,12 @@ fn format(range: &str) -> Option<Format> {
 }
 
 /// The syntax of a request's body; JSON when the client does not say.
-pub(crate) fn body_syntax(headers: &HeaderMap) -> Option<Syntax> {
-    let Some(value) = headers.get(CONTENT_TYPE) else { return Some(Syntax::Json) };
+pub(crate) fn body_syntax(headers: &HeaderMap) -> Option<BodySyntax> {
+    let Some(value) = headers.get(CONTENT_TYPE) else { return Some(BodySyntax::Json) };
     match value.to_str().ok()?.split(';').next().unwrap_or_default().trim() {
-        "" | "application/json" => Some(Syntax::Json),
-        "application/yaml" => Some(Syntax::Yaml),
+        "" | "application/json" => Some(BodySyntax::Json),
+        "application/yaml" => Some(BodySyntax::Yaml),
+        MEDIA_TYPE => Some(BodySyntax::Protobuf),
         _ => None,
     }
 }
@@ -155,9 +169,10 @@ mod tests {
     #[test]
     fn bodies() {
         let with = |t: &str| HeaderMap::from_iter([(CONTENT_TYPE, t.parse().unwrap())]);
-        assert_eq!(body_syntax(&with("application/json; charset=utf-8")), Some(Syntax::Json));
-        assert_eq!(body_syntax(&with("application/yaml")), Some(Syntax::Yaml));
-        assert_eq!(body_syntax(&with("application/vnd.kubernetes.protobuf")), None);
-        assert_eq!(body_syntax(&HeaderMap::new()), Some(Syntax::Json));
+        assert_eq!(body_syntax(&with("application/json; charset=utf-8")), Some(BodySyntax::Json));
+        assert_eq!(body_syntax(&with("application/yaml")), Some(BodySyntax::Yaml));
+        assert_eq!(body_syntax(&with("application/vnd.kubernetes.protobuf")), Some(BodySyntax::Protobuf));
+        assert_eq!(body_syntax(&with("text/plain")), None);
+        assert_eq!(body_syntax(&HeaderMap::new()), Some(BodySyntax::Json));
     }
 }

@@ -379,7 +379,7 @@ mod tests {
     #[test]
     fn the_last_bookmark_comes_before_the_end() {
         let now = Instant::now();
-        assert_eq!(bookmark_after(now, now + Duration::from_secs(600)), now + BOOKMARK_INTERVAL);
+        assert_eq!(bookmark_after(now, now + Duration::from_mins(10)), now + BOOKMARK_INTERVAL);
         let soon = now + Duration::from_secs(30);
         assert_eq!(bookmark_after(now, soon), soon - BOOKMARK_BEFORE_END);
         assert_eq!(bookmark_after(now, now + Duration::from_secs(1)), now + Duration::from_secs(1));

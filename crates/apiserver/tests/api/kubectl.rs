@@ -154,6 +154,10 @@ async fn kubectl_does_its_daily_work() {
     cluster.ok(&["create", "namespace", "shop"]).await;
     cluster.ok(&["create", "configmap", "settings", "--from-literal=a=b", "-n", "shop"]).await;
     assert!(cluster.ok(&["get", "cm", "-A"]).await.contains("settings"));
+    cluster.ok(&["create", "service", "clusterip", "plain", "--tcp=80:8080", "-n", "shop"]).await;
+    cluster.ok(&["create", "secret", "generic", "word", "--from-literal=a=b", "-n", "shop"]).await;
+    let word = cluster.ok(&["get", "secret", "word", "-n", "shop", "-o", "jsonpath={.data.a}"]).await;
+    assert_eq!(word, "Yg==");
     cluster.ok(&["delete", "namespace", "shop", "--timeout=30s"]).await;
 
     let deleted = cluster.ok(&["delete", "service", "web", "inner"]).await;
