@@ -38,7 +38,7 @@ pub mod v1 {
             "strategy" strategy: DeploymentStrategy [.retain_keys()],
             /// Seconds a pod must be ready to count as available.
             "minReadySeconds" min_ready_seconds: i32,
-            /// How many old ReplicaSets are kept.
+            /// How many old `ReplicaSet`s are kept.
             "revisionHistoryLimit" revision_history_limit: Option<i32>,
             /// Changes of the template wait.
             "paused" paused: bool,
@@ -80,7 +80,7 @@ pub mod v1 {
             "terminatingReplicas" terminating_replicas: Option<i32>,
             /// Aspects of the state.
             "conditions" conditions: Vec<DeploymentCondition> [.map(&["type"]).merge("type")],
-            /// How often a name for a ReplicaSet was taken.
+            /// How often a name for a `ReplicaSet` was taken.
             "collisionCount" collision_count: Option<i32>,
         }
 
@@ -100,7 +100,7 @@ pub mod v1 {
             "message" message: String,
         }
 
-        /// What is wanted of a ReplicaSet.
+        /// What is wanted of a `ReplicaSet`.
         struct ReplicaSetSpec("io.k8s.api.apps.v1.ReplicaSetSpec") {
             /// How many pods; absent is one.
             "replicas" replicas: Option<i32>,
@@ -112,7 +112,7 @@ pub mod v1 {
             "template" template: PodTemplateSpec,
         }
 
-        /// What there is of a ReplicaSet.
+        /// What there is of a `ReplicaSet`.
         struct ReplicaSetStatus("io.k8s.api.apps.v1.ReplicaSetStatus") {
             /// Pods there are.
             "replicas" replicas: i32 [.required().keep()],
@@ -130,7 +130,7 @@ pub mod v1 {
             "conditions" conditions: Vec<ReplicaSetCondition> [.map(&["type"]).merge("type")],
         }
 
-        /// One aspect of a ReplicaSet.
+        /// One aspect of a `ReplicaSet`.
         struct ReplicaSetCondition("io.k8s.api.apps.v1.ReplicaSetCondition") {
             /// Name of the aspect.
             "type" type_: String [.required().go("v1.ReplicaSetConditionType")],

@@ -5,7 +5,7 @@
 //! empty are the same, empty values are gone; times have second precision. What to do about problems is the caller's
 //! business: refuse (Strict), warn (Warn) or drop them silently (Ignore).
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use base64::Engine as _;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
@@ -135,7 +135,7 @@ impl State {
             match step {
                 Step::Field(name) => push_name(&mut text, name),
                 Step::Key(name) => push_name(&mut text, name),
-                Step::Index(index) => text.push_str(&format!("[{index}]")),
+                Step::Index(index) => _ = write!(text, "[{index}]"),
             }
         }
         push_name(&mut text, last);
@@ -292,18 +292,16 @@ impl Seed<'_> {
     }
 
     fn time(self, text: &str, render: fn(jiff::Timestamp) -> String) -> Option<Value> {
-        match text.parse::<jiff::Timestamp>() {
-            Ok(at) => Some(render(at).into()),
-            Err(_) => {
-                self.state.type_error(|_| {
-                    format!(
-                        "parsing time \"\\\"{text}\\\"\" as \"\\\"2006-01-02T15:04:05Z07:00\\\"\": cannot parse \
-                         \"{text}\\\"\" as \"2006\""
-                    )
-                });
-                None
-            }
+        if let Ok(at) = text.parse::<jiff::Timestamp>() {
+            return Some(render(at).into());
         }
+        self.state.type_error(|_| {
+            format!(
+                "parsing time \"\\\"{text}\\\"\" as \"\\\"2006-01-02T15:04:05Z07:00\\\"\": cannot parse \
+                 \"{text}\\\"\" as \"2006\""
+            )
+        });
+        None
     }
 
     fn depth_is_ok<E: serde::de::Error>(&self) -> Result<(), E> {

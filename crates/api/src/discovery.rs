@@ -11,7 +11,7 @@ pub mod v1 {
             /// `IPv4`, `IPv6` or `FQDN`; cannot be changed.
             "addressType" address_type: String [.required().go("v1.AddressType")],
             /// The endpoints of this slice, at most 1000.
-            "endpoints" endpoints: Vec<Endpoint> [.required().keep()],
+            "endpoints" endpoints: Vec<Endpoint> [.keep()],
             /// The ports that every endpoint of the slice serves.
             "ports" ports: Vec<EndpointPort> [.keep()],
         }

@@ -87,6 +87,8 @@ pub mod v1 {
             "continue" continue_: String,
             /// How many items are left after this page, if known.
             "remainingItemCount" remaining_item_count: Option<i64>,
+            /// Which part of a sharded list this is.
+            "shardInfo" shard_info: Value,
         }
 
         /// One aspect of the present state of an object.

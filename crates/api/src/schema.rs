@@ -94,62 +94,73 @@ impl Field {
         }
     }
 
+    #[must_use]
     pub const fn required(mut self) -> Self {
         self.required = true;
         self
     }
 
     /// A list whose items server-side apply tells apart by these keys.
+    #[must_use]
     pub const fn map(mut self, keys: &'static [&'static str]) -> Self {
         self.list = ListType::Map(keys);
         self
     }
 
     /// A list of unique scalars.
+    #[must_use]
     pub const fn set(mut self) -> Self {
         self.list = ListType::Set;
         self
     }
 
     /// Strategic merge: items are matched by this key.
+    #[must_use]
     pub const fn merge(mut self, key: &'static str) -> Self {
         self.patch = Some(PatchMeta { merge_key: key, strategy: "merge" });
         self
     }
 
     /// Strategic merge of scalars: a union.
+    #[must_use]
     pub const fn merge_set(mut self) -> Self {
         self.patch = Some(PatchMeta { merge_key: "", strategy: "merge" });
         self
     }
 
     /// As [`Field::merge`], and `$retainKeys` clears the other keys of an item.
+    #[must_use]
     pub const fn merge_retain(mut self, key: &'static str) -> Self {
         self.patch = Some(PatchMeta { merge_key: key, strategy: "merge,retainKeys" });
         self
     }
 
     /// An object of which a patch keeps only the keys it names.
+    #[must_use]
     pub const fn retain_keys(mut self) -> Self {
         self.patch = Some(PatchMeta { merge_key: "", strategy: "retainKeys" });
         self
     }
 
+    #[must_use]
     pub const fn keep(mut self) -> Self {
         self.keep_empty = true;
         self
     }
 
+    #[must_use]
     pub const fn atomic(mut self) -> Self {
         self.atomic_map = true;
         self
     }
 
+    #[must_use]
     pub const fn or(mut self, json: &'static str) -> Self {
         self.default = Some(json);
         self
     }
 
+    #[must_use]
     pub const fn go(mut self, name: &'static str) -> Self {
         self.go_type = Some(name);
         self

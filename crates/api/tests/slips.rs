@@ -1,6 +1,8 @@
 //! Manifests as people paste them from the web, with the slips they contain, through the same steps as in the server:
 //! decode, default, (allocate,) validate.
 
+#![allow(clippy::unwrap_used)] // Helpers of tests are tests too.
+
 use portolan_api::decode::{decode, strict_error};
 use portolan_api::field::FieldError;
 use portolan_api::resource::{ENDPOINTS, Resource, SERVICES};

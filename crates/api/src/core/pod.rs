@@ -114,8 +114,6 @@ objects! {
         "resources" resources: Option<ResourceRequirements>,
         /// Its host name, over all other settings.
         "hostnameOverride" hostname_override: Option<String>,
-        /// The workload it is scheduled with.
-        "workloadRef" workload_ref: Option<Value>,
         /// The group it is scheduled with.
         "schedulingGroup" scheduling_group: Option<Value>,
     }
@@ -160,7 +158,7 @@ objects! {
         "fc" fc: Option<Value>,
         /// An Azure file share.
         "azureFile" azure_file: Option<Value>,
-        /// A ConfigMap as files.
+        /// A `ConfigMap` as files.
         "configMap" config_map: Option<Value>,
         /// A vSphere disk.
         "vsphereVolume" vsphere_volume: Option<Value>,
@@ -174,9 +172,9 @@ objects! {
         "projected" projected: Option<Value>,
         /// A Portworx volume.
         "portworxVolume" portworx_volume: Option<Value>,
-        /// A ScaleIO volume.
+        /// A `ScaleIO` volume.
         "scaleIO" scale_io: Option<Value>,
-        /// A StorageOS volume.
+        /// A `StorageOS` volume.
         "storageos" storageos: Option<Value>,
         /// A volume of a CSI driver.
         "csi" csi: Option<Value>,

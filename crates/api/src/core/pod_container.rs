@@ -92,7 +92,7 @@ objects! {
         "fieldRef" field_ref: Option<ObjectFieldSelector>,
         /// A resource of the container.
         "resourceFieldRef" resource_field_ref: Option<Value>,
-        /// A key of a ConfigMap.
+        /// A key of a `ConfigMap`.
         "configMapKeyRef" config_map_key_ref: Option<KeySelector>,
         /// A key of a Secret.
         "secretKeyRef" secret_key_ref: Option<KeySelector>,
@@ -108,7 +108,7 @@ objects! {
         "fieldPath" field_path: String [.required()],
     }
 
-    /// A key of a ConfigMap or Secret.
+    /// A key of a `ConfigMap` or Secret.
     struct KeySelector("io.k8s.api.core.v1.ConfigMapKeySelector") {
         /// Name of the object.
         "name" name: String [.or("\"\"")],

@@ -50,8 +50,8 @@ objects! {
         "allocatedResources" allocated_resources: BTreeMap<String, Quantity>,
         /// Resources in force for the pod as a whole.
         "resources" resources: Option<ResourceRequirements>,
-        /// Node resources that are claimed through native claims.
-        "nativeResourceClaimStatus" native_resource_claim_status: Vec<Value>,
+        /// Claims for what its node can allocate by itself.
+        "nodeAllocatableResourceClaimStatuses" node_allocatable_resource_claim_statuses: Vec<Value>,
     }
 
     /// One aspect of a pod.

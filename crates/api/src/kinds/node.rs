@@ -96,7 +96,7 @@ fn taints(errors: &mut FieldErrors, spec: &NodeSpec) {
         }
         if !seen.insert((&taint.key, &taint.effect)) {
             let mut error = FieldError::duplicate(path, json!(taint));
-            error.detail = "taints must be unique by key and effect pair".to_owned();
+            "taints must be unique by key and effect pair".clone_into(&mut error.detail);
             errors.push(error);
         }
     }

@@ -299,6 +299,7 @@ pub fn status(errors: &mut FieldErrors, status: &PodStatus) {
 }
 
 #[cfg(test)]
+#[allow(clippy::needless_pass_by_value)] // Tables of json! values read better unborrowed.
 mod tests {
     use super::super::testing::texts;
     use super::*;

@@ -161,6 +161,7 @@ fn parent(reference: &Value) -> String {
 }
 
 #[cfg(test)]
+#[allow(clippy::needless_pass_by_value)] // Tables of json! values read better unborrowed.
 mod tests {
     use super::*;
     use serde_json::json;

@@ -328,6 +328,7 @@ fn template(object: &Value) -> [Value; 3] {
 }
 
 #[cfg(test)]
+#[allow(clippy::needless_pass_by_value)] // Tables of json! values read better unborrowed.
 mod tests {
     use super::*;
 

@@ -93,6 +93,7 @@ fn ip_modes(balancer: &mut Value) {
 }
 
 #[cfg(test)]
+#[allow(clippy::needless_pass_by_value)] // Tables of json! values read better unborrowed.
 mod tests {
     use super::*;
 

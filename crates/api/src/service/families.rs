@@ -281,6 +281,7 @@ mod tests {
         }
     }
 
+    #[allow(clippy::unnecessary_wraps)] // It stands for the outcome of `init`.
     fn got(policy: &str, families: &[&str]) -> Result<(String, Vec<String>), String> {
         Ok((policy.into(), families.iter().map(ToString::to_string).collect()))
     }

@@ -428,7 +428,7 @@ fn traffic_policies(errors: &mut FieldErrors, spec: &ServiceSpec) {
     health_check_node_port(errors, spec);
     match &spec.internal_traffic_policy {
         None if spec.needs_cluster_ip() => {
-            errors.push(FieldError::required("spec.internalTrafficPolicy", ""))
+            errors.push(FieldError::required("spec.internalTrafficPolicy", ""));
         }
         Some(policy) if !TRAFFIC_POLICIES.contains(&policy.as_str()) => {
             errors.push(FieldError::not_supported("spec.internalTrafficPolicy", policy, TRAFFIC_POLICIES));

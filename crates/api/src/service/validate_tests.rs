@@ -11,14 +11,13 @@ fn service(kind: &str, patch: &Value) -> Value {
         "metadata": {"name": "web", "namespace": "default", "uid": "u"},
         "spec": {"type": kind, "ports": [{"port": 80}]},
     });
-    match kind {
-        "ExternalName" => object["spec"]["externalName"] = json!("a.example.com"),
-        _ => {
-            object["spec"]["clusterIP"] = json!("10.0.0.1");
-            object["spec"]["clusterIPs"] = json!(["10.0.0.1"]);
-            object["spec"]["ipFamilies"] = json!(["IPv4"]);
-            object["spec"]["ipFamilyPolicy"] = json!("SingleStack");
-        }
+    if kind == "ExternalName" {
+        object["spec"]["externalName"] = json!("a.example.com");
+    } else {
+        object["spec"]["clusterIP"] = json!("10.0.0.1");
+        object["spec"]["clusterIPs"] = json!(["10.0.0.1"]);
+        object["spec"]["ipFamilies"] = json!(["IPv4"]);
+        object["spec"]["ipFamilyPolicy"] = json!("SingleStack");
     }
     merge(&mut object["spec"], patch);
     object

@@ -77,6 +77,7 @@ fn ignored(service: &Service, warnings: &mut Vec<String>) {
 }
 
 #[cfg(test)]
+#[allow(clippy::needless_pass_by_value)] // Tables of json! values read better unborrowed.
 mod tests {
     use serde_json::{Value, json};
 

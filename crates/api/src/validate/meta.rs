@@ -1,5 +1,6 @@
 //! Metadata: names, labels, owners, finalizers, and what may never change.
 
+use serde::Deserialize as _;
 use serde_json::{Value, json};
 
 use super::{invalid_each, name};
@@ -15,13 +16,7 @@ const PLAIN_FINALIZERS: &[&str] = &["kubernetes", "orphan", "foregroundDeletion"
 
 /// Reads the metadata of an object. What cannot be read is empty; decoding has checked the types before.
 pub fn of(object: &Value) -> ObjectMeta {
-    object.get("metadata").and_then(|m| ObjectMeta::deserialize_from(m)).unwrap_or_default()
-}
-
-impl ObjectMeta {
-    fn deserialize_from(value: &Value) -> Option<Self> {
-        serde::Deserialize::deserialize(value).ok()
-    }
+    object.get("metadata").and_then(|m| ObjectMeta::deserialize(m).ok()).unwrap_or_default()
 }
 
 /// Metadata of any object, new or changed.

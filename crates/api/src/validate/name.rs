@@ -1,6 +1,8 @@
 //! Names: DNS labels and subdomains, label keys and values, port names. Each check returns what is wrong, in
 //! Kubernetes' words; nothing means fine.
 
+use std::fmt::Write as _;
+
 /// The example list is built by the same rule as Kubernetes', double spaces and all.
 fn regex_error(message: &str, regex: &str, examples: &[&str]) -> String {
     let mut text = format!("{message} (e.g. ");
@@ -8,9 +10,9 @@ fn regex_error(message: &str, regex: &str, examples: &[&str]) -> String {
         if i > 0 {
             text.push_str(" or ");
         }
-        text.push_str(&format!("'{example}', "));
+        _ = write!(text, "'{example}', ");
     }
-    text.push_str(&format!("regex used for validation is '{regex}')"));
+    _ = write!(text, "regex used for validation is '{regex}')");
     text
 }
 
@@ -183,7 +185,7 @@ pub fn env_var(text: &str) -> Vec<String> {
     errors
 }
 
-/// A key of a ConfigMap or Secret.
+/// A key of a `ConfigMap` or Secret.
 pub fn config_key(text: &str) -> Vec<String> {
     let mut errors = Vec::new();
     if text.len() > 253 {
