@@ -1,5 +1,7 @@
 //! The controllers at work against an API server in memory: what users see, and what it costs.
 
+#![allow(clippy::unwrap_used, reason = "a test ends at its first surprise")]
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 

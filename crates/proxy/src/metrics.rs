@@ -247,7 +247,7 @@ impl Metrics {
         self.livez.get_or_create(&Code { code }).inc();
     }
 
-    /// The exposition text (OpenMetrics 1.0).
+    /// The exposition text (`OpenMetrics` 1.0).
     pub fn render(&self) -> String {
         let mut out = String::new();
         // Writing to a String cannot fail.

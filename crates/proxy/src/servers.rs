@@ -39,9 +39,9 @@ pub(crate) async fn healthz(address: SocketAddr, health: Arc<Health>, metrics: A
         let said = if livez { health.livez(Now::get()) } else { health.healthz(Now::get()) };
         let code = if said.ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
         if livez {
-            metrics.livez_answered(code.as_u16())
+            metrics.livez_answered(code.as_u16());
         } else {
-            metrics.healthz_answered(code.as_u16())
+            metrics.healthz_answered(code.as_u16());
         }
         answer(code, JSON, said.body.to_string())
     })

@@ -49,7 +49,7 @@ pub struct SliceObject {
 pub struct NodeObject {
     pub uid: String,
     pub zone: Option<Arc<str>>,
-    /// The first InternalIP of each family, or the first ExternalIP where there is none.
+    /// The first `InternalIP` of each family, or the first ExternalIP where there is none.
     pub addresses: Vec<IpAddr>,
     pub pod_cidrs: Vec<IpNet>,
     /// It may take traffic: it is not being deleted, and no autoscaler is about to.
@@ -209,7 +209,7 @@ fn affinity(notes: &mut Notes, spec: &objects::ServiceSpec) -> Option<Affinity> 
     Some(Affinity { timeout_seconds: timeout.unwrap_or(AFFINITY_TIMEOUT_S) })
 }
 
-/// NP-3: only LoadBalancers with policy Local have one.
+/// NP-3: only a LoadBalancer with policy Local has one.
 fn health_check_port(notes: &mut Notes, spec: &objects::ServiceSpec) -> Option<u16> {
     if spec.kind != "LoadBalancer" || spec.external_traffic_policy != "Local" {
         return None;
