@@ -8,6 +8,7 @@ pub mod carry;
 pub mod defaults;
 pub mod families;
 pub mod validate;
+pub mod validate_update;
 pub mod warnings;
 
 use serde::Deserialize as _;
@@ -113,14 +114,14 @@ impl Strategy for ServiceStrategy {
 
     fn validate_update(&self, new: &Value, old: &Value) -> FieldErrors {
         match (read(new), read(old)) {
-            (Ok(new), Ok(old)) => validate::update(&new, &old),
+            (Ok(new), Ok(old)) => validate_update::update(&new, &old),
             (Err(errors), _) | (_, Err(errors)) => errors,
         }
     }
 
     fn validate_status_update(&self, new: &Value, old: &Value) -> FieldErrors {
         match (read(new), read(old)) {
-            (Ok(new), Ok(old)) => validate::status_update(&new, &old),
+            (Ok(new), Ok(old)) => validate_update::status_update(&new, &old),
             (Err(errors), _) | (_, Err(errors)) => errors,
         }
     }

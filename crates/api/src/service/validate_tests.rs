@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::service::defaults;
+use crate::service::validate_update::{status_update, update};
 
 /// A valid Service of each type, with what allocation would have added; `patch` is merged into its spec.
 fn service(kind: &str, patch: &Value) -> Value {

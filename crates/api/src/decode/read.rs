@@ -1,9 +1,4 @@
-//! Decoding: JSON against a schema, strictly.
-//!
-//! One pass reads the bytes and finds unknown and duplicate fields (with their paths) and values of the wrong type (in
-//! Go's words). The result is normalised as Kubernetes' own round trip would leave it: `null` and, where absent and
-//! empty are the same, empty values are gone; times have second precision. What to do about problems is the caller's
-//! business: refuse (Strict), warn (Warn) or drop them silently (Ignore).
+//! The reader: a serde visitor that knows what the schema expects at each place.
 
 use std::fmt::{self, Write as _};
 
@@ -11,114 +6,17 @@ use base64::Engine as _;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-use crate::field::go_quote;
-use crate::resource::Resource;
+use super::{DEPTH_MAX, PROBLEMS_MAX, Problem};
 use crate::schema::{Field, Schema, Type};
 use crate::suggest;
 
-/// The largest body a server reads: Kubernetes' own limit.
-pub const BODY_BYTES_MAX: usize = 3 * 1024 * 1024;
-/// Problems beyond this many are not collected: nobody reads them, and a hostile body could hold millions.
-pub const PROBLEMS_MAX: usize = 100;
-/// Nesting beyond this is refused. Bytes meet the parser's own limit of the same size first.
-pub const DEPTH_MAX: usize = 128;
-
-/// An object that can be used, and what was wrong with its text.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Decoded {
-    pub value: Value,
-    pub problems: Vec<Problem>,
-}
-
-/// Something that strict decoding refuses.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Problem {
-    UnknownField { path: String, near: Option<&'static str> },
-    DuplicateField { path: String },
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::UnknownField { path, near } => {
-                write!(f, "unknown field {}", go_quote(path))?;
-                match near {
-                    Some(near) => write!(f, " ({})", suggest::did_you_mean(near)),
-                    None => Ok(()),
-                }
-            }
-            Self::DuplicateField { path } => write!(f, "duplicate field {}", go_quote(path)),
-        }
-    }
-}
-
-/// Why no object could be read.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum DecodeError {
-    #[error("the body is larger than {BODY_BYTES_MAX} bytes")]
-    TooLarge,
-    #[error("{0}")]
-    Syntax(String),
-    #[error("{0}")]
-    Type(String),
-}
-
-/// Reads JSON bytes as an object of this schema.
-pub fn decode(bytes: &[u8], schema: &'static Schema) -> Result<Decoded, DecodeError> {
-    if bytes.len() > BODY_BYTES_MAX {
-        return Err(DecodeError::TooLarge);
-    }
-    let mut reader = serde_json::Deserializer::from_slice(bytes);
-    let decoded = run(&mut reader, schema)?;
-    reader.end().map_err(|e| DecodeError::Syntax(e.to_string()))?;
-    Ok(decoded)
-}
-
-/// The same for JSON that has been parsed already: the result of a patch, or YAML.
-pub fn check(value: &Value, schema: &'static Schema) -> Result<Decoded, DecodeError> {
-    run(value, schema)
-}
-
-/// `strict decoding error: unknown field "spec.foo", duplicate field "spec.type"`.
-pub fn strict_error(problems: &[Problem]) -> String {
-    let texts: Vec<String> = problems.iter().map(ToString::to_string).collect();
-    format!("strict decoding error: {}", texts.join(", "))
-}
-
-/// The message of the 400 that answers a body that cannot be read.
-pub fn cannot_be_handled(resource: &Resource, error: impl fmt::Display) -> String {
-    format!("{0} in version \"{1}\" cannot be handled as a {0}: {error}", resource.kind, resource.version)
-}
-
-fn run<'de, D>(deserializer: D, schema: &'static Schema) -> Result<Decoded, DecodeError>
-where
-    D: Deserializer<'de>,
-    D::Error: fmt::Display,
-{
-    let mut state = State::default();
-    let value = object_seed(&mut state, schema)
-        .deserialize(deserializer)
-        .map_err(|e| DecodeError::Syntax(e.to_string()))?;
-    match state.type_error {
-        Some(error) => Err(DecodeError::Type(error)),
-        None => Ok(Decoded {
-            value: value.unwrap_or_else(|| Value::Object(Map::new())),
-            problems: state.problems,
-        }),
-    }
-}
-
-fn object_seed<'a>(state: &'a mut State, schema: &'static Schema) -> Seed<'a> {
-    Seed { state, ty: Expected::Schema(schema), go_type: None }
-}
-
 /// Where the reader is, and what it found.
 #[derive(Default)]
-struct State {
+pub(super) struct State {
     path: Vec<Step>,
     structs: Vec<&'static str>,
-    problems: Vec<Problem>,
-    type_error: Option<String>,
+    pub(super) problems: Vec<Problem>,
+    pub(super) type_error: Option<String>,
 }
 
 enum Step {
@@ -204,10 +102,16 @@ enum Expected {
 }
 
 /// Reads one value. `None` means that it was null.
-struct Seed<'a> {
+pub(super) struct Seed<'a> {
     state: &'a mut State,
     ty: Expected,
     go_type: Option<&'static str>,
+}
+
+impl<'a> Seed<'a> {
+    pub(super) fn of_object(state: &'a mut State, schema: &'static Schema) -> Self {
+        Self { state, ty: Expected::Schema(schema), go_type: None }
+    }
 }
 
 impl Seed<'_> {
@@ -515,143 +419,5 @@ fn go_type_name(ty: &Type) -> String {
         Type::Map(item) => format!("map[string]{}", go_type_name(item)),
         Type::List(item) => format!("[]{}", go_type_name(item)),
         Type::Object(schema) => format!("v1.{}", schema().short_name()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::core::v1::{Pod, Service};
-    use serde_json::json;
-
-    fn problems(text: &str) -> Vec<String> {
-        let decoded = decode(text.as_bytes(), Service::schema()).unwrap();
-        decoded.problems.iter().map(ToString::to_string).collect()
-    }
-
-    fn error(text: &str) -> String {
-        decode(text.as_bytes(), Service::schema()).unwrap_err().to_string()
-    }
-
-    #[test]
-    fn unknown_fields_are_named_with_their_path_and_likely_intent() {
-        assert_eq!(
-            problems(r#"{"spec":{"foo":1,"ports":[{"port":1},{"prot":2}]}}"#),
-            [r#"unknown field "spec.foo""#, r#"unknown field "spec.ports[1].prot" (did you mean "port"?)"#,]
-        );
-        assert_eq!(
-            problems(r#"{"spec":{"pubishNotReadyAddresses":true}}"#),
-            [r#"unknown field "spec.pubishNotReadyAddresses" (did you mean "publishNotReadyAddresses"?)"#,]
-        );
-        assert_eq!(problems(r#"{"Spec":{}}"#), [r#"unknown field "Spec" (did you mean "spec"?)"#]);
-    }
-
-    #[test]
-    fn duplicate_fields_are_named_with_their_path() {
-        assert_eq!(
-            problems(
-                r#"{"spec":{"type":"A","type":"B","ports":[{"port":1,"port":2}]},"metadata":{"labels":{"a":"1","a":"2"}},"kind":"a","kind":"b"}"#
-            ),
-            [
-                r#"duplicate field "spec.type""#,
-                r#"duplicate field "spec.ports[0].port""#,
-                r#"duplicate field "metadata.labels.a""#,
-                r#"duplicate field "kind""#,
-            ]
-        );
-        let decoded = decode(br#"{"spec":{"type":"A","type":"B"}}"#, Service::schema()).unwrap();
-        assert_eq!(decoded.value, json!({"spec": {"type": "B"}}));
-    }
-
-    #[test]
-    fn wrong_types_are_told_as_go_tells_them() {
-        let cases = [
-            (
-                r#"{"spec":{"ports":[{"port":"http"}]}}"#,
-                "json: cannot unmarshal string into Go struct field ServicePort.spec.ports.port of type int32",
-            ),
-            (
-                r#"{"spec":{"ports":[{"port":"80"}]}}"#,
-                "json: cannot unmarshal string into Go struct field ServicePort.spec.ports.port of type int32 \
-              (did you mean 80, without quotes?)",
-            ),
-            (
-                r#"{"spec":{"ports":[{"port":1.5}]}}"#,
-                "json: cannot unmarshal number 1.5 into Go struct field ServicePort.spec.ports.port of type int32",
-            ),
-            (
-                r#"{"spec":{"ports":[{"port":9999999999}]}}"#,
-                "json: cannot unmarshal number 9999999999 into Go struct field ServicePort.spec.ports.port of type int32",
-            ),
-            (
-                r#"{"spec":{"ports":{}}}"#,
-                "json: cannot unmarshal object into Go struct field ServiceSpec.spec.ports of type []v1.ServicePort",
-            ),
-            (
-                r#"{"spec":[]}"#,
-                "json: cannot unmarshal array into Go struct field Service.spec of type v1.ServiceSpec",
-            ),
-            (
-                r#"{"metadata":{"labels":{"a":1}}}"#,
-                "json: cannot unmarshal number into Go struct field ObjectMeta.metadata.labels of type string \
-              (did you mean \"1\", in quotes?)",
-            ),
-            (
-                r#"{"spec":{"type":{}}}"#,
-                "json: cannot unmarshal object into Go struct field ServiceSpec.spec.type of type v1.ServiceType",
-            ),
-            ("[]", "json: cannot unmarshal array into Go value of type v1.Service"),
-        ];
-        for (text, expected) in cases {
-            assert_eq!(error(text), expected, "{text}");
-        }
-    }
-
-    #[test]
-    fn bad_syntax_wins_over_wrong_types() {
-        assert!(matches!(decode(br#"{"spec":[],"#, Service::schema()), Err(DecodeError::Syntax(_))));
-        assert!(matches!(decode(br"{} x", Service::schema()), Err(DecodeError::Syntax(_))));
-    }
-
-    #[test]
-    fn what_an_encoder_would_leave_out_is_gone() {
-        let text = r#"{"metadata":{"creationTimestamp":null,"labels":{}},"spec":{"clusterIP":"","selector":{},
-            "ports":[{"port":80,"nodePort":0,"targetPort":0}],"allocateLoadBalancerNodePorts":false,
-            "publishNotReadyAddresses":false,"ipFamilyPolicy":""},"status":{"loadBalancer":{}}}"#;
-        let decoded = decode(text.as_bytes(), Service::schema()).unwrap();
-        assert_eq!(
-            decoded.value,
-            json!({"metadata": {}, "spec": {"ports": [{"port": 80, "targetPort": 0}],
-            "allocateLoadBalancerNodePorts": false, "ipFamilyPolicy": ""}, "status": {"loadBalancer": {}}})
-        );
-    }
-
-    #[test]
-    fn free_form_parts_are_kept_as_they_are() {
-        let text = r#"{"spec":{"containers":[{"name":"a","resources":{"limits":{"cpu":1}}}],
-            "securityContext":{"x":null,"y":[{"z":0}]}}}"#;
-        let decoded = decode(text.as_bytes(), Pod::schema()).unwrap();
-        assert!(decoded.problems.is_empty());
-        assert_eq!(decoded.value["spec"]["securityContext"], json!({"x": null, "y": [{"z": 0}]}));
-        assert_eq!(decoded.value["spec"]["containers"][0]["resources"]["limits"]["cpu"], json!("1"));
-    }
-
-    #[test]
-    fn hostile_bodies_end_early() {
-        let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
-        assert!(decode(deep.as_bytes(), Service::schema()).is_err());
-        let deep = format!(r#"{{"spec":{{"x":{}}}}}"#, "{\"a\":".repeat(5000));
-        assert!(decode(deep.as_bytes(), Service::schema()).is_err());
-        let many: Vec<String> = (0..5000).map(|i| format!("\"x{i}\":1")).collect();
-        let decoded = decode(format!("{{{}}}", many.join(",")).as_bytes(), Service::schema()).unwrap();
-        assert_eq!(decoded.problems.len(), PROBLEMS_MAX);
-        assert_eq!(decode(&vec![b' '; BODY_BYTES_MAX + 1], Service::schema()), Err(DecodeError::TooLarge));
-    }
-
-    #[test]
-    fn a_parsed_value_is_checked_the_same_way() {
-        let decoded = check(&json!({"spec": {"foo": 1, "clusterIP": ""}}), Service::schema()).unwrap();
-        assert_eq!(decoded.value, json!({"spec": {}}));
-        assert_eq!(strict_error(&decoded.problems), r#"strict decoding error: unknown field "spec.foo""#);
     }
 }
