@@ -72,6 +72,11 @@ impl Bitmap {
         object.to_string().into_bytes()
     }
 
+    /// Whether the port is of the range.
+    pub fn covers(&self, port: u16) -> bool {
+        self.place(port).is_some()
+    }
+
     pub fn has(&self, port: u16) -> bool {
         self.place(port).is_some_and(|(byte, bit)| self.bits[byte] & bit != 0)
     }

@@ -11,17 +11,19 @@
 //!
 //! Start with [`Allocator`] and [`Plan`]. `families` and `demand` decide, as pure values, what a write needs; `book` and
 //! `ports` fulfil it; `band`, `range` and `bitmap` are the arithmetic below; `mirror` follows the store; `repair` finds
-//! what crashes left behind.
+//! what crashes left behind and `mend` puts it right.
 
 pub mod band;
 pub mod bitmap;
 mod book;
 mod demand;
 mod families;
+mod mend;
 mod mirror;
 pub mod objects;
 mod ports;
 pub mod range;
+pub mod repair;
 #[cfg(test)]
 #[allow(clippy::needless_pass_by_value)] // literals read best by value
 mod tests;

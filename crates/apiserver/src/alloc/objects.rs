@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::families::{IPV4, IPV6};
+use crate::metadata::uid;
 
 pub(super) const ADDRESSES: &str = "/registry/ipaddresses/";
 pub(super) const CIDRS: &str = "/registry/servicecidrs/";
@@ -35,7 +36,7 @@ pub(super) fn ip_address(address: IpAddr, namespace: &str, name: &str, now: Time
         "apiVersion": "networking.k8s.io/v1",
         "metadata": {
             "name": address.to_string(),
-            "uid": new_uid(),
+            "uid": uid(),
             "creationTimestamp": seconds(now),
             "labels": {
                 LABEL_FAMILY: if address.is_ipv4() { IPV4 } else { IPV6 },
@@ -61,7 +62,7 @@ pub(super) fn default_service_cidr(cidrs: &[IpNet], now: Timestamp) -> Value {
     json!({
         "kind": "ServiceCIDR",
         "apiVersion": "networking.k8s.io/v1",
-        "metadata": {"name": "kubernetes", "uid": new_uid(), "creationTimestamp": seconds(now)},
+        "metadata": {"name": "kubernetes", "uid": uid(), "creationTimestamp": seconds(now)},
         "spec": {"cidrs": texts(cidrs)},
         "status": {"conditions": [{
             "type": "Ready",
@@ -94,25 +95,9 @@ fn seconds(now: Timestamp) -> String {
     now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
-/// A random (version 4) UUID.
-fn new_uid() -> String {
-    let bits = rand::random::<u128>() & !(0xf << 76) & !(0x3 << 62) | (0x4 << 76) | (0x2 << 62);
-    let hex = format!("{bits:032x}");
-    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn uids_are_of_version_four() {
-        let uid = new_uid();
-        let parts: Vec<&str> = uid.split('-').collect();
-        assert_eq!(parts.iter().map(|part| part.len()).collect::<Vec<_>>(), [8, 4, 4, 4, 12]);
-        assert!(parts[2].starts_with('4') && "89ab".contains(&parts[3][..1]), "{uid}");
-        assert_ne!(uid, new_uid());
-    }
 
     #[test]
     fn an_address_belongs_to_its_service() {

@@ -19,6 +19,8 @@ const BATCH_MAX: usize = 1024;
 /// Attempts of one batch against other writers of the bitmap.
 const ATTEMPTS_MAX: usize = 32;
 
+const STOPPED: &str = "the node port allocator has stopped";
+
 /// One port asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Want {
@@ -80,8 +82,15 @@ enum Request {
     Release(Vec<u16>),
     /// What a watch of the key has seen.
     Seen(Option<KeyValue>, Revision),
-    /// The bitmap as last known, for dry runs and repair.
+    /// The bitmap as last known, for dry runs.
     Show(oneshot::Sender<Bitmap>),
+    /// The bitmap as stored, for repair.
+    Stored(oneshot::Sender<Result<Bitmap, String>>),
+    /// Set and clear bits, whatever they were.
+    Mend {
+        take: Vec<u16>,
+        release: Vec<u16>,
+    },
 }
 
 /// The handle of the task; it ends when the last handle is dropped.
@@ -102,6 +111,7 @@ impl PortDesk {
             range,
             store,
             releases: Vec::new(),
+            takes: Vec::new(),
             requests: requests.downgrade(),
         };
         desk.reload().await?;
@@ -117,7 +127,7 @@ impl PortDesk {
     pub(super) async fn reserve(&self, wants: Vec<Want>) -> Granted {
         let (reply, answer) = oneshot::channel();
         _ = self.requests.send(Request::Reserve(Reservation { wants, reply }));
-        answer.await.unwrap_or_else(|_| Err(Refusal::Store("the node port allocator has stopped".into())))
+        answer.await.unwrap_or_else(|_| Err(Refusal::Store(STOPPED.into())))
     }
 
     /// Gives ports back, soon.
@@ -129,6 +139,20 @@ impl PortDesk {
 
     pub(super) fn seen(&self, current: Option<KeyValue>, revision: Revision) {
         _ = self.requests.send(Request::Seen(current, revision));
+    }
+
+    /// The bitmap as it is in the store.
+    pub(super) async fn stored(&self) -> Result<Bitmap, String> {
+        let (reply, answer) = oneshot::channel();
+        _ = self.requests.send(Request::Stored(reply));
+        answer.await.unwrap_or_else(|_| Err(STOPPED.into()))
+    }
+
+    /// Sets and clears bits, soon.
+    pub(super) fn mend(&self, take: Vec<u16>, release: Vec<u16>) {
+        if !take.is_empty() || !release.is_empty() {
+            _ = self.requests.send(Request::Mend { take, release });
+        }
     }
 
     /// The bitmap as last known to this process.
@@ -148,6 +172,8 @@ struct Desk {
     revision: Option<Revision>,
     /// Given back but not written yet.
     releases: Vec<u16>,
+    /// Found to be in use without a bit.
+    takes: Vec<u16>,
     requests: mpsc::WeakUnboundedSender<Request>,
 }
 
@@ -157,14 +183,14 @@ impl Desk {
             let mut batch = Vec::new();
             let mut next = Some(first);
             while let Some(request) = next {
-                self.sort(request, &mut batch);
+                self.sort(request, &mut batch).await;
                 next = if batch.len() < BATCH_MAX { inbox.try_recv().ok() } else { None };
             }
             self.serve(batch).await;
         }
     }
 
-    fn sort(&mut self, request: Request, batch: &mut Vec<Reservation>) {
+    async fn sort(&mut self, request: Request, batch: &mut Vec<Reservation>) {
         match request {
             Request::Reserve(reservation) => batch.push(reservation),
             Request::Release(ports) => self.releases.extend(ports),
@@ -174,6 +200,14 @@ impl Desk {
                 }
             }
             Request::Show(reply) => _ = reply.send(self.bitmap.clone()),
+            Request::Stored(reply) => {
+                let stored = self.reload().await.map(|()| self.bitmap.clone());
+                _ = reply.send(stored.map_err(|error| error.to_string()));
+            }
+            Request::Mend { take, release } => {
+                self.takes.extend(take);
+                self.releases.extend(release);
+            }
         }
     }
 
@@ -192,12 +226,12 @@ impl Desk {
                 continue;
             }
             if changed == self.bitmap {
-                self.releases.clear();
+                self.forget();
                 return self.answer(batch, grants);
             }
             match self.write(changed).await {
                 Ok(true) => {
-                    self.releases.clear();
+                    self.forget();
                     return self.answer(batch, grants);
                 }
                 Ok(false) => confirmed = true,
@@ -220,16 +254,24 @@ impl Desk {
         self.revision = None;
         // A release that comes late could free a port that repair has freed, and another Service taken, meanwhile.
         // What is not released now is leaked, and repair finds it.
-        self.releases.clear();
+        self.forget();
         for reservation in batch {
             _ = reservation.reply.send(Err(Refusal::Store(why.to_owned())));
         }
+    }
+
+    fn forget(&mut self) {
+        self.releases.clear();
+        self.takes.clear();
     }
 
     fn decide(&self, batch: &[Reservation]) -> (Bitmap, Vec<Result<Vec<u16>, Refusal>>) {
         let mut bitmap = self.bitmap.clone();
         for port in &self.releases {
             bitmap.release(*port);
+        }
+        for port in &self.takes {
+            _ = bitmap.take(*port);
         }
         let grants = batch.iter().map(|reservation| grant(&mut bitmap, &reservation.wants)).collect();
         (bitmap, grants)

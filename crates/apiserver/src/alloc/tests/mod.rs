@@ -262,3 +262,30 @@ async fn settle() {
         tokio::task::yield_now().await;
     }
 }
+
+#[tokio::test]
+async fn repair_puts_right_what_was_broken_by_hand() {
+    let store = Memory::new(10);
+    let allocator = allocator(&store, &["10.96.0.0/24"]).await;
+    let ports =
+        json!({"type": "NodePort", "clusterIP": "10.96.0.9", "ports": [{"port": 80, "nodePort": 30080}]});
+    create(&allocator, &store, &service("web", ports)).await.unwrap();
+    let address = objects::address_key("10.96.0.9".parse().unwrap());
+    let leaked = objects::address_key("10.96.0.20".parse().unwrap());
+    let old = objects::ip_address("10.96.0.20".parse().unwrap(), "default", "gone", Timestamp::UNIX_EPOCH);
+    let empty = bitmap::Bitmap::new(&(30000..=32767)).encode();
+    let broken =
+        Txn::new().delete(address.as_str()).put(leaked.as_str(), old.to_string()).put(bitmap::KEY, empty);
+    store.commit(broken).await.unwrap();
+
+    let mut suspects = repair::Suspects::new();
+    let fixes = allocator.repair(&mut suspects).await.unwrap();
+    let reasons: Vec<&str> = fixes.iter().map(|fix| fix.reason).collect();
+    assert_eq!(reasons, ["ClusterIPNotAllocated", "IPAddressNotAllocated", "PortNotAllocated"]);
+    settle().await;
+    assert!(store.get(&address).await.unwrap().0.is_some());
+    assert!(store.get(&leaked).await.unwrap().0.is_none());
+    assert_eq!(allocator.repair(&mut suspects).await.unwrap(), []);
+    let again = service("again", json!({"type": "NodePort", "ports": [{"port": 80, "nodePort": 30080}]}));
+    assert!(create(&allocator, &store, &again).await.is_err());
+}
