@@ -5,6 +5,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 /// One node's agent.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -53,11 +55,13 @@ pub struct NetworkConfig {
     pub mtu: Option<u32>,
     /// Keep routes to the pods of other nodes through those nodes' addresses. Off where something else routes.
     pub peer_routes: bool,
+    /// The ranges of all pods. What pods send elsewhere gets the node's address; with none given, nothing does.
+    pub cluster_cidrs: Vec<IpNet>,
 }
 
 impl Default for NetworkConfig {
     fn default() -> Self {
-        Self { mtu: None, peer_routes: true }
+        Self { mtu: None, peer_routes: true, cluster_cidrs: Vec::new() }
     }
 }
 

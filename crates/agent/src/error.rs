@@ -15,6 +15,10 @@ pub enum Error {
     Netns(#[from] netns::Error),
     #[error(transparent)]
     Rtnetlink(#[from] rt::Error),
+    #[error("cannot talk to the kernel's packet filter: {0}; the agent needs root (CAP_NET_ADMIN) and nf_tables")]
+    PacketFilter(io::Error),
+    #[error("pods cannot reach the outside: masquerading: {0}")]
+    Masquerade(String),
     #[error("the node has no podCIDR yet")]
     NoRange,
     #[error("no address of the node's podCIDR {0} is free")]

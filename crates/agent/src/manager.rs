@@ -59,6 +59,9 @@ pub async fn run(
         () = shutdown => {}
     }
     manager.stop().await;
+    if let Ok(Err(error)) = tokio::task::spawn_blocking(network::egress::remove).await {
+        tracing::warn!(%error, "cleaning up");
+    }
     Ok(())
 }
 

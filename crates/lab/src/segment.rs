@@ -12,6 +12,8 @@ use crate::error::LabError;
 use crate::layout::{Host, Layout};
 
 const BRIDGE: &str = "br0";
+/// `RTPROT_STATIC`: set by an administrator, so none of the agent's to remove.
+const PROTOCOL_STATIC: u8 = 4;
 /// Each host's link on the segment.
 pub(crate) const LINK: &str = "eth0";
 
@@ -40,7 +42,9 @@ fn attach(layout: &Layout, host: Host, segment: &mut Rt) -> Result<(), LabError>
     rt.add_address(LINK, host.net())?;
     if matches!(host, Host::Node(_) | Host::ControlPlane) {
         // As on any real node. Outside hosts know the segment and nothing else.
-        rt.add_route(&Route::via(default_route(), Host::Segment.ip()))?;
+        let mut route = Route::via(default_route(), Host::Segment.ip());
+        route.protocol = PROTOCOL_STATIC;
+        rt.add_route(&route)?;
     }
     Ok(())
 }

@@ -113,6 +113,7 @@ pub(crate) async fn start(settings: NodeSettings, stopped: &watch::Receiver<bool
         settings.data_dir,
         std::env::current_exe()?,
     );
+    config.network.cluster_cidrs.clone_from(&settings.cluster_cidrs);
     let agent = portolan_agent::run(settings.agent_client, config, stops(stopped));
     let agent = tokio::spawn(said("the agent stopped", agent));
     let mut config = portolan_proxy::Config::new(settings.node_name.clone());

@@ -18,6 +18,7 @@
 //! Only IPv4 so far; a pod's addresses are a list of [`std::net::IpAddr`] everywhere else.
 
 pub(crate) mod addresses;
+pub(crate) mod egress;
 mod wire;
 
 use std::net::{IpAddr, Ipv4Addr};

@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use super::object::Facts;
 use super::{register, routes};
 use crate::Config;
+use crate::network::egress;
 
 const LEASE_EVERY: Duration = Duration::from_secs(10);
 /// The status changes rarely; a write now and then shows that it is still meant.
@@ -146,11 +147,23 @@ impl NodeTask {
             let all: HashMap<String, Arc<NodeView>> =
                 nodes.all().into_iter().map(|(key, node)| (key.name.to_string(), node)).collect();
             if let Some(range) = all.get(&self.config.node_name).and_then(|node| node.range_v4()) {
+                // Before any pod has an address of it.
+                if *self.range.borrow() != Some(range) {
+                    self.set_masquerade(range).await;
+                }
                 self.range.send_if_modified(|old| old.replace(range) != Some(range));
             }
             if self.config.network.peer_routes {
                 self.set_routes(all).await;
             }
+        }
+    }
+
+    async fn set_masquerade(&self, range: Ipv4Net) {
+        let cluster = self.config.network.cluster_cidrs.clone();
+        let work = move || egress::masquerade(range, &cluster);
+        if let Ok(Err(error)) = tokio::task::spawn_blocking(work).await {
+            tracing::error!(%error);
         }
     }
 
