@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// From sending a request to the last byte of its answer. Lists come in pages, so the longest answer is a page;
 /// an API server gives up on its own after 60 s.
-pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+pub const REQUEST_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// TCP and TLS together. A control plane on another continent answers within a second.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -19,7 +19,7 @@ pub const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 pub const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 
 /// How old a token read from a file may get. Projected tokens are replaced at 80 % of at least ten minutes.
-pub const TOKEN_AGE_MAX: Duration = Duration::from_secs(60);
+pub const TOKEN_AGE_MAX: Duration = Duration::from_mins(1);
 
 /// Objects in one page of a cache's list. A thousand EndpointSlices of ten endpoints are 2.7 MB.
 pub const LIST_PAGE_ITEMS: u32 = 1_000;
@@ -47,7 +47,7 @@ pub const EVENT_CACHE_MAX: usize = 4_096;
 
 /// Events about one object: a burst, then one every five minutes, as client-go has it.
 pub const EVENT_BURST: u32 = 25;
-pub const EVENT_REFILL: Duration = Duration::from_secs(300);
+pub const EVENT_REFILL: Duration = Duration::from_mins(5);
 
 /// The API's own limit on an event's message.
 pub const EVENT_MESSAGE_BYTES_MAX: usize = 1_024;

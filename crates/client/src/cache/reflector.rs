@@ -210,14 +210,12 @@ where
     }
 
     fn key(&mut self, head: &HeadMeta<'_>) -> Key {
-        let namespace = match self.namespaces.get(&*head.namespace) {
-            Some(namespace) => namespace.clone(),
-            None => {
-                let namespace: Arc<str> = (&*head.namespace).into();
-                self.namespaces.insert(namespace.clone());
-                namespace
-            }
-        };
+        let known = self.namespaces.get(&*head.namespace).cloned();
+        let namespace = known.unwrap_or_else(|| {
+            let new: Arc<str> = (&*head.namespace).into();
+            self.namespaces.insert(new.clone());
+            new
+        });
         Key { namespace, name: (&*head.name).into() }
     }
 }

@@ -1,5 +1,8 @@
 //! From a request to the objects and back.
 
+// Refusals are rare and carry all of what the client is told.
+#![allow(clippy::result_large_err)]
+
 use std::collections::HashMap;
 
 use bytes::Bytes;
@@ -72,8 +75,8 @@ impl Inner {
                 let object = self.objects.get(&id).cloned().ok_or_else(|| not_found(&id))?;
                 Ok(Answer::Object(StatusCode::OK, object))
             }
-            (&Method::PUT, Some(name)) => self.update(&route, route.id(name), body()?),
-            (&Method::PATCH, Some(name)) => self.patch(&route, route.id(name), request, &body()?),
+            (&Method::PUT, Some(name)) => self.update(&route, &route.id(name), body()?),
+            (&Method::PATCH, Some(name)) => self.patch(&route, &route.id(name), request, &body()?),
             (&Method::DELETE, Some(name)) => {
                 let options = if request.body().is_empty() { Value::Null } else { body()? };
                 self.delete(&route.id(name), &options)
@@ -149,9 +152,9 @@ impl Inner {
         Ok(Answer::Object(StatusCode::CREATED, self.objects.put(id, object)))
     }
 
-    fn update(&mut self, route: &Route, id: Id, sent: Value) -> Result<Answer, Status> {
-        let old = self.objects.get(&id).cloned().ok_or_else(|| not_found(&id))?;
-        check_version(&old, sent["metadata"]["resourceVersion"].as_str(), &id)?;
+    fn update(&mut self, route: &Route, id: &Id, sent: Value) -> Result<Answer, Status> {
+        let old = self.objects.get(id).cloned().ok_or_else(|| not_found(id))?;
+        check_version(&old, sent["metadata"]["resourceVersion"].as_str(), id)?;
         let new = if route.subresource.as_deref() == Some("status") {
             with_status(old, &sent["status"])
         } else {
@@ -161,13 +164,13 @@ impl Inner {
     }
 
     /// Store an update; an object that is being deleted goes when its last finalizer does.
-    fn store(&mut self, id: Id, new: Value) -> Value {
+    fn store(&mut self, id: &Id, new: Value) -> Value {
         let finalized = has_text(&new, "deletionTimestamp")
             && new["metadata"]["finalizers"].as_array().is_none_or(Vec::is_empty)
             && new["metadata"]["deletionGracePeriodSeconds"].as_u64().unwrap_or(0) == 0;
         let stored = self.objects.put(id.clone(), new);
         if finalized {
-            self.objects.remove(&id);
+            self.objects.remove(id);
         }
         stored
     }
@@ -175,7 +178,7 @@ impl Inner {
     fn patch(
         &mut self,
         route: &Route,
-        id: Id,
+        id: &Id,
         request: &Request<Bytes>,
         patch: &Value,
     ) -> Result<Answer, Status> {
@@ -183,13 +186,13 @@ impl Inner {
         if kind.starts_with("application/json-patch") {
             return Err(status(415, "UnsupportedMediaType", "the fake does not know JSON patch"));
         }
-        let Some(old) = self.objects.get(&id).cloned() else {
+        let Some(old) = self.objects.get(id).cloned() else {
             if kind.starts_with("application/apply-patch") && route.subresource.is_none() {
                 return self.create(route, patch.clone());
             }
-            return Err(not_found(&id));
+            return Err(not_found(id));
         };
-        check_version(&old, patch["metadata"]["resourceVersion"].as_str(), &id)?;
+        check_version(&old, patch["metadata"]["resourceVersion"].as_str(), id)?;
         let mut merged = old.clone();
         merge(&mut merged, patch);
         let new = if route.subresource.as_deref() == Some("status") {

@@ -48,14 +48,14 @@ struct Watcher {
 pub(super) struct Objects {
     version: u64,
     oldest: u64,
-    objects: BTreeMap<Id, Value>,
+    current: BTreeMap<Id, Value>,
     history: Vec<Change>,
     watchers: Vec<Watcher>,
 }
 
 impl Default for Objects {
     fn default() -> Objects {
-        Objects { version: 1, oldest: 1, objects: BTreeMap::new(), history: Vec::new(), watchers: Vec::new() }
+        Objects { version: 1, oldest: 1, current: BTreeMap::new(), history: Vec::new(), watchers: Vec::new() }
     }
 }
 
@@ -69,16 +69,16 @@ impl Objects {
     }
 
     pub(super) fn get(&self, id: &Id) -> Option<&Value> {
-        self.objects.get(id)
+        self.current.get(id)
     }
 
     pub(super) fn collection(&self, collection: &str) -> impl Iterator<Item = (&Id, &Value)> {
-        self.objects.iter().filter(move |(id, _)| id.collection == collection)
+        self.current.iter().filter(move |(id, _)| id.collection == collection)
     }
 
     /// Store an object under a new resource version, unless nothing changes.
     pub(super) fn put(&mut self, id: Id, mut object: Value) -> Value {
-        let before = self.objects.get(&id).cloned();
+        let before = self.current.get(&id).cloned();
         let version = self.version + 1;
         object["metadata"]["name"] = id.name.as_str().into();
         let meta = |before: &Value, field: &str| before["metadata"][field].clone();
@@ -98,13 +98,13 @@ impl Objects {
             }
         }
         object["metadata"]["resourceVersion"] = version.to_string().into();
-        self.objects.insert(id.clone(), object.clone());
+        self.current.insert(id.clone(), object.clone());
         self.record(Change { version, id, before, after: Some(object.clone()) });
         object
     }
 
     pub(super) fn remove(&mut self, id: &Id) -> Option<Value> {
-        let mut last = self.objects.remove(id)?;
+        let mut last = self.current.remove(id)?;
         last["metadata"]["resourceVersion"] = (self.version + 1).to_string().into();
         let before = Some(last.clone());
         self.record(Change { version: self.version + 1, id: id.clone(), before, after: None });
@@ -138,7 +138,7 @@ impl Objects {
                 .filter_map(|c| line(&scope, c))
                 .for_each(send),
             None => self
-                .objects
+                .current
                 .iter()
                 .filter(|(id, object)| scope.covers(id) && scope.selector.matches(object))
                 .map(|(_, object)| format(&json!({ "type": "ADDED", "object": object })))
