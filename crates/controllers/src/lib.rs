@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use portolan_client::{Client, EventRecorder, Key};
+use tokio::task::JoinSet;
 
 mod caches;
 pub mod endpoints;
@@ -84,43 +85,50 @@ impl feed::Listener for Controllers {
 }
 
 impl Controllers {
-    async fn work(&self, workers: usize) {
-        let queues = &self.queues;
-        tokio::join!(
-            queues.slices.work(workers, |key| self.slices.sync(key)),
-            queues.endpoints.work(workers, |key| self.endpoints.sync(key)),
-            queues.mirroring.work(workers, |key| self.mirroring.sync(key)),
-            queues.scheduler.work(workers, |key| self.scheduler.sync(key)),
-            queues.nodes.work(workers, |key| self.nodes.sync(key)),
-            queues.namespaces.work(workers, |key| self.namespaces.sync(key)),
-            queues.gc.work(workers, |key| self.gc.sync(key)),
-        );
+    fn new(client: &Client, shared: &Arc<caches::Shared>) -> Self {
+        let events = |component: &str| EventRecorder::new(client.clone(), component, "");
+        let shared = || Arc::clone(shared);
+        Self {
+            queues: feed::Queues::new(),
+            endpoints: endpoints::Controller::new(shared(), &events("endpoint-controller")),
+            slices: endpointslice::Controller::new(shared(), &events("endpoint-slice-controller")),
+            mirroring: mirroring::Controller::new(shared(), &events("endpoint-slice-mirroring-controller")),
+            scheduler: scheduler::Controller::new(shared(), &events("default-scheduler")),
+            nodes: nodes::Controller::new(shared(), &events("node-controller")),
+            namespaces: namespaces::Controller::new(shared()),
+            gc: gc::Controller::new(shared()),
+        }
+    }
+
+    /// Starts the workers of all controllers.
+    fn start(self: &Arc<Self>, workers: usize, tasks: &mut JoinSet<()>) {
+        /// One controller's: `sync` of the field of the same name as its queue.
+        macro_rules! start {
+            ($($field:ident),+) => { $(
+                for _ in 0..workers.max(1) {
+                    let all = Arc::clone(self);
+                    tasks.spawn(async move { all.queues.$field.work(|key| all.$field.sync(key)).await });
+                }
+            )+ };
+        }
+        start!(slices, endpoints, mirroring, scheduler, nodes, namespaces, gc);
     }
 }
 
 /// Runs all controllers until `shutdown` ends. Nothing is written before every cache has its first complete list.
 pub async fn run(client: Client, config: Config, shutdown: impl Future<Output = ()> + Send) {
+    // Dropped with everything in it when `shutdown` ends.
+    let mut tasks = JoinSet::new();
     let work = async {
         let workers = config.workers;
         let shared = Arc::new(caches::Shared::start(client.clone(), config).await);
-        let events = |component: &str| EventRecorder::new(client.clone(), component, "");
-        let controllers = Controllers {
-            queues: feed::Queues::new(),
-            endpoints: endpoints::Controller::new(Arc::clone(&shared), &events("endpoint-controller")),
-            slices: endpointslice::Controller::new(Arc::clone(&shared), &events("endpoint-slice-controller")),
-            mirroring: mirroring::Controller::new(
-                Arc::clone(&shared),
-                &events("endpoint-slice-mirroring-controller"),
-            ),
-            scheduler: scheduler::Controller::new(Arc::clone(&shared), &events("default-scheduler")),
-            nodes: nodes::Controller::new(Arc::clone(&shared), &events("node-controller")),
-            namespaces: namespaces::Controller::new(Arc::clone(&shared), &events("namespace-controller")),
-            gc: gc::Controller::new(Arc::clone(&shared), &events("garbage-collector-controller")),
-        };
+        let controllers = Arc::new(Controllers::new(&client, &shared));
         let mut feed = feed::Feed::new(shared, controllers.queues.clone());
         // The whole picture first: a Service planned before its pods are known would lose its endpoints.
-        feed.step(&controllers);
-        tokio::join!(feed.run(&controllers), controllers.work(workers));
+        feed.step(&*controllers);
+        controllers.start(workers, &mut tasks);
+        tasks.spawn(async move { feed.run(&*controllers).await });
+        while tasks.join_next().await.is_some() {}
     };
     tokio::select! {
         () = work => {}

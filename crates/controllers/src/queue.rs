@@ -1,6 +1,6 @@
 //! A queue of keys to bring in order: each at most once, never one key in two hands, failures later.
 //!
-//! [`Queue`] is the shared handle; [`Queue::work`] runs the worker loop of a controller. Wake-ups carry no data: a
+//! [`Queue`] is the shared handle; [`Queue::work`] is a worker of a controller. Wake-ups carry no data: a
 //! key says which object to look at, the worker reads the newest snapshot. The state machine ([`State`]) takes `now`
 //! as an argument and does no I/O.
 
@@ -204,21 +204,14 @@ impl<K: Clone + Eq + Hash + Debug + Send + 'static> Queue<K> {
         }
     }
 
-    /// Runs `workers` loops over the queue until the future is dropped.
-    pub(crate) async fn work<F, R>(&self, workers: usize, sync: F)
-    where
-        F: Fn(K) -> R,
-        R: Future<Output = Outcome>,
-    {
-        let one = || async {
-            loop {
-                let key = self.next().await;
-                let outcome = sync(key.clone()).await;
-                self.state().finish(key, outcome, Instant::now());
-                self.shared.notify.notify_one();
-            }
-        };
-        futures_util::future::join_all((0..workers.max(1)).map(|_| one())).await;
+    /// One worker: runs over the queue until dropped. Several may run at once.
+    pub(crate) async fn work<R: Future<Output = Outcome>>(&self, sync: impl Fn(K) -> R) {
+        loop {
+            let key = self.next().await;
+            let outcome = sync(key.clone()).await;
+            self.state().finish(key, outcome, Instant::now());
+            self.shared.notify.notify_one();
+        }
     }
 }
 
@@ -288,8 +281,15 @@ mod tests {
         let gate = tokio::sync::Barrier::new(4);
         let done = tokio::sync::Semaphore::new(0);
         // Each key waits for three others in work: one worker alone would never get through.
+        let worker = || {
+            queue.work(|_| async {
+                gate.wait().await;
+                done.add_permits(1);
+                Outcome::Done
+            })
+        };
         tokio::select! {
-            () = queue.work(4, |_| async { gate.wait().await; done.add_permits(1); Outcome::Done }) => {}
+            _ = futures_util::future::join_all([worker(), worker(), worker(), worker()]) => {}
             _ = done.acquire_many(4) => {}
         }
         assert_eq!(done.available_permits(), 4);

@@ -19,6 +19,7 @@ use portolan_forward::Family;
 use portolan_netlink::nft;
 use tokio::sync::{oneshot, watch};
 
+mod caches;
 mod config;
 mod conntrack;
 pub mod health;
@@ -36,9 +37,10 @@ pub mod views;
 
 pub use config::{Config, DetectLocal, Mode, NodePortAddresses};
 
+use caches::Caches;
 use health::{Health, Now};
 use metrics::Metrics;
-use sync::{Caches, Loop, Surroundings};
+use sync::{Loop, Surroundings};
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {

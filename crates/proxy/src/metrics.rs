@@ -3,7 +3,7 @@
 use std::sync::atomic::AtomicU64;
 
 use portolan_dataplane::Report;
-use portolan_forward::Family;
+use portolan_forward::{Family, FrontendKind, Route, ServiceChange, ServiceTable};
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::{Family as Labelled, MetricConstructor};
@@ -26,6 +26,12 @@ struct Code {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Operation {
     operation: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Policy {
+    traffic_policy: &'static str,
+    ip_family: &'static str,
 }
 
 #[derive(Clone)]
@@ -62,6 +68,7 @@ pub struct Metrics {
     last_success: Labelled<IpFamily, Seconds>,
     last_queued: Labelled<IpFamily, Seconds>,
     sync_failures: Labelled<IpFamily, Counter>,
+    no_local_endpoints: Labelled<Policy, Gauge>,
     pub service_changes: Counter,
     pub endpoint_changes: Counter,
     healthz: Labelled<Code, Counter>,
@@ -93,6 +100,7 @@ impl Metrics {
             last_success: Labelled::default(),
             last_queued: Labelled::default(),
             sync_failures: Labelled::default(),
+            no_local_endpoints: Labelled::default(),
             service_changes: Counter::default(),
             endpoint_changes: Counter::default(),
             healthz: Labelled::default(),
@@ -154,6 +162,11 @@ impl Metrics {
             "sync_proxy_rules_endpoint_changes",
             "Changes of EndpointSlices",
             self.endpoint_changes.clone(),
+        );
+        kube.register(
+            "sync_proxy_rules_no_local_endpoints_total",
+            "Service ports of policy Local whose endpoints are all elsewhere",
+            self.no_local_endpoints.clone(),
         );
         kube.register("proxy_healthz", "Answers of /healthz", self.healthz.clone());
         kube.register("proxy_livez", "Answers of /livez", self.livez.clone());
@@ -225,6 +238,16 @@ impl Metrics {
         }
     }
 
+    /// A Service changed: counts the ports whose traffic is dropped for want of an endpoint on this node.
+    pub fn service_changed(&self, change: &ServiceChange) {
+        for (table, by) in [(&change.from, -1), (&change.to, 1)] {
+            for (family, traffic_policy) in table.iter().flat_map(|table| without_local_endpoint(table)) {
+                let policy = Policy { traffic_policy, ip_family: health::name(family) };
+                self.no_local_endpoints.get_or_create(&policy).inc_by(by);
+            }
+        }
+    }
+
     pub fn failed(&self) {
         self.each_family(|family| _ = self.sync_failures.get_or_create(family).inc());
     }
@@ -256,6 +279,24 @@ impl Metrics {
     }
 }
 
+/// The ports of a Service that drop internal or external traffic (POL-1, POL-3).
+fn without_local_endpoint(table: &ServiceTable) -> Vec<(Family, &'static str)> {
+    let mut found = Vec::new();
+    for port in &table.ports {
+        let drops = |internal: bool| {
+            port.frontends.iter().any(|frontend| {
+                matches!(frontend.kind, FrontendKind::ClusterIp(_)) == internal
+                    && frontend.routes.outside == Route::Drop
+            })
+        };
+        let policies = [(true, "internal"), (false, "external")].into_iter();
+        found.extend(
+            policies.filter(|(internal, _)| drops(*internal)).map(|(_, policy)| (port.key.family, policy)),
+        );
+    }
+    found
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -284,5 +325,44 @@ mod tests {
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");
         }
+    }
+
+    #[test]
+    fn ports_without_a_local_endpoint_are_counted_and_forgotten() {
+        use std::sync::Arc;
+
+        use portolan_client::Key;
+        use portolan_forward::Policy;
+
+        use crate::snapshot::Snapshot;
+        use crate::testing::{node_view, service_object, slice_object};
+
+        let metrics = Metrics::new(vec![Family::V4]);
+        let mut snapshot = Snapshot::new(node_view());
+        let key = Key::new("default", "web");
+        let mut web = service_object("web", "10.96.0.1", "UDP");
+        web.view.internal_policy = Policy::Local;
+        web.view.external_policy = Policy::Local;
+        let mut elsewhere = slice_object("web", &["10.0.0.1"], "UDP");
+        elsewhere.endpoints[0].node_name = Some("n2".into());
+        let line = |policy: &str, count: usize| {
+            format!(
+                "kubeproxy_sync_proxy_rules_no_local_endpoints_total{{traffic_policy=\"{policy}\",ip_family=\"IPv4\"}} {count}\n"
+            )
+        };
+        let mut step = |slice: Option<_>, count: usize| {
+            snapshot.service(&key, Some(Arc::new(web.clone())));
+            snapshot.slice(&key, slice.map(Arc::new));
+            for change in &snapshot.compile().delta.services {
+                metrics.service_changed(change);
+            }
+            let text = metrics.render();
+            assert!(
+                text.contains(&line("internal", count)) && text.contains(&line("external", count)),
+                "{text}"
+            );
+        };
+        step(Some(elsewhere), 1);
+        step(Some(slice_object("web", &["10.0.0.1"], "UDP")), 0);
     }
 }

@@ -10,11 +10,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
-use portolan_client::{Cache, Client, Dirty, EventRecorder, EventType, Key, ObjectRef, Selectors, paths};
+use portolan_client::{EventRecorder, EventType, Key, ObjectRef};
 use portolan_dataplane::{DataPlane, Driver, Report};
 use portolan_forward::{Delta, NodeView, Note, NoteKind, ServiceChange, ServiceKey, ServiceTable};
 use tokio::sync::watch;
 
+use crate::caches::{Caches, Changes};
 use crate::config::{Config, NodePortAddresses};
 use crate::conntrack::{Cleaner, own_addresses};
 use crate::health::{Health, Now};
@@ -23,7 +24,7 @@ use crate::node;
 use crate::servers::{Check, HealthChecks};
 use crate::snapshot::{Round, Snapshot};
 use crate::stale::suspects;
-use crate::views::{self, Interner, NodeObject, ServiceObject, SliceObject};
+use crate::views::NodeObject;
 
 /// How long a failed commit waits at first, and at most.
 const RETRY_FIRST: Duration = Duration::from_millis(50);
@@ -32,70 +33,6 @@ const RETRY_MAX: Duration = Duration::from_secs(10);
 const SERVICE_CIDRS_WAIT: Duration = Duration::from_secs(1);
 /// So many notes are remembered, to tell each once.
 const NOTES_MAX: usize = 4096;
-
-/// The watch caches of the proxy.
-pub(crate) struct Caches {
-    services: Cache<ServiceObject>,
-    slices: Cache<SliceObject>,
-    nodes: Cache<NodeObject>,
-    service_cidrs: Cache<Vec<IpNet>>,
-}
-
-impl Caches {
-    pub(crate) fn start(client: &Client, node_name: &str) -> Self {
-        let interner = Arc::new(Interner::default());
-        let shared = Arc::clone(&interner);
-        let services = Selectors {
-            labels: Some(format!("!{}", views::PROXY_NAME_LABEL)),
-            fields: Some("spec.clusterIP!=None".into()),
-            ..Selectors::default()
-        };
-        let slices =
-            Selectors { labels: Some(format!("!{}", views::HEADLESS_LABEL)), ..Selectors::default() };
-        let own = Selectors { fields: Some(format!("metadata.name={node_name}")), ..Selectors::default() };
-        Self {
-            services: Cache::start(client.clone(), paths::SERVICES, services, move |bytes| {
-                views::service(bytes, &shared)
-            }),
-            slices: Cache::start(client.clone(), paths::ENDPOINT_SLICES, slices, move |bytes| {
-                views::slice(bytes, &interner)
-            }),
-            nodes: Cache::start(client.clone(), paths::NODES, own, views::node),
-            service_cidrs: Cache::start(
-                client.clone(),
-                paths::SERVICE_CIDRS,
-                Selectors::default(),
-                views::service_cidr,
-            ),
-        }
-    }
-
-    fn decode_failures(&self) -> u64 {
-        self.services.decode_failures()
-            + self.slices.decode_failures()
-            + self.nodes.decode_failures()
-            + self.service_cidrs.decode_failures()
-    }
-}
-
-/// One subscription per cache.
-struct Changes {
-    services: Dirty,
-    slices: Dirty,
-    nodes: Dirty,
-    service_cidrs: Dirty,
-}
-
-impl Changes {
-    async fn wait(&mut self) {
-        tokio::select! {
-            () = self.services.wait() => {}
-            () = self.slices.wait() => {}
-            () = self.nodes.wait() => {}
-            () = self.service_cidrs.wait() => {}
-        }
-    }
-}
 
 /// What the loop works with besides caches and kernel.
 pub(crate) struct Surroundings {
@@ -137,12 +74,7 @@ impl<D: DataPlane> Loop<D> {
         if tokio::time::timeout(SERVICE_CIDRS_WAIT, caches.service_cidrs.synced()).await.is_err() {
             tracing::info!("the API server has no ServiceCIDRs; unused ClusterIPs are not refused");
         }
-        let changes = Changes {
-            services: caches.services.subscribe(),
-            slices: caches.slices.subscribe(),
-            nodes: caches.nodes.subscribe(),
-            service_cidrs: caches.service_cidrs.subscribe(),
-        };
+        let changes = caches.subscribe();
         let now = Instant::now();
         let next_verify = now + around.config.verify_period;
         let mut prepared = Self {
@@ -311,6 +243,9 @@ impl<D: DataPlane> Loop<D> {
         self.update_health_checks(&changes);
         let services = self.snapshot.table().len();
         let metrics = &self.around.metrics;
+        for change in &changes {
+            metrics.service_changed(change);
+        }
         metrics.committed(full, took.as_secs_f64(), seconds(now.timestamp), report, services);
         let now_ns = now.timestamp.as_nanosecond();
         for trigger in self.triggers.drain(..).filter(|trigger| *trigger >= self.started_ns) {

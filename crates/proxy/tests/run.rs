@@ -106,7 +106,6 @@ impl DataPlane for Plane {
 }
 
 struct Proxy {
-    api: Arc<FakeApi>,
     plane: Plane,
     progress: Progress,
     stop: Option<tokio::sync::oneshot::Sender<()>>,
@@ -162,7 +161,7 @@ impl Proxy {
             progress.clone(),
             shutdown,
         ));
-        Self { api: Arc::clone(api), plane, progress, stop: Some(stop), task }
+        Self { plane, progress, stop: Some(stop), task }
     }
 
     async fn stop(mut self) {

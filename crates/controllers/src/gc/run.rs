@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use portolan_client::{ApiPath, Client, DeleteOptions, Error, EventRecorder, Key, paths};
+use portolan_client::{ApiPath, Client, DeleteOptions, Error, Key, paths};
 use serde::Deserialize;
 
 use super::plan::{Dependent, key, known, orphaned};
@@ -22,7 +22,7 @@ struct Object {
 }
 
 impl Controller {
-    pub(crate) fn new(shared: Arc<Shared>, _events: &EventRecorder) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
         Self { shared }
     }
 

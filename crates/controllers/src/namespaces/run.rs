@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::Method;
-use portolan_client::{Error, EventRecorder, Key, paths};
+use portolan_client::{Error, Key, paths};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -21,7 +21,7 @@ pub(crate) struct Controller {
 }
 
 impl Controller {
-    pub(crate) fn new(shared: Arc<Shared>, _events: &EventRecorder) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
         Self { shared }
     }
 

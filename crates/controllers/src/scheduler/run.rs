@@ -57,12 +57,16 @@ impl Controller {
             return None;
         }
         let counts = count_alike(&world, &state, &pod);
+        let mut assumed: HashMap<&str, usize> = HashMap::new();
+        for (_, node) in state.assumed.values() {
+            *assumed.entry(node).or_default() += 1;
+        }
         let nodes: Vec<&Arc<Node>> = world.nodes().collect();
         let candidates: Vec<Candidate<'_>> = nodes
             .iter()
             .map(|node| {
                 let name = &*node.metadata.name;
-                let assumed = state.assumed.values().filter(|(_, on)| on == name).count();
+                let assumed = assumed.get(name).copied().unwrap_or_default();
                 let alike = counts.get(name).copied().unwrap_or_default();
                 Candidate { node, pods: world.pod_count(name) + assumed, alike }
             })
