@@ -30,6 +30,9 @@ pub const FUTURE_REVISION_WAIT: Duration = Duration::from_secs(3);
 /// spread their reconnects.
 pub const WATCH_TIMEOUT_MIN: Duration = Duration::from_mins(30);
 
+/// Longest watch a client may ask for. Clients resume without loss, so a day is as good as for ever.
+pub const WATCH_TIMEOUT_MAX: Duration = Duration::from_hours(24);
+
 /// Pause between bookmarks of an otherwise idle watch.
 pub const BOOKMARK_INTERVAL: Duration = Duration::from_mins(1);
 
@@ -80,6 +83,9 @@ pub const CERTIFICATE_LEAF_DAYS: i64 = 365;
 
 /// Life of the certificate authority.
 pub const CERTIFICATE_CA_DAYS: i64 = 3650;
+
+/// Longest grace a pod can get, in seconds: a year. Longer ones mean "never", and times must stay representable.
+pub const POD_GRACE_SECONDS_MAX: i64 = 31_536_000;
 
 /// Seconds a pod gets to stop when neither the pod nor the delete request says.
 pub const POD_GRACE_SECONDS_DEFAULT: i64 = 30;

@@ -17,7 +17,7 @@ use serde_json::Value;
 use crate::body::Body;
 use crate::call::{Call, dry_run};
 use crate::errors::{Result, invalid_options};
-use crate::limits::{DELETES_AT_ONCE, POD_GRACE_SECONDS_DEFAULT, WRITE_ATTEMPTS_MAX};
+use crate::limits::{DELETES_AT_ONCE, POD_GRACE_SECONDS_DEFAULT, POD_GRACE_SECONDS_MAX, WRITE_ATTEMPTS_MAX};
 use crate::object::{self, has_finalizers, meta};
 use crate::respond::{self, ListMeta};
 use crate::server::ApiServer;
@@ -249,7 +249,7 @@ fn pod_grace(pod: &Value, options: &DeleteOptions) -> i64 {
         return 0;
     }
     let own = pod["spec"]["terminationGracePeriodSeconds"].as_i64();
-    options.grace_period_seconds.or(own).unwrap_or(POD_GRACE_SECONDS_DEFAULT)
+    options.grace_period_seconds.or(own).unwrap_or(POD_GRACE_SECONDS_DEFAULT).min(POD_GRACE_SECONDS_MAX)
 }
 
 fn terminating(namespace: &Value) -> Value {
@@ -294,6 +294,7 @@ mod tests {
         assert_eq!(word(&step(&PODS, &going, &none)), "nothing");
         assert_eq!(word(&step(&PODS, &going, &grace(2))), "mark 2");
         assert_eq!(word(&step(&PODS, &going, &grace(0))), "remove");
+        assert_eq!(word(&step(&PODS, &pod, &grace(i64::MAX))), "mark 31536000");
     }
 
     #[test]

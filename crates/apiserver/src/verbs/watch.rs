@@ -21,7 +21,9 @@ use tokio::time::Instant;
 use crate::body::{self, Body};
 use crate::call::Call;
 use crate::errors::{ApiError, Result, invalid_options, status_json};
-use crate::limits::{BOOKMARK_BEFORE_END, BOOKMARK_INTERVAL, WATCH_CHUNK_BYTES, WATCH_TIMEOUT_MIN};
+use crate::limits::{
+    BOOKMARK_BEFORE_END, BOOKMARK_INTERVAL, WATCH_CHUNK_BYTES, WATCH_TIMEOUT_MAX, WATCH_TIMEOUT_MIN,
+};
 use crate::lines::EventType;
 use crate::metrics::WatchGuard;
 use crate::negotiate::{Shape, Syntax};
@@ -338,7 +340,7 @@ fn error_line(error: &ApiError) -> Bytes {
 
 fn timeout(query: &Query) -> Duration {
     match query.number("timeoutSeconds") {
-        Ok(Some(seconds)) if seconds > 0 => Duration::from_secs(seconds as u64),
+        Ok(Some(seconds)) if seconds > 0 => Duration::from_secs(seconds as u64).min(WATCH_TIMEOUT_MAX),
         _ => WATCH_TIMEOUT_MIN.mul_f64(rand::rng().random_range(1.0..2.0)),
     }
 }
@@ -374,6 +376,15 @@ mod tests {
                 .unwrap_err()
                 .contains("forbidden for watch")
         );
+    }
+
+    #[test]
+    fn no_watch_lasts_for_ever() {
+        let asked = |text: &str| timeout(&Query::parse(Some(text)));
+        assert_eq!(asked("timeoutSeconds=30"), Duration::from_secs(30));
+        assert_eq!(asked(&format!("timeoutSeconds={}", i64::MAX)), WATCH_TIMEOUT_MAX);
+        let default = asked("timeoutSeconds=0");
+        assert!(default >= WATCH_TIMEOUT_MIN && default < 2 * WATCH_TIMEOUT_MIN, "{default:?}");
     }
 
     #[test]

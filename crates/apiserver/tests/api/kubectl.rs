@@ -290,6 +290,6 @@ async fn an_old_kubectl_works_too() {
     let slip = WEB.replace("type: NodePort", "tpye: NodePort");
     let args = ["apply", "-f", &cluster.file("slip.yaml", &slip)];
     let error = text(&cluster.command_of(&old, "kubeconfig", &args).output().await.unwrap().stderr);
-    assert!(error.contains("unknown field \"tpye\""), "{error}");
+    assert!(error.contains("unknown field") && error.contains("tpye"), "{error}");
     cluster.stop().await;
 }
