@@ -1,8 +1,8 @@
 //! DELETE of one object or of many.
 //!
 //! Three things can happen: the object goes at once; it is marked and goes when its finalizers are done; or, for a pod
-//! on a node, it is marked and goes when the node's agent has stopped it. There is no garbage collector yet, so every
-//! propagation policy acts as `Background` without one.
+//! on a node, it is marked and goes when the node's agent has stopped it. Dependents are collected by the controllers
+//! afterwards, so every propagation policy acts as `Background`: nobody would take the finalizers of the others off.
 
 use futures_util::future::BoxFuture;
 use futures_util::{StreamExt as _, stream};
