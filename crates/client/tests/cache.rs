@@ -136,6 +136,21 @@ async fn a_dropped_watch_is_resumed_and_brings_what_was_missed() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_bookmark_moves_on_where_a_watch_is_resumed() {
+    let api = FakeApi::new();
+    let cache = start(&api, Selectors::default());
+    cache.synced().await;
+    let watches = || api.requests().into_iter().filter(|r| r.contains("watch=1")).collect::<Vec<_>>();
+    until("a watch", || api.watches() == 1).await;
+    assert!(watches()[0].contains("resourceVersion=1&"), "{:?}", watches());
+    api.put(&paths::NODES, json!({ "metadata": { "name": "something-else" } }));
+    api.bookmark();
+    api.drop_watches();
+    until("another watch", || watches().len() == 2).await;
+    assert!(watches()[1].contains("resourceVersion=2&"), "{:?}", watches());
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_expired_watch_lists_again() {
     let api = FakeApi::new();
     api.put(&paths::SERVICES, service("a", 1));

@@ -16,7 +16,7 @@ const CERTIFICATE: &str = "client-certificate: client.pem, client-key: client.ke
 const CA: &str = "certificate-authority: ca.pem";
 
 fn client(kubeconfig: &Path) -> Client {
-    Client::from_kubeconfig(kubeconfig, "test/1").unwrap()
+    Client::from_kubeconfig(kubeconfig, "test/1").expect("a good kubeconfig")
 }
 
 fn put(server: &Server, name: &str, value: u64) {

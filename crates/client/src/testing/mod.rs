@@ -100,6 +100,11 @@ impl FakeApi {
         self.lock().objects.drop_watches();
     }
 
+    /// Tell all watches how far they have come, as servers do about once a minute.
+    pub fn bookmark(&self) {
+        self.lock().objects.bookmark();
+    }
+
     /// Forget the history: watches from older versions and old continue tokens get 410, running watches an
     /// Expired error.
     pub fn expire(&self) {

@@ -156,6 +156,12 @@ impl Objects {
         self.watchers.clear();
     }
 
+    pub(super) fn bookmark(&mut self) {
+        let metadata = json!({ "resourceVersion": self.version.to_string(), "creationTimestamp": null });
+        let line = format(&json!({ "type": "BOOKMARK", "object": { "metadata": metadata } }));
+        self.watchers.retain(|watcher| watcher.lines.send(line.clone()).is_ok());
+    }
+
     pub(super) fn expire(&mut self) {
         self.history.clear();
         // One revision more, so that whatever anybody holds is too old.
