@@ -92,7 +92,7 @@ impl Bitmap {
     }
 
     /// Takes the port a client asks for, which may be no port at all.
-    pub fn take_asked(&mut self, number: i64) -> Result<u16, PortError> {
+    pub fn take_asked(&mut self, number: i32) -> Result<u16, PortError> {
         let port = u16::try_from(number).map_err(|_| PortError::NotInRange(self.first, self.last))?;
         self.take(port).map(|()| port)
     }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use portolan_api::service::families::Family;
 use portolan_store::KeyValue;
 use rand::seq::SliceRandom;
 use serde_json::Value;
@@ -52,11 +53,11 @@ impl AddressBook {
     }
 
     /// A free address of the family, ours until it is dropped or taken. Of several ranges any may serve.
-    pub(super) fn pick(&self, ipv4: bool) -> Option<IpAddr> {
+    pub(super) fn pick(&self, family: Family) -> Option<IpAddr> {
         let mut guard = self.lock();
         let inner = &mut *guard;
         let mut rng = rand::rng();
-        let mut ranges: Vec<AddressRange> = inner.of_family(ipv4).collect();
+        let mut ranges: Vec<AddressRange> = inner.of_family(family).collect();
         ranges.shuffle(&mut rng);
         let taken = |address: IpAddr| inner.taken.contains(&address) || inner.picked.contains(&address);
         let address = ranges.iter().find_map(|range| range.pick(&mut rng, taken))?;
@@ -87,12 +88,12 @@ impl AddressBook {
 
     /// Whether a usable range has this address.
     pub(super) fn covers(&self, address: IpAddr) -> bool {
-        self.lock().of_family(address.is_ipv4()).any(|range| range.contains(address))
+        self.lock().of_family(Family::of(address)).any(|range| range.contains(address))
     }
 
     /// What a dry run shows in place of an address: the first of a range, which is never given out.
-    pub(super) fn placeholder(&self, ipv4: bool) -> Option<IpAddr> {
-        self.lock().of_family(ipv4).next().map(|range| range.cidr().network())
+    pub(super) fn placeholder(&self, family: Family) -> Option<IpAddr> {
+        self.lock().of_family(family).next().map(|range| range.cidr().network())
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -102,9 +103,9 @@ impl AddressBook {
 }
 
 impl Inner {
-    fn of_family(&self, ipv4: bool) -> impl Iterator<Item = AddressRange> + '_ {
+    fn of_family(&self, family: Family) -> impl Iterator<Item = AddressRange> + '_ {
         let all = self.ranges.values().flatten().copied();
-        all.filter(move |range| range.is_ipv4() == ipv4 && range.first().is_some())
+        all.filter(move |range| range.family() == family && range.first().is_some())
     }
 }
 

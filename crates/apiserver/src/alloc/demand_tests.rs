@@ -1,22 +1,30 @@
 use super::*;
-use crate::alloc::families;
-use serde_json::json;
+use crate::alloc::carry_over;
+use portolan_api::core::v1::Service;
+use portolan_api::service::{families, read};
+use serde_json::{Value, json};
 
-fn create(spec: Value) -> Demand {
-    let service = json!({"spec": spec});
-    let mut addressing = Addressing::read(&service);
-    families::on_create(&mut addressing, &["IPv4", "IPv6"]).unwrap();
-    on_create(&service, &addressing)
+const DUAL: &[Family] = &[Family::V4, Family::V6];
+
+fn service(spec: Value) -> Service {
+    let mut object = json!({"metadata": {"name": "web"}, "spec": spec});
+    for port in object["spec"]["ports"].as_array_mut().into_iter().flatten() {
+        port["protocol"] = port.get("protocol").cloned().unwrap_or("TCP".into());
+    }
+    read(&object).unwrap()
 }
 
-fn update(old: Value, new: Value) -> Result<(Demand, Value), AllocError> {
-    let (old, mut new) = (json!({"spec": old}), json!({"spec": new}));
-    let old_addressing = Addressing::read_stored(&old);
-    let mut addressing = Addressing::read(&new);
-    carry_ports_over(&mut new, &old);
-    families::on_update(&mut addressing, &old_addressing, &["IPv4", "IPv6"]).map_err(AllocError::Invalid)?;
-    let demand = on_update(&old, &old_addressing, &new, &addressing)?;
-    Ok((demand, new["spec"].take()))
+fn create(spec: Value) -> Demand {
+    let mut new = service(spec);
+    families::normalise_cluster_ips(&mut new.spec, None);
+    families::init_ip_families(&mut new, None, DUAL).unwrap();
+    on_create(&new.spec)
+}
+
+fn update(old: Value, new: Value) -> Result<(Demand, ServiceSpec), AllocError> {
+    let (mut old, mut new) = (service(old), service(new));
+    carry_over(&mut new, &mut old, DUAL)?;
+    Ok((on_update(&old.spec, &new.spec)?, new.spec))
 }
 
 fn entries(indexes: &[usize], want: Want) -> PortWant {
@@ -63,7 +71,7 @@ fn balancers_may_do_without_node_ports_but_keep_those_asked_for() {
 fn cluster_services_take_no_node_ports() {
     let demand = create(json!({"type": "ClusterIP", "ports": [{"port": 80, "nodePort": 30080}]}));
     assert_eq!(demand.ports, []);
-    assert_eq!(demand.addresses, [AddressWant { index: 0, ipv4: true, asked: None }]);
+    assert_eq!(demand.addresses, [AddressWant { index: 0, family: Family::V4, asked: None }]);
     assert_eq!(create(json!({"type": "ClusterIP", "clusterIP": "None"})), Demand::default());
     assert_eq!(create(json!({"type": "ExternalName"})), Demand::default());
 }
@@ -75,7 +83,7 @@ fn an_update_carries_ports_over_by_name() {
     );
     let new = node_port_service(json!([{"name": "b", "port": 82}, {"name": "c", "port": 80}]));
     let (demand, spec) = update(old, new).unwrap();
-    assert_eq!(spec["ports"][0]["nodePort"], 30081);
+    assert_eq!(spec.ports[0].node_port, 30081);
     assert_eq!(demand.ports, [entries(&[1], Want::Any)]);
     assert_eq!(demand.port_releases, [30080]);
 }
@@ -86,7 +94,7 @@ fn a_port_explicitly_reused_is_not_carried_over_as_well() {
     let new =
         node_port_service(json!([{"name": "a", "port": 80}, {"name": "b", "port": 81, "nodePort": 30080}]));
     let (demand, spec) = update(old, new).unwrap();
-    assert_eq!(spec["ports"][0].get("nodePort"), None);
+    assert_eq!(spec.ports[0].node_port, 0);
     assert_eq!(demand.ports, [entries(&[0], Want::Any)]);
 }
 
@@ -125,7 +133,7 @@ fn the_health_check_port_comes_and_goes_with_the_local_policy() {
     let mut held = local.clone();
     held["healthCheckNodePort"] = 31000.into();
     let (demand, spec) = update(held.clone(), local).unwrap();
-    assert_eq!((demand, &spec["healthCheckNodePort"]), (Demand::default(), &json!(31000)));
+    assert_eq!((demand, spec.health_check_node_port), (Demand::default(), 31000));
     let (demand, _) = update(held, cluster).unwrap();
     assert_eq!(demand.port_releases, [31000]);
 }
@@ -136,7 +144,7 @@ fn a_second_family_is_added_and_released_alone() {
     let mut wanted = single.clone();
     wanted["ipFamilyPolicy"] = "RequireDualStack".into();
     let (demand, _) = update(single.clone(), wanted).unwrap();
-    assert_eq!(demand.addresses, [AddressWant { index: 1, ipv4: false, asked: None }]);
+    assert_eq!(demand.addresses, [AddressWant { index: 1, family: Family::V6, asked: None }]);
     let mut dual = single.clone();
     dual["clusterIPs"] = json!(["10.0.0.7", "fd00::7"]);
     dual["ipFamilies"] = json!(["IPv4", "IPv6"]);
@@ -145,7 +153,7 @@ fn a_second_family_is_added_and_released_alone() {
     shrunk["ipFamilyPolicy"] = "SingleStack".into();
     let (demand, _) = update(dual.clone(), shrunk).unwrap();
     assert_eq!(demand.address_releases, ["fd00::7".parse::<IpAddr>().unwrap()]);
-    assert_eq!(on_delete(&json!({"spec": dual})).address_releases.len(), 2);
+    assert_eq!(on_delete(&service(dual).spec).address_releases.len(), 2);
 }
 
 #[test]

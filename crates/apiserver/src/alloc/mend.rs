@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::Timestamp;
+use portolan_api::service::families::{self, Family};
+use portolan_api::service::read;
 use portolan_store::{Commit, Compare, Error, KeyValue, Op, Revision, Store, Txn};
 use serde_json::Value;
 
-use super::families::{Addressing, IPV4, IPV6};
 use super::range::AddressRange;
 use super::repair::{self, Action, Fix, Holding, Observed, Owner, Record, Suspects};
 use super::{Allocator, demand, objects};
@@ -131,13 +132,13 @@ async fn collect(
 
 /// None for what cannot be read: repair must not act on it.
 fn holding(stored: &KeyValue) -> Option<Holding> {
-    let service: Value = serde_json::from_slice(&stored.value).ok()?;
+    let mut spec = read(&serde_json::from_slice(&stored.value).ok()?).ok()?.spec;
     let (namespace, name) = stored.key.strip_prefix(SERVICES)?.split_once('/')?;
-    let addressing = Addressing::read_stored(&service);
-    let none = addressing.is_external_name() || addressing.is_headless();
-    let addresses = if none { Vec::new() } else { addressing.cluster_ips };
-    let mut ports = demand::node_ports(&service);
-    ports.extend(demand::health_check_port(&service));
+    families::default_on_read(&mut spec, &[]);
+    let mut ports = demand::node_ports(&spec);
+    ports.extend(demand::health_check_port(&spec));
+    let none = spec.is_external_name() || spec.is_headless();
+    let addresses = if none { Vec::new() } else { spec.cluster_ips };
     let owner = Owner { namespace: namespace.to_owned(), name: name.to_owned() };
     Some(Holding { owner, revision: stored.mod_revision, addresses, ports })
 }
@@ -147,7 +148,6 @@ fn record(stored: &KeyValue, now: Timestamp) -> Option<Record> {
     let address = objects::address_of_key(&stored.key)?;
     let labels = &object["metadata"]["labels"];
     let managed = labels[objects::LABEL_MANAGED_BY] == objects::MANAGER;
-    let family = if address.is_ipv4() { IPV4 } else { IPV6 };
     let created: Option<Timestamp> =
         object["metadata"]["creationTimestamp"].as_str().and_then(|text| text.parse().ok());
     let owner = objects::parent_service(&object)
@@ -157,7 +157,7 @@ fn record(stored: &KeyValue, now: Timestamp) -> Option<Record> {
         revision: stored.mod_revision,
         owner,
         managed,
-        well_labelled: managed && labels[objects::LABEL_FAMILY] == family,
+        well_labelled: managed && labels[objects::LABEL_FAMILY] == Family::of(address).as_str(),
         age_seconds: created.map_or(0, |created| now.as_second() - created.as_second()),
     })
 }

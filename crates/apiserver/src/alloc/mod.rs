@@ -9,7 +9,7 @@
 //! plan's compares and ops into the Service's own transaction, then [`Plan::committed`]; or, on a conflict,
 //! [`Plan::conflict`] and again from the start; or drop the plan, which gives everything back.
 //!
-//! Start with [`Allocator`] and [`Plan`]. `families` and `demand` decide, as pure values, what a write needs; `book` and
+//! Start with [`Allocator`] and [`Plan`]. `demand` decides, as a pure value, what a write needs; `book` and
 //! `ports` fulfil it; `band`, `range` and `bitmap` are the arithmetic below; `mirror` follows the store; `repair` finds
 //! what crashes left behind and `mend` puts it right.
 
@@ -17,7 +17,6 @@ pub mod band;
 pub mod bitmap;
 mod book;
 mod demand;
-mod families;
 mod mend;
 mod mirror;
 pub mod objects;
@@ -35,13 +34,15 @@ use std::sync::Arc;
 use bytes::Bytes;
 use ipnet::IpNet;
 use jiff::Timestamp;
+use portolan_api::core::v1::{Service, ServiceSpec};
 use portolan_api::field::{FieldError, FieldErrors};
+use portolan_api::service::families::{self, Family};
+use portolan_api::service::{carry, read, write_spec};
 use portolan_store::{Compare, KeyValue, Op, Store};
 use serde_json::Value;
 
 use book::AddressBook;
 use demand::{Demand, PortWant, Slot};
-use families::Addressing;
 use ports::{HeldPorts, PortDesk, Refusal, Want};
 
 /// What the administrator chose.
@@ -71,6 +72,12 @@ impl AllocError {
     }
 }
 
+impl From<FieldErrors> for AllocError {
+    fn from(errors: FieldErrors) -> AllocError {
+        AllocError::Invalid(errors)
+    }
+}
+
 impl From<portolan_store::Error> for AllocError {
     fn from(error: portolan_store::Error) -> AllocError {
         AllocError::Store(error.to_string())
@@ -94,7 +101,7 @@ struct Shared {
     book: AddressBook,
     desk: PortDesk,
     /// The cluster's families, the primary first.
-    families: Vec<&'static str>,
+    families: Vec<Family>,
 }
 
 impl Drop for Allocator {
@@ -110,7 +117,7 @@ impl Allocator {
         mirror::ensure_default_cidr(&*store, &config.service_cidrs, Timestamp::now()).await?;
         let mut families = Vec::new();
         for cidr in &config.service_cidrs {
-            let family = if cidr.addr().is_ipv4() { families::IPV4 } else { families::IPV6 };
+            let family = Family::of(cidr.addr());
             if !families.contains(&family) {
                 families.push(family);
             }
@@ -125,68 +132,60 @@ impl Allocator {
     /// For a new Service (defaults applied, metadata.namespace and name final): normalises clusterIPs, fills
     /// ipFamilies and ipFamilyPolicy, picks addresses and ports. Runs before validation, as Kubernetes does.
     pub async fn plan_create(&self, service: &mut Value, dry_run: bool) -> Result<Plan, AllocError> {
-        let mut addressing = Addressing::read(service);
-        families::on_create(&mut addressing, &self.shared.families).map_err(AllocError::Invalid)?;
-        let demand = demand::on_create(service, &addressing);
-        self.fulfil(service, addressing, demand, dry_run).await
+        let mut new = read(service)?;
+        families::normalise_cluster_ips(&mut new.spec, None);
+        families::init_ip_families(&mut new, None, &self.shared.families)?;
+        let demand = demand::on_create(&new.spec);
+        let plan = self.fulfil(&mut new, demand, dry_run).await?;
+        write_spec(service, &new.spec);
+        Ok(plan)
     }
 
     /// The same for a changed Service: carries allocated values over from `old`, allocates what is new, releases what
     /// is gone once committed. Runs before the strategy's `prepare_update`.
     pub async fn plan_update(&self, old: &Value, new: &mut Value, dry_run: bool) -> Result<Plan, AllocError> {
-        let old_addressing = Addressing::read_stored(old);
-        let mut addressing = Addressing::read(new);
-        demand::carry_ports_over(new, old);
-        families::on_update(&mut addressing, &old_addressing, &self.shared.families)
-            .map_err(AllocError::Invalid)?;
-        let demand = demand::on_update(old, &old_addressing, new, &addressing)?;
-        self.fulfil(new, addressing, demand, dry_run).await
+        let (mut stored, mut service) = (read(old)?, read(new)?);
+        carry_over(&mut service, &mut stored, &self.shared.families)?;
+        let demand = demand::on_update(&stored.spec, &service.spec)?;
+        let plan = self.fulfil(&mut service, demand, dry_run).await?;
+        write_spec(new, &service.spec);
+        Ok(plan)
     }
 
     /// For a Service about to be removed from the store (by DELETE, or by the write that drops its last finalizer).
     pub async fn plan_delete(&self, old: &Value) -> Result<Plan, AllocError> {
+        let mut stored = read(old)?;
+        families::default_on_read(&mut stored.spec, &self.shared.families);
         let mut plan = Plan::empty(self.shared.clone());
-        plan.release(old, demand::on_delete(old)).await?;
+        plan.release(&stored, demand::on_delete(&stored.spec)).await?;
         Ok(plan)
     }
 
-    async fn fulfil(
-        &self,
-        service: &mut Value,
-        mut addressing: Addressing,
-        demand: Demand,
-        dry_run: bool,
-    ) -> Result<Plan, AllocError> {
+    async fn fulfil(&self, service: &mut Service, demand: Demand, dry_run: bool) -> Result<Plan, AllocError> {
         let mut plan = Plan::empty(self.shared.clone());
         if dry_run {
-            self.pretend_addresses(&identity(service).1, &mut addressing, &demand)?;
-            self.pretend_ports(service, &demand.ports).await?;
+            self.pretend_addresses(service, &demand)?;
+            self.pretend_ports(&mut service.spec, &demand.ports).await?;
         } else {
-            plan.addresses(service, &mut addressing, &demand).await?;
-            plan.ports(service, &demand.ports).await?;
+            plan.addresses(service, &demand).await?;
+            plan.ports(&mut service.spec, &demand.ports).await?;
             plan.release(service, demand).await?;
         }
-        addressing.write(service);
         Ok(plan)
     }
 
-    fn pretend_addresses(
-        &self,
-        name: &str,
-        addressing: &mut Addressing,
-        demand: &Demand,
-    ) -> Result<(), AllocError> {
+    fn pretend_addresses(&self, service: &mut Service, demand: &Demand) -> Result<(), AllocError> {
         for want in &demand.addresses {
             let address = match want.asked {
-                Some(address) => self.shared.check_range(address, addressing).map(|()| address)?,
-                None => self.shared.book.placeholder(want.ipv4).ok_or_else(|| range_full(name))?,
+                Some(address) => self.shared.check_range(address, &service.spec).map(|()| address)?,
+                None => self.shared.book.placeholder(want.family).ok_or_else(|| range_full(service))?,
             };
-            set_address(addressing, want.index, address);
+            set_address(&mut service.spec, want.index, address);
         }
         Ok(())
     }
 
-    async fn pretend_ports(&self, service: &mut Value, wants: &[PortWant]) -> Result<(), AllocError> {
+    async fn pretend_ports(&self, spec: &mut ServiceSpec, wants: &[PortWant]) -> Result<(), AllocError> {
         // Numbers that no default range has: plainly not real.
         let mut pretended = 32768u16;
         let mut bitmap =
@@ -201,27 +200,27 @@ impl Allocator {
                     pretended
                 }
             };
-            set_port(service, &want.slot, port);
+            set_port(spec, &want.slot, port);
         }
         Ok(())
     }
 }
 
 impl Shared {
-    fn check_range(&self, address: IpAddr, addressing: &Addressing) -> Result<(), AllocError> {
+    fn check_range(&self, address: IpAddr, spec: &ServiceSpec) -> Result<(), AllocError> {
         if self.book.covers(address) {
             return Ok(());
         }
-        Err(refused_address(address, addressing, "the provided network does not match the current range"))
+        Err(refused_address(address, spec, "the provided network does not match the current range"))
     }
 
     /// An address asked for is checked against the store itself: the mirror may lag.
-    async fn check_free(&self, address: IpAddr, addressing: &Addressing) -> Result<(), AllocError> {
+    async fn check_free(&self, address: IpAddr, spec: &ServiceSpec) -> Result<(), AllocError> {
         if !self.book.is_taken(address) {
             return Ok(());
         }
         if self.store.get(&objects::address_key(address)).await?.0.is_some() {
-            return Err(refused_address(address, addressing, "provided IP is already allocated"));
+            return Err(refused_address(address, spec, "provided IP is already allocated"));
         }
         self.book.release(address);
         Ok(())
@@ -308,33 +307,30 @@ impl Plan {
         ours
     }
 
-    async fn addresses(
-        &mut self,
-        service: &Value,
-        addressing: &mut Addressing,
-        demand: &Demand,
-    ) -> Result<(), AllocError> {
-        let (namespace, name) = identity(service);
+    async fn addresses(&mut self, service: &mut Service, demand: &Demand) -> Result<(), AllocError> {
         for want in &demand.addresses {
             let address = if let Some(address) = want.asked {
-                self.shared.check_range(address, addressing)?;
-                self.shared.check_free(address, addressing).await?;
+                self.shared.check_range(address, &service.spec)?;
+                self.shared.check_free(address, &service.spec).await?;
                 address
             } else {
-                let picked = self.shared.book.pick(want.ipv4).ok_or_else(|| range_full(&name))?;
+                let picked = self.shared.book.pick(want.family).ok_or_else(|| range_full(service))?;
                 self.picked.push(picked);
                 picked
             };
             let key: Arc<str> = objects::address_key(address).into();
-            let object = objects::ip_address(address, &namespace, &name, Timestamp::now());
+            let object = {
+                let metadata = &service.metadata;
+                objects::ip_address(address, &metadata.namespace, &metadata.name, Timestamp::now())
+            };
             self.compares.push(Compare::Absent(key.clone()));
             self.ops.push(Op::Put(key, Bytes::from(object.to_string())));
-            set_address(addressing, want.index, address);
+            set_address(&mut service.spec, want.index, address);
         }
         Ok(())
     }
 
-    async fn ports(&mut self, service: &mut Value, wants: &[PortWant]) -> Result<(), AllocError> {
+    async fn ports(&mut self, spec: &mut ServiceSpec, wants: &[PortWant]) -> Result<(), AllocError> {
         if wants.is_empty() {
             return Ok(());
         }
@@ -347,20 +343,20 @@ impl Plan {
             }
         };
         for (want, port) in wants.iter().zip(held.ports()) {
-            set_port(service, &want.slot, *port);
+            set_port(spec, &want.slot, *port);
         }
         self.ports = Some(held);
         Ok(())
     }
 
     /// Deletes the IPAddresses the Service no longer needs, those that are really its own.
-    async fn release(&mut self, service: &Value, demand: Demand) -> Result<(), AllocError> {
-        let (namespace, name) = identity(service);
+    async fn release(&mut self, service: &Service, demand: Demand) -> Result<(), AllocError> {
+        let owner = (service.metadata.namespace.as_str(), service.metadata.name.as_str());
         for address in demand.address_releases {
             let key: Arc<str> = objects::address_key(address).into();
             let (Some(current), _) = self.shared.store.get(&key).await? else { continue };
             let object: Value = serde_json::from_slice(&current.value).unwrap_or_default();
-            if objects::parent_service(&object) == Some((&namespace, &name)) {
+            if objects::parent_service(&object) == Some(owner) {
                 self.compares.push(Compare::Revision(key.clone(), current.mod_revision));
                 self.ops.push(Op::Delete(key));
                 self.released.push(address);
@@ -371,38 +367,42 @@ impl Plan {
     }
 }
 
-fn identity(service: &Value) -> (String, String) {
-    let text = |field: &str| service["metadata"][field].as_str().unwrap_or_default().to_owned();
-    (text("namespace"), text("name"))
+/// Before a change is looked at: the old object as if it had all fields, the new one with what its client left out.
+fn carry_over(new: &mut Service, old: &mut Service, families: &[Family]) -> Result<(), FieldErrors> {
+    families::default_on_read(&mut old.spec, families);
+    carry::patch_allocated(&mut new.spec, &old.spec);
+    families::normalise_cluster_ips(&mut new.spec, Some(&old.spec));
+    families::init_ip_families(new, Some(old), families)
 }
 
-fn set_address(addressing: &mut Addressing, index: usize, address: IpAddr) {
-    if index >= addressing.cluster_ips.len() {
-        addressing.cluster_ips.resize(index + 1, String::new());
+fn set_address(spec: &mut ServiceSpec, index: usize, address: IpAddr) {
+    if index >= spec.cluster_ips.len() {
+        spec.cluster_ips.resize(index + 1, String::new());
     }
-    addressing.cluster_ips[index] = address.to_string();
+    spec.cluster_ips[index] = address.to_string();
     if index == 0 {
-        addressing.cluster_ip = address.to_string();
+        spec.cluster_ip = address.to_string();
     }
 }
 
-fn set_port(service: &mut Value, slot: &Slot, port: u16) {
+fn set_port(spec: &mut ServiceSpec, slot: &Slot, port: u16) {
     match slot {
-        Slot::HealthCheck => service["spec"]["healthCheckNodePort"] = port.into(),
+        Slot::HealthCheck => spec.health_check_node_port = port.into(),
         Slot::Ports(indexes) => {
             for index in indexes {
-                service["spec"]["ports"][index]["nodePort"] = port.into();
+                spec.ports[*index].node_port = port.into();
             }
         }
     }
 }
 
-fn refused_address(address: IpAddr, addressing: &Addressing, why: &str) -> AllocError {
-    let value = addressing.cluster_ips.clone();
+fn refused_address(address: IpAddr, spec: &ServiceSpec, why: &str) -> AllocError {
+    let value = spec.cluster_ips.clone();
     AllocError::field("spec.clusterIPs", value, format!("failed to allocate IP {address}: {why}"))
 }
 
-fn range_full(name: &str) -> AllocError {
+fn range_full(service: &Service) -> AllocError {
+    let name = &service.metadata.name;
     AllocError::Internal(format!("failed to allocate a serviceIP for Service {name:?}: range is full"))
 }
 

@@ -5,9 +5,9 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use jiff::Timestamp;
+use portolan_api::service::families::Family;
 use serde_json::{Value, json};
 
-use super::families::{IPV4, IPV6};
 use crate::metadata::uid;
 
 pub(super) const ADDRESSES: &str = "/registry/ipaddresses/";
@@ -39,7 +39,7 @@ pub(super) fn ip_address(address: IpAddr, namespace: &str, name: &str, now: Time
             "uid": uid(),
             "creationTimestamp": seconds(now),
             "labels": {
-                LABEL_FAMILY: if address.is_ipv4() { IPV4 } else { IPV6 },
+                LABEL_FAMILY: Family::of(address).as_str(),
                 LABEL_MANAGED_BY: MANAGER,
             },
         },

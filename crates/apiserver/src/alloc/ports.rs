@@ -25,7 +25,7 @@ const STOPPED: &str = "the node port allocator has stopped";
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Want {
     /// As the client wrote it, be it a port or not.
-    This(i64),
+    This(i32),
     Any,
 }
 

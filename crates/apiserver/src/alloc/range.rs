@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
+use portolan_api::service::families::Family;
 use rand::Rng;
 
 use super::band::{self, CLUSTER_IPS};
@@ -35,8 +36,8 @@ impl AddressRange {
         self.cidr
     }
 
-    pub fn is_ipv4(&self) -> bool {
-        self.cidr.addr().is_ipv4()
+    pub fn family(&self) -> Family {
+        Family::of(self.cidr.addr())
     }
 
     /// The first usable address; the Service `kubernetes` gets it.
@@ -45,7 +46,7 @@ impl AddressRange {
     }
 
     pub fn contains(&self, address: IpAddr) -> bool {
-        address.is_ipv4() == self.is_ipv4()
+        Family::of(address) == self.family()
             && number(address).checked_sub(self.first).is_some_and(|place| place < self.size)
     }
 
@@ -57,10 +58,9 @@ impl AddressRange {
 
     fn address(&self, place: u128) -> IpAddr {
         let number = self.first + place;
-        if self.is_ipv4() {
-            IpAddr::V4(Ipv4Addr::from_bits(number as u32))
-        } else {
-            IpAddr::V6(Ipv6Addr::from_bits(number))
+        match self.family() {
+            Family::V4 => IpAddr::V4(Ipv4Addr::from_bits(number as u32)),
+            Family::V6 => IpAddr::V6(Ipv6Addr::from_bits(number)),
         }
     }
 }

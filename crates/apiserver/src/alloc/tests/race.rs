@@ -65,12 +65,12 @@ async fn perform(allocator: &Allocator, store: &Memory, act: Act) {
 fn holders(store: &Memory) -> (HashMap<IpAddr, String>, HashMap<u16, String>) {
     let (mut addresses, mut ports) = (HashMap::new(), HashMap::new());
     for stored in store.all("/registry/services/specs/") {
-        let service: Value = serde_json::from_slice(&stored.value).unwrap();
-        for address in demand::addresses_of(&Addressing::read_stored(&service)) {
+        let spec = read(&serde_json::from_slice(&stored.value).unwrap()).unwrap().spec;
+        for address in demand::addresses_of(&spec) {
             let other = addresses.insert(address, stored.key.to_string());
             assert_eq!(other, None, "{address} is given twice, also to {}", stored.key);
         }
-        for port in demand::node_ports(&service).into_iter().chain(demand::health_check_port(&service)) {
+        for port in demand::node_ports(&spec).into_iter().chain(demand::health_check_port(&spec)) {
             let other = ports.insert(port, stored.key.to_string());
             assert_eq!(other, None, "{port} is given twice, also to {}", stored.key);
         }
