@@ -13,7 +13,9 @@ pub enum LabError {
     BadName { name: String },
     #[error("a lab has 1 to {max} nodes, not {nodes}")]
     BadNodeCount { nodes: u8, max: u8 },
-    #[error("lab {name:?} is up already; look at it with `portolan lab status --name {name}` or end it with `portolan lab down --name {name}`")]
+    #[error(
+        "lab {name:?} is up already; look at it with `portolan lab status --name {name}` or end it with `portolan lab down --name {name}`"
+    )]
     AlreadyUp { name: String },
     #[error("there is no lab {name:?}; start one with `portolan lab up --name {name}`")]
     NoSuchLab { name: String },

@@ -59,7 +59,8 @@ pub(crate) fn pods(layout: &Layout) -> Vec<(Host, String, PathBuf)> {
         let Ok(entries) = fs::read_dir(layout.data_dir(host).join("pods")) else { continue };
         for entry in entries.flatten() {
             let path = entry.path().join("netns");
-            if let (Some((namespace, name)), true) = (entry.file_name().to_string_lossy().split_once('_'), path.exists())
+            if let (Some((namespace, name)), true) =
+                (entry.file_name().to_string_lossy().split_once('_'), path.exists())
             {
                 pods.push((host, format!("{namespace}/{name}"), path));
             }

@@ -90,7 +90,8 @@ impl Lab {
     }
 
     pub fn status(&self) -> Status {
-        let processes = |host| Netns::open(&self.layout.netns(host)).map(|n| n.processes()).unwrap_or_default();
+        let processes =
+            |host| Netns::open(&self.layout.netns(host)).map(|n| n.processes()).unwrap_or_default();
         let hosts = self.layout.hosts().map(|host| (host, processes(host))).collect();
         let pods = exec::pods(&self.layout).into_iter().map(|(host, pod, _)| (host, pod)).collect();
         Status { layout: self.layout.clone(), hosts, pods }
@@ -148,7 +149,13 @@ impl Lab {
             let kubeconfig = data_dir.join("kubeconfig");
             self.issue_kubeconfig(exe, host, &kubeconfig)?;
             let mut command = Command::new(exe);
-            command.args(["node", "--node-name", &host.to_string(), "--node-ip", &host.address().to_string()]);
+            command.args([
+                "node",
+                "--node-name",
+                &host.to_string(),
+                "--node-ip",
+                &host.address().to_string(),
+            ]);
             command.arg("--kubeconfig").arg(kubeconfig).arg("--data-dir").arg(data_dir);
             starting.push(self.spawn(host, command)?);
         }
@@ -160,7 +167,9 @@ impl Lab {
         let spawn = |source| LabError::Spawn { program: exe.display().to_string(), source };
         let mut command = Command::new(exe);
         command.arg("kubeconfig").arg("--data-dir").arg(self.layout.data_dir(Host::ControlPlane));
-        command.args(["--user", &format!("system:node:{host}"), "--group", "system:nodes", "--output"]).arg(path);
+        command
+            .args(["--user", &format!("system:node:{host}"), "--group", "system:nodes", "--output"])
+            .arg(path);
         let output = command.output().map_err(spawn)?;
         if output.status.success() {
             return Ok(());

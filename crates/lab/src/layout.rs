@@ -135,7 +135,10 @@ impl Layout {
 
     /// Everyone on the segment, the switch first.
     pub fn hosts(&self) -> impl Iterator<Item = Host> + use<> {
-        [Host::Segment, Host::ControlPlane].into_iter().chain(self.node_hosts()).chain([Host::Client, Host::Server])
+        [Host::Segment, Host::ControlPlane]
+            .into_iter()
+            .chain(self.node_hosts())
+            .chain([Host::Client, Host::Server])
     }
 }
 

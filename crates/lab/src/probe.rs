@@ -97,7 +97,10 @@ fn connect(to: SocketAddr) -> io::Result<TcpStream> {
 
 fn get(to: SocketAddr, method: &str, path: &str) -> io::Result<String> {
     let mut stream = connect(to)?;
-    write!(stream, "{method} {path} HTTP/1.1\r\nHost: {to}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")?;
+    write!(
+        stream,
+        "{method} {path} HTTP/1.1\r\nHost: {to}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    )?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     match answer.split_once("\r\n\r\n") {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http_body_util::BodyExt as _;
-use portolan_apiserver::authn::User;
 use portolan_apiserver::ApiServer;
+use portolan_apiserver::authn::User;
 use portolan_client::{Body, Client, Error, Transport};
 
 struct InProcess {

@@ -120,7 +120,8 @@ pub(crate) async fn start(settings: NodeSettings, stopped: &watch::Receiver<bool
     config.cluster_cidrs = settings.cluster_cidrs;
     config.cleanup_on_exit = settings.clean_up;
     let progress = Progress::default();
-    let proxy = portolan_proxy::run_reporting(settings.proxy_client, config, progress.clone(), stops(stopped));
+    let proxy =
+        portolan_proxy::run_reporting(settings.proxy_client, config, progress.clone(), stops(stopped));
     let proxy = tokio::spawn(said("the proxy stopped", proxy));
     node_ready(&client, &settings.node_name).await?;
     tokio::time::timeout(READY_TIMEOUT, progress.synced())

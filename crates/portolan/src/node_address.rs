@@ -23,7 +23,9 @@ pub(crate) fn find(asked: Option<IpAddr>) -> anyhow::Result<IpAddr> {
     }
     let mut rt = Rt::open()?;
     let addresses = rt.addresses()?;
-    if let Some(ip) = addresses.iter().map(|address| address.net.addr()).find(|ip| ip.is_ipv4() && usable(*ip)) {
+    if let Some(ip) =
+        addresses.iter().map(|address| address.net.addr()).find(|ip| ip.is_ipv4() && usable(*ip))
+    {
         return Ok(ip);
     }
     rt.set_up("lo")?;

@@ -108,7 +108,8 @@ async fn set_endpoint(client: &Client, present: bool) -> anyhow::Result<()> {
     let endpoints = if present { json!([{"addresses": [address]}]) } else { json!([]) };
     let patch = json!({"endpoints": endpoints});
     let patch = Patch::Merge(&patch);
-    let _: Value = client.patch(&paths::ENDPOINT_SLICES, NAMESPACE, "target", Subresource::None, patch).await?;
+    let _: Value =
+        client.patch(&paths::ENDPOINT_SLICES, NAMESPACE, "target", Subresource::None, patch).await?;
     Ok(())
 }
 

@@ -7,8 +7,12 @@ mod stats;
 use std::path::Path;
 
 pub(crate) fn run(exe: &Path, services: &[usize], changes: usize) -> anyhow::Result<()> {
-    println!("Convergence: one endpoint of one Service comes or goes; the other Services have 10 endpoints each.");
-    println!("From the API's answer, unless it says otherwise, to the first connect through the ClusterIP that shows it.\n");
+    println!(
+        "Convergence: one endpoint of one Service comes or goes; the other Services have 10 endpoints each."
+    );
+    println!(
+        "From the API's answer, unless it says otherwise, to the first connect through the ClusterIP that shows it.\n"
+    );
     println!("{:>9} {:<36} {}", "Services", "what", stats::HEADER);
     for &count in services {
         convergence::measure(exe, count, changes)?;

@@ -96,7 +96,12 @@ impl<'a> Cast<'a> {
     }
 
     /// Waits until the Endpoints object lists so many ready addresses.
-    pub(super) fn wait_for_endpoints(&self, name: &str, count: usize, patience: Duration) -> Result<Duration, LabError> {
+    pub(super) fn wait_for_endpoints(
+        &self,
+        name: &str,
+        count: usize,
+        patience: Duration,
+    ) -> Result<Duration, LabError> {
         let begin = Instant::now();
         let template = "jsonpath={.subsets[*].addresses[*].ip}";
         loop {

@@ -77,7 +77,9 @@ fn apply(story: &mut Story, lab: &Lab, examples: &Path) -> Result<(), LabError> 
 
 fn show(story: &mut Story, lab: &Lab) -> Result<(), LabError> {
     story.chapter("What the system made of it");
-    story.say("The API gave every Service an address; the controllers found its ready pods (the Endpoints); every");
+    story.say(
+        "The API gave every Service an address; the controllers found its ready pods (the Endpoints); every",
+    );
     story.say("node's proxy turned both into kernel rules.");
     for what in ["services", "endpoints", "pods"] {
         story.command(&format!("kubectl get {what} -o wide"));
@@ -89,7 +91,9 @@ fn show(story: &mut Story, lab: &Lab) -> Result<(), LabError> {
 fn inside_and_outside(story: &mut Story, cast: &Cast<'_>) -> Result<(), LabError> {
     story.chapter("Requests");
     story.say("Thirty requests each. Every request is a new connection, and the kernel of the first node it meets picks");
-    story.say("the pod. Inside the cluster the Service's own address works; from outside, the node port does.");
+    story.say(
+        "the pod. Inside the cluster the Service's own address works; from outside, the node port does.",
+    );
     let cluster_ip = socket(CLUSTER_IP);
     let node_port = |node| SocketAddr::new(Host::Node(node).ip(), NODE_PORT);
     for (from, to, what) in [
@@ -112,15 +116,20 @@ fn inside_and_outside(story: &mut Story, cast: &Cast<'_>) -> Result<(), LabError
 
 fn unready_and_back(story: &mut Story, lab: &Lab, cast: &Cast<'_>) -> Result<(), LabError> {
     story.chapter("A pod stops being ready, and comes back");
-    story.say("Each pod is asked once a second whether it is ready. web-1 will say no. Its address moves from the");
-    story.say("Endpoints' addresses to notReadyAddresses, and no request reaches it any more; the others carry on.");
+    story.say(
+        "Each pod is asked once a second whether it is ready. web-1 will say no. Its address moves from the",
+    );
+    story.say(
+        "Endpoints' addresses to notReadyAddresses, and no request reaches it any more; the others carry on.",
+    );
     let cluster_ip = socket(CLUSTER_IP);
     cast.set_ready("web-1", false)?;
     let gone = cast.wait_for_endpoints("demo-svc-clusterip", 2, PATIENCE)?;
     story.timing("until its Endpoints say so (probe included)", gone);
     story.command("kubectl get endpoints demo-svc-clusterip");
     story.output(&lab.kubectl().run(&["get", "endpoints", "demo-svc-clusterip"])?);
-    let settled = cast.wait_until("shell", cluster_ip, PATIENCE, |tally| all_of(tally, &["web-2", "web-3"]))?;
+    let settled =
+        cast.wait_until("shell", cluster_ip, PATIENCE, |tally| all_of(tally, &["web-2", "web-3"]))?;
     story.timing("until only the others answer", settled);
     let tally = cast.ask_many("shell", cluster_ip, 30)?;
     story.row("a pod, to the Service's address", CLUSTER_IP, &tally.to_string());
@@ -153,7 +162,10 @@ fn outside_server(story: &mut Story, lab: &Lab, cast: &Cast<'_>, mut server: Chi
     let ask = || probe::tcp_line(&lab.place("shell")?.netns, address);
     let (answer, _) = probe::until(ask, |answer| answer.text().is_some(), PATIENCE)?;
     story.row("a pod, to mysql-external", &address.to_string(), &cast::describe(&answer));
-    story.expect("the outside server answered", answer.text().is_some_and(|text| text.contains("mysql-outside")));
+    story.expect(
+        "the outside server answered",
+        answer.text().is_some_and(|text| text.contains("mysql-outside")),
+    );
     let _ = cast;
     let _ = server.kill();
     let _ = server.wait();
@@ -189,7 +201,10 @@ fn mistakes(story: &mut Story, lab: &Lab, examples: &Path) -> Result<(), LabErro
         let output = lab.kubectl().output(&["apply", "-f", "-"], &manifest)?;
         let message = String::from_utf8_lossy(&output.stderr).into_owned();
         story.output(&message);
-        story.expect("refused, with the likely intent named", !output.status.success() && message.contains(wanted));
+        story.expect(
+            "refused, with the likely intent named",
+            !output.status.success() && message.contains(wanted),
+        );
     }
     Ok(())
 }

@@ -67,7 +67,10 @@ impl Story {
     pub(super) fn end(&self) {
         println!();
         if self.held() {
-            println!("{}", self.paint("32", &format!("All {} expectations held; the lab is gone again.", self.kept)));
+            println!(
+                "{}",
+                self.paint("32", &format!("All {} expectations held; the lab is gone again.", self.kept))
+            );
             return;
         }
         println!("{}", self.paint("31", &format!("{} expectations did not hold:", self.broken.len())));

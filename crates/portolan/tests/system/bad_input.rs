@@ -1,9 +1,9 @@
 //! What is wrong is refused in Kubernetes' own words, with the likely intent where there is one.
 
-use crate::bed::Bed;
+use crate::bed::{Bed, yaml};
 
 fn refused(bed: &Bed, manifest: &str) -> String {
-    let output = bed.kubectl().output(&["apply", "-f", "-"], manifest).unwrap();
+    let output = bed.kubectl().output(&["apply", "-f", "-"], &yaml(manifest)).unwrap();
     let message = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(!output.status.success(), "accepted: {}", String::from_utf8_lossy(&output.stdout));
     message
@@ -17,12 +17,18 @@ fn service(spec: &str) -> String {
 fn the_two_slips_name_field_value_and_likely_intent() {
     let bed = Bed::up(1);
     let message = refused(&bed, include_str!("../../../../examples/refused/05-session-affinity.yaml"));
-    for part in ["spec.sessionAffinity", "\"ClientIp\"", "supported values: \"ClientIP\", \"None\"", "did you mean \"ClientIP\"?"]
-    {
+    for part in [
+        "spec.sessionAffinity",
+        "\"ClientIp\"",
+        "supported values: \"ClientIP\", \"None\"",
+        "did you mean \"ClientIP\"?",
+    ] {
         assert!(message.contains(part), "{part} is not in: {message}");
     }
     let message = refused(&bed, include_str!("../../../../examples/refused/08-publish-not-ready.yaml"));
-    for part in ["unknown field", "spec.pubishNotReadyAddresses", "did you mean \"publishNotReadyAddresses\"?"] {
+    for part in
+        ["unknown field", "spec.pubishNotReadyAddresses", "did you mean \"publishNotReadyAddresses\"?"]
+    {
         assert!(message.contains(part), "{part} is not in: {message}");
     }
     assert_eq!(bed.run(&["get", "services", "-o", "name"]).trim(), "service/kubernetes");
@@ -49,11 +55,17 @@ fn kubernetes_words_for_what_cannot_be_had() {
             service("{type: NodePort, ports: [{port: 80, nodePort: 8080}]}"),
             "spec.ports[0].nodePort: Invalid value: 8080: provided port is not in the valid range. The range of valid ports is 30000-32767",
         ),
-        (service("{ports: [{port: 70000}]}"), "spec.ports[0].port: Invalid value: 70000: must be between 1 and 65535, inclusive"),
+        (
+            service("{ports: [{port: 70000}]}"),
+            "spec.ports[0].port: Invalid value: 70000: must be between 1 and 65535, inclusive",
+        ),
         (service("{ports: []}"), "spec.ports: Required value"),
         (service("{ports: [{port: 80}, {port: 81}]}"), "spec.ports[0].name: Required value"),
         ("{apiVersion: v1, kind: Nonsense, metadata: {name: x}}".into(), "no matches for kind \"Nonsense\""),
-        ("{apiVersion: v1, kind: Service, metadata: {name: Bad_Name}, spec: {ports: [{port: 80}]}}".into(), "metadata.name: Invalid value: \"Bad_Name\""),
+        (
+            "{apiVersion: v1, kind: Service, metadata: {name: Bad_Name}, spec: {ports: [{port: 80}]}}".into(),
+            "metadata.name: Invalid value: \"Bad_Name\"",
+        ),
     ];
     for (manifest, wanted) in &cases {
         let message = refused(&bed, manifest);
@@ -68,7 +80,9 @@ fn kubernetes_words_for_what_cannot_be_had() {
 fn an_image_that_cannot_be_run_says_so_in_an_event() {
     let bed = Bed::up(1);
     bed.apply("{apiVersion: v1, kind: Pod, metadata: {name: stranger}, spec: {containers: [{name: c, image: 'nginx:1.27'}]}}");
-    bed.until_field("events", "{.items[*].message}", |messages| messages.contains("nginx:1.27") && messages.contains("image store"));
+    bed.until_field("events", "{.items[*].message}", |messages| {
+        messages.contains("nginx:1.27") && messages.contains("image store")
+    });
     let phase = bed.field("pod stranger", "{.status.phase}");
     assert_eq!(phase, "Pending");
 }

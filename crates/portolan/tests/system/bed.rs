@@ -29,7 +29,8 @@ pub(crate) struct Bed {
 
 impl Bed {
     pub(crate) fn up(nodes: u8) -> Self {
-        let lab = Lab::up(&Options { name: unique("t"), nodes, exe: exe() }).unwrap_or_else(|e| panic!("{e}"));
+        let lab =
+            Lab::up(&Options { name: unique("t"), nodes, exe: exe() }).unwrap_or_else(|e| panic!("{e}"));
         Self { lab }
     }
 
@@ -42,7 +43,7 @@ impl Bed {
     }
 
     pub(crate) fn apply(&self, manifest: &str) -> String {
-        self.kubectl().apply(manifest).unwrap_or_else(|e| panic!("{e}"))
+        self.kubectl().apply(&yaml(manifest)).unwrap_or_else(|e| panic!("{e}"))
     }
 
     /// One field, by kubectl's jsonpath.
@@ -136,7 +137,10 @@ impl Drop for Bed {
             for host in [Host::ControlPlane].into_iter().chain(self.lab.layout.node_hosts()) {
                 let text = std::fs::read_to_string(self.lab.layout.log(host)).unwrap_or_default();
                 let lines: Vec<&str> = text.lines().collect();
-                eprintln!("--- the end of {host}'s log\n{}", lines[lines.len().saturating_sub(15)..].join("\n"));
+                eprintln!(
+                    "--- the end of {host}'s log\n{}",
+                    lines[lines.len().saturating_sub(15)..].join("\n")
+                );
             }
             if std::env::var_os("PORTOLAN_LAB_KEEP").is_some() {
                 eprintln!("--- kept; enter it with:");
@@ -196,4 +200,9 @@ spec:
       failureThreshold: 1
 "#
     )
+}
+
+/// kubectl takes what begins with a brace for JSON; YAML in one line begins so as well.
+pub(crate) fn yaml(manifest: &str) -> String {
+    format!("---\n{manifest}")
 }

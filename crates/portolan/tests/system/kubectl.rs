@@ -34,11 +34,18 @@ fn apply_get_describe_label_edit_expose_and_delete() {
     let ip = bed.cluster_ip("web").to_string();
     let table = bed.run(&["get", "service", "web"]);
     let (head, row) = table.trim().split_once('\n').unwrap();
-    assert_eq!(head.split_whitespace().collect::<Vec<_>>(), ["NAME", "TYPE", "CLUSTER-IP", "EXTERNAL-IP", "PORT(S)", "AGE"]);
-    assert_eq!(row.split_whitespace().take(5).collect::<Vec<_>>(), ["web", "ClusterIP", &ip, "<none>", "8080/TCP"]);
+    assert_eq!(
+        head.split_whitespace().collect::<Vec<_>>(),
+        ["NAME", "TYPE", "CLUSTER-IP", "EXTERNAL-IP", "PORT(S)", "AGE"]
+    );
+    assert_eq!(
+        row.split_whitespace().take(5).collect::<Vec<_>>(),
+        ["web", "ClusterIP", &ip, "<none>", "8080/TCP"]
+    );
     assert!(bed.run(&["get", "pods", "-o", "wide"]).contains("node-1"));
     assert!(bed.run(&["get", "service", "web", "-o", "yaml"]).contains("sessionAffinity: None"));
-    let json: serde_json::Value = serde_json::from_str(&bed.run(&["get", "service", "web", "-o", "json"])).unwrap();
+    let json: serde_json::Value =
+        serde_json::from_str(&bed.run(&["get", "service", "web", "-o", "json"])).unwrap();
     assert_eq!(json["spec"]["clusterIPs"][0], ip);
 
     let described = bed.run(&["describe", "service", "web"]);
@@ -51,7 +58,10 @@ fn apply_get_describe_label_edit_expose_and_delete() {
     bed.run(&["label", "service", "web", "team=red", "--overwrite"]);
     assert_eq!(bed.run(&["get", "services", "-l", "team=red", "-o", "name"]).trim(), "service/web");
     assert_eq!(bed.run(&["get", "services", "-l", "team=blue", "-o", "name"]).trim(), "");
-    assert_eq!(bed.run(&["get", "pods", "--field-selector", "spec.nodeName=node-1", "-o", "name"]).trim(), "pod/web-1");
+    assert_eq!(
+        bed.run(&["get", "pods", "--field-selector", "spec.nodeName=node-1", "-o", "name"]).trim(),
+        "pod/web-1"
+    );
 
     edit(&bed, "web", "s/port: 8080/port: 8081/");
     assert_eq!(bed.field("service web", "{.spec.ports[*].port}"), "8081");
@@ -60,10 +70,16 @@ fn apply_get_describe_label_edit_expose_and_delete() {
     assert_eq!(bed.field("service exposed", "{.spec.selector.app}"), "web");
     assert_eq!(bed.run(&["delete", "service", "web", "exposed"]).lines().count(), 2);
     let gone = bed.kubectl().output(&["get", "service", "web"], "").unwrap();
-    assert!(String::from_utf8_lossy(&gone.stderr).contains("Error from server (NotFound): services \"web\" not found"));
+    assert!(
+        String::from_utf8_lossy(&gone.stderr)
+            .contains("Error from server (NotFound): services \"web\" not found")
+    );
     let resources = bed.run(&["api-resources", "--no-headers"]);
     for kind in ["Service", "Endpoints", "EndpointSlice", "Pod", "Node", "Namespace", "Event"] {
-        assert!(resources.lines().any(|line| line.split_whitespace().last() == Some(kind)), "{kind} is not in:\n{resources}");
+        assert!(
+            resources.lines().any(|line| line.split_whitespace().last() == Some(kind)),
+            "{kind} is not in:\n{resources}"
+        );
     }
 }
 

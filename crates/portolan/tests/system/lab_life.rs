@@ -54,7 +54,10 @@ fn exec_runs_on_hosts_and_in_pods_and_status_shows_them() {
     let name = bed.lab.layout.name.clone();
     let run = |args: &[&str]| {
         let output = Command::new(exe()).arg("lab").args(args).output().unwrap();
-        (output.status.success(), String::from_utf8(output.stdout).unwrap() + &String::from_utf8_lossy(&output.stderr))
+        (
+            output.status.success(),
+            String::from_utf8(output.stdout).unwrap() + &String::from_utf8_lossy(&output.stderr),
+        )
     };
     let (ok, text) = run(&["exec", "--name", &name, "web-1", "--", "ip", "-o", "addr"]);
     assert!(ok && text.contains(&bed.pod_ip("web-1").to_string()), "{text}");

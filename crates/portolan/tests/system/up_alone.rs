@@ -68,7 +68,12 @@ impl Alone {
 
     fn kubectl(&self, args: &[&str], input: &str) -> String {
         let output = self.kubectl_output(args, input);
-        assert!(output.status.success(), "kubectl {args:?}: {}\n{}", String::from_utf8_lossy(&output.stderr), self.log());
+        assert!(
+            output.status.success(),
+            "kubectl {args:?}: {}\n{}",
+            String::from_utf8_lossy(&output.stderr),
+            self.log()
+        );
         String::from_utf8(output.stdout).unwrap()
     }
 
@@ -107,8 +112,7 @@ impl Drop for Alone {
     }
 }
 
-const SERVICE: &str =
-    "{apiVersion: v1, kind: Service, metadata: {name: web}, spec: {selector: {app: web}, ports: [{port: 80}]}}";
+const SERVICE: &str = "---\n{apiVersion: v1, kind: Service, metadata: {name: web}, spec: {selector: {app: web}, ports: [{port: 80}]}}";
 
 fn asks(alone: &Alone) -> Answer {
     let ip = alone.kubectl(&["get", "service", "web", "-o", "jsonpath={.spec.clusterIP}"], "");
@@ -122,7 +126,7 @@ fn it_serves_a_service_in_a_namespace_and_says_where_the_kubeconfig_is() {
     let mut alone = Alone::new();
     let line = alone.up();
     assert!(line.contains(&alone.data_dir().join("kubeconfig").display().to_string()), "{line}");
-    alone.kubectl(&["apply", "-f", "-"], &(web_pod("web-1", "app: web", None) + "---\n" + SERVICE));
+    alone.kubectl(&["apply", "-f", "-"], &(web_pod("web-1", "app: web", None) + SERVICE));
     alone.kubectl(&["wait", "--for=condition=Ready", "pod", "web-1", "--timeout=30s"], "");
     assert!(asks(&alone).text().is_some(), "{}", alone.log());
     alone.stop();
