@@ -33,6 +33,7 @@ pub mod stale;
 mod sync;
 #[cfg(test)]
 mod testing;
+mod uncommitted;
 pub mod views;
 
 pub use config::{Config, DetectLocal, Mode, NodePortAddresses};

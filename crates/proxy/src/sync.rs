@@ -4,7 +4,7 @@
 //! once, and while a commit runs the next changes gather. The first sync, a restart and the recovery after a failure
 //! are one path: read the kernel back, write the difference.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use ipnet::IpNet;
 use portolan_client::{EventRecorder, EventType, Key, ObjectRef};
 use portolan_dataplane::{DataPlane, Driver, Report};
-use portolan_forward::{Delta, NodeView, Note, NoteKind, ServiceChange, ServiceKey, ServiceTable};
+use portolan_forward::{Delta, NodeView, Note, NoteKind, ServiceChange, ServiceKey};
 use tokio::sync::watch;
 
 use crate::caches::{Caches, Changes};
@@ -24,6 +24,7 @@ use crate::node;
 use crate::servers::{Check, HealthChecks};
 use crate::snapshot::{Round, Snapshot};
 use crate::stale::suspects;
+use crate::uncommitted::Uncommitted;
 use crate::views::NodeObject;
 
 /// How long a failed commit waits at first, and at most.
@@ -51,8 +52,7 @@ pub(crate) struct Loop<D: DataPlane> {
     changes: Changes,
     snapshot: Snapshot,
     driver: Driver<D>,
-    /// Changes that are compiled and not in the kernel yet, merged by Service.
-    uncommitted: BTreeMap<ServiceKey, Ends>,
+    uncommitted: Uncommitted,
     triggers: Vec<i128>,
     notes_told: HashSet<String>,
     started_ns: i128,
@@ -62,9 +62,6 @@ pub(crate) struct Loop<D: DataPlane> {
     not_before: Instant,
     queued_at: Option<Instant>,
 }
-
-/// A Service before and after.
-type Ends = (Option<Arc<ServiceTable>>, Option<Arc<ServiceTable>>);
 
 impl<D: DataPlane> Loop<D> {
     /// Waits until the caches are complete: no half-listed cluster is ever compiled.
@@ -82,7 +79,7 @@ impl<D: DataPlane> Loop<D> {
             driver: Driver::new(plane),
             changes,
             caches,
-            uncommitted: BTreeMap::new(),
+            uncommitted: Uncommitted::default(),
             triggers: Vec::new(),
             notes_told: HashSet::new(),
             started_ns: jiff::Timestamp::now().as_nanosecond(),
@@ -192,7 +189,7 @@ impl<D: DataPlane> Loop<D> {
         self.tell(&round.notes);
         let Round { delta, triggers, .. } = round;
         self.triggers.extend(triggers);
-        self.remember(&delta);
+        self.uncommitted.add(&delta);
         let full = !self.driver.is_synced();
         if full || !delta.is_empty() {
             return self.write(full, &delta);
@@ -224,21 +221,10 @@ impl<D: DataPlane> Loop<D> {
         }
     }
 
-    /// Merges a delta into what the kernel does not have yet: the oldest `from`, the newest `to`.
-    fn remember(&mut self, delta: &Delta) {
-        for ServiceChange { key, from, to } in &delta.services {
-            let ends = self.uncommitted.entry(key.clone()).or_insert_with(|| (from.clone(), None));
-            ends.1.clone_from(to);
-        }
-    }
-
     fn committed(&mut self, full: bool, took: Duration, report: &Report) {
         let now = Now::get();
         self.retry = RETRY_FIRST;
-        let changes = std::mem::take(&mut self.uncommitted)
-            .into_iter()
-            .map(|(key, (from, to))| ServiceChange { key, from, to })
-            .collect::<Vec<_>>();
+        let changes = self.uncommitted.take();
         self.around.cleaner.check(suspects(&changes));
         self.update_health_checks(&changes);
         let services = self.snapshot.table().len();
