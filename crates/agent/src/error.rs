@@ -15,7 +15,9 @@ pub enum Error {
     Netns(#[from] netns::Error),
     #[error(transparent)]
     Rtnetlink(#[from] rt::Error),
-    #[error("cannot talk to the kernel's packet filter: {0}; the agent needs root (CAP_NET_ADMIN) and nf_tables")]
+    #[error(
+        "cannot talk to the kernel's packet filter: {0}; the agent needs root (CAP_NET_ADMIN) and nf_tables"
+    )]
     PacketFilter(io::Error),
     #[error("pods cannot reach the outside: masquerading: {0}")]
     Masquerade(String),

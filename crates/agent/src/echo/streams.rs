@@ -11,7 +11,7 @@ use super::Shared;
 /// After a failed accept (no descriptors left): give connections time to end.
 const ACCEPT_RETRY: Duration = Duration::from_millis(10);
 const DATAGRAM_MAX: usize = 64 << 10;
-const COPY_BUFFER: usize = 16 << 10;
+const COPY_BUFFER: usize = 4 << 10;
 
 /// The next connection, whatever it takes.
 pub(super) async fn accept(listener: &TcpListener) -> (TcpStream, std::net::SocketAddr) {

@@ -7,8 +7,8 @@ use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net};
 use portolan_netlink::nft::{
-    self, Base, Batch, Chain, ChainKind, CmpOp, Expr, Family, Hook, NatFlags, NfTables as _, Op, Policy, Reg, Rule, Table,
-    Value, priority,
+    self, Base, Batch, Chain, ChainKind, CmpOp, Expr, Family, Hook, NatFlags, NfTables as _, Op, Policy, Reg,
+    Rule, Table, Value, priority,
 };
 
 use crate::Error;

@@ -159,6 +159,9 @@ impl Worker {
                 }
                 Err(failed) => failed,
             };
+            if self.ending() {
+                break;
+            }
             let message = format!("Failed to create pod sandbox: {failed}");
             self.event(EventType::Warning, "FailedCreatePodSandBox", "", &message);
             let deadline = Instant::now() + wait;

@@ -110,6 +110,78 @@ fn an_image_that_is_not_built_in_is_refused_with_the_reason() {
     });
     assert_eq!(node.status("web")["phase"], "Pending");
     until("the event", || node.events("web", "ErrImageNeverPull").iter().any(|m| m.starts_with(message)));
+    node.delete("web", 30);
+    until("it is deleted at once: there is nothing to stop", || node.pod("web").is_none());
+}
+
+#[test]
+fn a_changed_image_restarts_the_container() {
+    let node = Node::start();
+    node.run("web", json!({"containers": [{"name": "c", "image": "nginx"}]}));
+    until("it is refused", || node.container("web")["state"]["waiting"]["reason"] == "ErrImageNeverPull");
+    let change = |image: &str| {
+        let mut pod = node.pod("web").unwrap();
+        pod["spec"]["containers"][0]["image"] = image.into();
+        node.api.put(&paths::PODS, pod);
+    };
+    change("portolan.dev/echo:1");
+    node.wait_ready("web");
+    assert_eq!(node.container("web")["restartCount"].as_i64().unwrap_or(0), 0);
+    change("portolan.dev/echo:2");
+    until("it runs the new one", || {
+        let container = node.container("web");
+        container["image"] == "portolan.dev/echo:2" && container["restartCount"] == 1
+    });
+    node.wait_ready("web");
+}
+
+#[test]
+fn a_hook_runs_before_the_container_is_asked_to_stop() {
+    let node = Node::start();
+    let script = "trap 'echo term; exit 0' TERM; echo up; while :; do sleep 0.01; done";
+    let log = node.pod_dir("web").join("logs").join("c").join("0.log");
+    let hook =
+        json!({"preStop": {"exec": {"command": ["sh", "-c", format!("echo hook >> {}", log.display())]}}});
+    node.run(
+        "web",
+        json!({"containers": [
+        {"name": "c", "image": "portolan.dev/host", "command": ["sh", "-c", script], "lifecycle": hook}]}),
+    );
+    until("the trap is set", || node.log("web", "c", 0).contains("up"));
+    node.delete("web", 30);
+    let mut seen = String::new();
+    until("it is gone", || {
+        let log = node.log("web", "c", 0);
+        if !log.is_empty() {
+            seen = log;
+        }
+        node.pod("web").is_none()
+    });
+    assert!(seen.starts_with("up\nhook"), "{seen}");
+}
+
+#[test]
+fn sidecars_start_first_and_stop_last() {
+    let node = Node::start();
+    let file = node.data.path().join("order");
+    let script = |name: &str| {
+        let file = file.display();
+        format!(
+            "echo {name} up >> {file}; trap 'sleep 0.05; echo {name} down >> {file}; exit 0' TERM; while :; do sleep 0.01; done"
+        )
+    };
+    let container = |name: &str| json!({"name": name, "image": "portolan.dev/host", "command": ["sh", "-c", script(name)]});
+    let mut side = container("side");
+    side["restartPolicy"] = "Always".into();
+    // It has started when it says so.
+    side["startupProbe"] = json!({"exec": {"command": ["grep", "side", file]}});
+    node.run("duo", json!({"initContainers": [side], "containers": [container("main")]}));
+    node.wait_ready("duo");
+    let order = || std::fs::read_to_string(&file).unwrap_or_default();
+    until("both are up", || order().lines().count() == 2);
+    node.delete("duo", 30);
+    until("it is gone", || node.pod("duo").is_none());
+    assert_eq!(order(), "side up\nmain up\nmain down\nside down\n");
 }
 
 #[test]

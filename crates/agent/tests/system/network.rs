@@ -23,6 +23,11 @@ fn two_nodes() -> (Node, Node) {
     let mut rt = Rt::open_in(&b.netns).unwrap();
     rt.add_address("eth0", "192.0.2.2/24".parse().unwrap()).unwrap();
     rt.set_up("eth0").unwrap();
+    // The strictest setting that a distribution may have.
+    for ns in [&a, &b] {
+        ns.netns.set_sysctl("net/ipv4/conf/all/rp_filter", "1").unwrap();
+        ns.netns.set_sysctl("net/ipv4/conf/default/rp_filter", "1").unwrap();
+    }
     let api = FakeApi::new();
     (Node::start_with(api.clone(), a, "node-a", 1), Node::start_with(api, b, "node-b", 2))
 }

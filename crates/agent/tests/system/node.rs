@@ -52,6 +52,10 @@ impl Namespace {
         Self { path, netns }
     }
 
+    pub(crate) fn path(&self) -> &std::path::Path {
+        &self.path
+    }
+
     /// Gives it a link `eth0` with an address, connected to nothing.
     pub(crate) fn with_address(self, address: &str) -> Self {
         let mut rt = Rt::open_in(&self.netns).unwrap();

@@ -1,7 +1,7 @@
 //! Containers that end, and agents that end.
 
 use std::os::unix::fs::MetadataExt as _;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use portolan_agent::Config;
@@ -11,7 +11,7 @@ use portolan_netlink::netns::Netns;
 use portolan_netlink::rt::Rt;
 use serde_json::json;
 
-use crate::node::{Agent, Node, eventually, http, until};
+use crate::node::{Agent, Namespace, Node, eventually, http, until};
 
 #[test]
 fn a_container_that_ends_is_restarted_with_growing_waits() {
@@ -95,15 +95,32 @@ fn what_a_crashed_agent_left_is_removed() {
     until("the directory is gone", || !dir.exists());
 }
 
-/// Names the directory and the namespace of [`the_agent_to_be_killed`].
+/// Name the directory and the namespace of [`the_agent_to_be_killed`].
 const VICTIM: &str = "PORTOLAN_TEST_VICTIM";
+const VICTIM_NODE: &str = "PORTOLAN_TEST_VICTIM_NODE";
+
+/// Killed also when its test fails before that.
+struct Victim(Child);
+
+impl Victim {
+    fn kill(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+impl Drop for Victim {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
 
 /// Not a test of its own: the process that the next one kills.
 #[test]
 #[ignore = "run by processes_die_with_a_killed_agent"]
 fn the_agent_to_be_killed() {
     let Ok(dir) = std::env::var(VICTIM) else { return };
-    let netns = Netns::open(&std::path::Path::new(&dir).join("node")).unwrap();
+    let netns = Netns::open(std::env::var(VICTIM_NODE).unwrap().as_ref()).unwrap();
     let api = FakeApi::new();
     Node::give_range(&api, "node-a", 1);
     let mut config = Config::new("node-a", [192, 0, 2, 1].into(), dir, env!("CARGO_BIN_EXE_portolan-echo"));
@@ -122,32 +139,35 @@ fn the_agent_to_be_killed() {
 #[test]
 fn processes_die_with_a_killed_agent() {
     let dir = tempfile::tempdir().unwrap();
-    let node = Netns::create(&dir.path().join("node")).unwrap();
-    let mut victim = Command::new(std::env::current_exe().unwrap())
+    let ns = Namespace::new();
+    let victim = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "restart::the_agent_to_be_killed", "--ignored"])
         .env(VICTIM, dir.path())
+        .env(VICTIM_NODE, ns.path())
         .stdout(Stdio::null())
+        .stderr(Stdio::null())
         .spawn()
         .unwrap();
+    let mut victim = Victim(victim);
     let pod = dir.path().join("pods").join("shop_web");
     let netns = eventually("the pod's namespace", || Netns::open(&pod.join("netns")).ok());
     until("a shell and its child run", || netns.processes().len() == 2);
-    let noted = std::fs::read_to_string(pod.join("pids").join("c")).unwrap();
-    let shell: u32 = noted.split(' ').next().unwrap().parse().unwrap();
-    victim.kill().unwrap();
-    victim.wait().unwrap();
+    let shell = eventually("the process is noted", || {
+        let noted = std::fs::read_to_string(pod.join("pids").join("c")).ok()?;
+        noted.split_once(' ')?.0.parse::<u32>().ok()
+    });
+    victim.kill();
     until("the container's first process is gone", || !netns.processes().contains(&shell));
 
     // What that one had started is found by the next agent, which knows no pods at all.
     let api = FakeApi::new();
     let config =
         Config::new("node-a", [192, 0, 2, 1].into(), dir.path(), env!("CARGO_BIN_EXE_portolan-echo"));
-    let mut agent = Agent::start(&node, &api, config);
+    let mut agent = Agent::start(&ns.netns, &api, config);
     until("nothing of the pod is left", || netns.processes().is_empty() && !pod.exists());
     agent.stop();
-    let links = Rt::open_in(&node).unwrap().links().unwrap();
+    let links = Rt::open_in(&ns.netns).unwrap().links().unwrap();
     assert!(links.iter().all(|link| link.name == "lo"), "{links:?}");
-    Netns::delete(&dir.path().join("node")).unwrap();
 }
 
 #[test]
