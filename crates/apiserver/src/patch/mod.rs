@@ -34,8 +34,9 @@ pub enum Kind {
     Apply,
 }
 
-const SUPPORTED: &str = "application/json-patch+json, application/merge-patch+json, \
-    application/strategic-merge-patch+json, application/apply-patch+yaml";
+/// Server-side apply is recognised, to be refused in words of its own, but not offered.
+const SUPPORTED: &str =
+    "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json";
 
 impl Kind {
     /// The format named by a Content-Type header; its parameters are ignored.
@@ -109,7 +110,7 @@ pub fn apply(
         Kind::Merge => json::apply_merge(current, patch),
         Kind::Strategic => strategic::apply(schema, current, patch),
         Kind::Apply => Err(PatchError::Unsupported(format!(
-            "server-side apply is not supported yet - accepted media types include: {SUPPORTED}"
+            "server-side apply is not supported - accepted media types include: {SUPPORTED}"
         ))),
     }
 }
@@ -135,4 +136,19 @@ fn bad_root(found: &Value, wanted: &str) -> PatchError {
     PatchError::BadRequest(format!(
         "error decoding patch: json: cannot unmarshal {found} into Go value of type {wanted}"
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use portolan_api::core::v1::Service;
+
+    #[test]
+    fn formats_are_told_apart_by_content_type() {
+        assert_eq!(Kind::from_content_type("application/merge-patch+json; charset=utf-8"), Ok(Kind::Merge));
+        assert_eq!(Kind::from_content_type("application/strategic-merge-patch+json"), Ok(Kind::Strategic));
+        assert_eq!(Kind::from_content_type("application/json").map_err(|error| error.code()), Err(415));
+        let refused = apply(Kind::Apply, Service::schema(), &Value::Null, b"{}").unwrap_err();
+        assert_eq!((refused.code(), refused.reason()), (415, "UnsupportedMediaType"));
+    }
 }
