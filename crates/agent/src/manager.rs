@@ -166,3 +166,16 @@ impl Manager {
         self.tasks.shutdown().await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_agent_can_be_a_task_of_its_own() {
+        fn is_send<T: Send>(_: T) {}
+        let client = portolan_client::testing::FakeApi::new().client();
+        let config = Config::new("node-a", [192, 0, 2, 1].into(), "/nowhere", "/nowhere");
+        is_send(run(client, config, std::future::pending()));
+    }
+}

@@ -25,7 +25,7 @@ pub(crate) fn masquerade(pods: Ipv4Net, cluster: &[IpNet]) -> Result<(), Error> 
     if cluster.is_empty() {
         return remove();
     }
-    commit(batch(pods, &cluster))
+    commit(&batch(pods, &cluster))
 }
 
 /// Takes the table away; one that is not there is no error.
@@ -33,12 +33,12 @@ pub(crate) fn remove() -> Result<(), Error> {
     let mut batch = Batch::new();
     batch.push(add_table());
     batch.push(Op::DelTable(table()));
-    commit(batch)
+    commit(&batch)
 }
 
-fn commit(batch: Batch) -> Result<(), Error> {
+fn commit(batch: &Batch) -> Result<(), Error> {
     let mut socket = nft::Socket::open().map_err(Error::PacketFilter)?;
-    socket.commit(&batch).map_err(|e| Error::Masquerade(e.to_string()))
+    socket.commit(batch).map_err(|e| Error::Masquerade(e.to_string()))
 }
 
 fn table() -> Table {

@@ -1,8 +1,14 @@
 //! The node's place in the cluster, and pods that talk to each other.
 
+use std::net::IpAddr;
+
 use portolan_client::paths;
 use portolan_client::testing::FakeApi;
 use portolan_netlink::netns::Netns;
+use portolan_netlink::nft::{
+    self, Base, Batch, Chain, ChainKind, Expr, Family, Hook, NatFlags, NfTables as _, Op, Policy, Reg, Rule,
+    Table, priority,
+};
 use portolan_netlink::rt::{Route, RouteKind, Rt, Veth, VethPeer};
 use serde_json::{Value, json};
 
@@ -68,6 +74,48 @@ fn pods_reach_each_other_on_one_node_and_across() {
     assert!(via_b(&routes(&a)));
     a.api.remove(&paths::NODES, "", "node-b");
     until("the route is gone", || !via_b(&routes(&a)));
+}
+
+/// As a proxy does it: one address stands for the pod, and the pod's own traffic to it is masqueraded.
+fn stand_in(node: &Node, vip: IpAddr, pod: IpAddr) {
+    let (table, reg) = (Table::new(Family::Ip, "pt-test"), Reg::new(0));
+    let base = |hook, priority| Base { kind: ChainKind::Nat, hook, priority, policy: Policy::Accept };
+    let from_itself = vec![
+        Expr::saddr(Family::Ip, reg),
+        Expr::eq(reg, pod),
+        Expr::daddr(Family::Ip, reg),
+        Expr::eq(reg, pod),
+        Expr::Masquerade { flags: NatFlags::default() },
+    ];
+    let to_vip = vec![
+        Expr::daddr(Family::Ip, reg),
+        Expr::eq(reg, vip),
+        Expr::Immediate { dreg: reg, data: nft::Value::from(pod) },
+        Expr::Dnat { family: Family::Ip, addr: Some(reg), port: None, flags: NatFlags::default() },
+    ];
+    let batch = Batch {
+        ops: vec![
+            Op::AddTable { table: table.clone(), comment: None },
+            Op::AddChain(Chain::base(&table, "pre", base(Hook::Prerouting, priority::DSTNAT))),
+            Op::AddChain(Chain::base(&table, "post", base(Hook::Postrouting, priority::SRCNAT))),
+            Op::AddRule(Rule::new(&table, "pre", to_vip)),
+            Op::AddRule(Rule::new(&table, "post", from_itself)),
+        ],
+    };
+    let commit = || nft::Socket::open().unwrap().commit(&batch).unwrap();
+    node.ns.netns.run(commit).unwrap();
+}
+
+#[test]
+fn masq_2_a_pod_reaches_itself_through_another_address() {
+    let (a, _b) = two_nodes();
+    a.run("a1", echo());
+    a.run("a2", echo());
+    let (a1, a2) = (a.wait_ready("a1"), a.wait_ready("a2"));
+    stand_in(&a, "10.96.0.1".parse().unwrap(), a1.parse().unwrap());
+    let ask = |from| http(&inside(&a, from), "GET", "10.96.0.1", 80, "/").map(|(_, body)| peer_of(&body));
+    assert_eq!(ask("a1").unwrap(), "192.0.2.1", "by way of the node, under the node's address");
+    assert_eq!(ask("a2").unwrap(), a2, "the node sees what its pods send each other");
 }
 
 #[test]

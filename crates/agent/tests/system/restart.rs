@@ -31,7 +31,7 @@ fn a_container_that_ends_is_restarted_with_growing_waits() {
     let text = "Back-off restarting failed container c in pod crash_shop(uid-crash)";
     until("the event", || node.events("crash", "BackOff").iter().any(|m| m == text));
     assert_eq!(node.status("crash")["phase"], "Running");
-    assert_eq!(node.log("crash", "c", 3), "run\n");
+    until("the output of that run", || node.log("crash", "c", 3) == "run\n");
     assert_eq!(node.log("crash", "c", 0), "", "old logs go");
 }
 
