@@ -52,7 +52,11 @@ impl<K: Eq + Hash + Ord, V: Eq> Differ<K, V> {
 }
 
 /// What must change for `to` to be in the place of `from`, sorted by key.
-pub fn diff<K: Eq + Hash + Ord, V: Eq>(from: Objects<K, V>, to: Objects<K, V>) -> Vec<Change<K, V>> {
+#[expect(clippy::implicit_hasher, reason = "objects are always this map")]
+pub fn diff<K: Eq + Hash + Ord, V: Eq>(
+    from: Objects<K, V>,
+    to: impl IntoIterator<Item = (K, V)>,
+) -> Vec<Change<K, V>> {
     let mut differ = Differ::new(from);
     differ.want(to);
     differ.finish()

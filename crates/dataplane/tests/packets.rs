@@ -3,6 +3,8 @@
 //! Each test makes a node with pods, a pod elsewhere and an outside client in network namespaces (root is needed) and
 //! sends connections from all of them to every frontend.
 
+#![allow(clippy::unwrap_used, reason = "a step that fails fails the test")]
+
 mod common;
 #[path = "common/net.rs"]
 mod net;
@@ -47,7 +49,7 @@ impl Lab {
         self.driver.apply(&delta).unwrap();
     }
 
-    fn packet(&self, from: &Host, protocol: Protocol, to: SocketAddr) -> Packet {
+    fn packet(from: &Host, protocol: Protocol, to: SocketAddr) -> Packet {
         let from_node = from.name == "node";
         Packet {
             source: from.addresses[usize::from(to.is_ipv6())],
@@ -62,7 +64,7 @@ impl Lab {
 
     /// What the model allows a client to see; `None` for packets that are no matter of Services.
     fn expected(&self, from: &Host, protocol: Protocol, to: SocketAddr) -> Option<BTreeSet<Seen>> {
-        let packet = self.packet(from, protocol, to);
+        let packet = Self::packet(from, protocol, to);
         let outcome = trace(&self.world.table, &packet).outcome;
         Some(match outcome {
             Outcome::Pass => return None,
@@ -259,7 +261,7 @@ fn affinity_ends_after_its_time() {
     let lab = Lab::new(node(), [case]);
     let to = SocketAddr::new(ip("172.30.0.1"), 80);
     let first = lab.net.connect("outside", Protocol::Tcp, to);
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    let deadline = std::time::Instant::now() + std::time::Duration::from_mins(1);
     let mut pause = std::time::Duration::from_millis(1200);
     // Each connection starts the second anew, so the pauses must be longer.
     while lab.net.connect("outside", Protocol::Tcp, to) == first {

@@ -138,13 +138,22 @@ impl Class {
     }
 
     /// The class behind the guard.
+    #[must_use]
     pub fn unguarded(&self) -> Self {
         Self { guarded: false, ..*self }.normalized()
     }
 
     /// The class that treats every origin like this.
+    #[must_use]
     pub fn only(&self, target: Target) -> Self {
         Self { guarded: false, body: Body::Same(target), ..*self }.normalized()
+    }
+
+    /// The same with one endpoint more, and with one less: what the next change may well ask for.
+    pub fn neighbours(&self) -> Vec<Self> {
+        let Body::Same(Target::Pick(pick)) = self.body else { return Vec::new() };
+        let counts = [pick.count - 1, pick.count + 1].into_iter().filter(|count| *count > 0);
+        counts.map(|count| self.only(Target::Pick(Pick { count, ..pick }))).collect()
     }
 
     /// The classes whose chains this one's rules go to.

@@ -181,18 +181,28 @@ fn frontend_objects(
     }
 }
 
-/// The chain of a class and those it leads to.
+/// The chain of a class and those it leads to, each with its neighbours. A new chain that looks something up in a map
+/// costs the kernel a walk through all of the map's elements, so the chains that the next change may need are made
+/// beforehand, when nobody waits for them.
 fn chain_objects(builder: &Builder<'_>, class: &Class, out: &mut Objects) {
-    let verdict = class.verdict();
-    let Some(name) = verdict.chain() else { return };
-    let key = Key::Chain(class.family, name.clone());
-    if is_fixed_chain(name) || out.contains_key(&key) {
+    if !chain_object(builder, class, out) {
         return;
     }
-    out.insert(key, Object::Chain(builder.chain(class).into()));
+    for neighbour in class.neighbours() {
+        chain_object(builder, &neighbour, out);
+    }
     for needed in class.needs() {
         chain_objects(builder, &needed, out);
     }
+}
+
+/// The chain of a class, if it has one of its own.
+fn chain_object(builder: &Builder<'_>, class: &Class, out: &mut Objects) -> bool {
+    let verdict = class.verdict();
+    let Some(name) = verdict.chain().filter(|name| !is_fixed_chain(name)) else { return false };
+    let key = Key::Chain(class.family, name.clone());
+    out.entry(key).or_insert_with(|| Object::Chain(builder.chain(class).into()));
+    true
 }
 
 /// The objects of the node, whatever its Services.

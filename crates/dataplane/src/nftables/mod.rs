@@ -16,10 +16,11 @@ pub mod observe;
 pub mod plan;
 pub mod rules;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use portolan_forward::{Family, NodeView, ServiceTable};
-use portolan_netlink::nft::{self, CommitError, CommitErrorKind, DumpError, NfTables, Op};
+use portolan_netlink::nft::{self, CommitError, DumpError, NfTables, Op};
 use thiserror::Error;
 
 use crate::{Change, DataPlane};
@@ -28,11 +29,17 @@ pub use lower::Entry;
 pub use object::{Key, Object, Objects};
 pub use plan::Batch;
 
+use plan::ChainRules;
+use rules::Rule;
+
 /// kube-proxy's default too, so that other software that knows this bit keeps working.
 pub const DEFAULT_MARK: u32 = 1 << 14;
 
 /// How often a transaction is sent again when somebody else changed the ruleset meanwhile.
 const ATTEMPTS_MAX: usize = 8;
+
+/// Chains that nothing leads to any more and that are kept for when they are wanted again.
+const LEFTOVER_CHAINS_MAX: usize = 128;
 
 #[derive(Debug, Error)]
 pub enum Error {
@@ -59,13 +66,13 @@ impl Default for Config {
 pub struct Nftables<N> {
     nft: N,
     config: Config,
-    /// Chains that nothing leads to and that the kernel did not let go yet.
-    leftover: Vec<(Family, Arc<str>)>,
+    /// Chains that are in the kernel though nothing leads to them any more.
+    leftover: HashMap<(Family, Arc<str>), Arc<[Rule]>>,
 }
 
 impl<N: NfTables> Nftables<N> {
     pub fn new(nft: N, config: Config) -> Self {
-        Self { nft, config, leftover: Vec::new() }
+        Self { nft, config, leftover: HashMap::new() }
     }
 
     pub fn nft(&mut self) -> &mut N {
@@ -76,7 +83,7 @@ impl<N: NfTables> Nftables<N> {
         for _ in 1..ATTEMPTS_MAX {
             match self.nft.commit(batch) {
                 Err(error) if error.is_retryable() => {
-                    tracing::debug!(%error, "nftables transaction is sent again")
+                    tracing::debug!(%error, "nftables transaction is sent again");
                 }
                 result => return result,
             }
@@ -84,18 +91,31 @@ impl<N: NfTables> Nftables<N> {
         self.nft.commit(batch)
     }
 
-    /// Deletes chains in a transaction of their own. What the kernel still holds on to is tried again next time.
-    fn tidy(&mut self) {
-        let leftover = std::mem::take(&mut self.leftover);
-        if leftover.is_empty() {
+    /// Whether the chain is there already, with these rules.
+    fn is_left_over(&self, chain: &ChainRules) -> bool {
+        self.leftover.get(&(chain.family, chain.name.clone())).is_some_and(|rules| *rules == chain.rules)
+    }
+
+    /// Makes those of the chains that are not there yet.
+    fn chain_ops(&self, chains: &[ChainRules]) -> Vec<Op> {
+        plan::chain_ops(chains.iter().filter(|chain| !self.is_left_over(chain)))
+    }
+
+    /// Keeps superfluous chains until there are too many of them: they may soon be wanted again, and making a chain is
+    /// slow when maps are large. Deleting them later, in a transaction of their own, also spares kernels before 6.2,
+    /// where a chain is still in use in the transaction that deletes the last element that led to it.
+    fn leave_over(&mut self, chains: Vec<ChainRules>) {
+        self.leftover.extend(chains.into_iter().map(|chain| ((chain.family, chain.name), chain.rules)));
+        if self.leftover.len() <= LEFTOVER_CHAINS_MAX {
             return;
         }
-        let batch = delete_chains(&leftover).into_iter().collect();
-        if let Err(error) = self.send(&batch) {
-            tracing::debug!(%error, "superfluous chains stay for now");
-            if error.kind == CommitErrorKind::Busy {
-                self.leftover = leftover;
-            }
+        // All at once: they may lead to one another, so their rules go first.
+        let name = |(family, chain): &(Family, Arc<str>)| (layout::table(*family), chain.clone());
+        let flush = self.leftover.keys().map(name).map(|(table, chain)| Op::FlushChain { table, chain });
+        let delete = self.leftover.keys().map(name).map(|(table, chain)| Op::DelChain { table, chain });
+        match self.send(&flush.chain(delete).collect()) {
+            Ok(()) => self.leftover.clear(),
+            Err(error) => tracing::warn!(%error, "superfluous chains stay for now"),
         }
     }
 }
@@ -137,39 +157,35 @@ impl<N: NfTables> DataPlane for Nftables<N> {
     }
 
     fn weight(&self, batch: &Batch) -> usize {
-        batch.main.weight() + batch.superfluous.len()
+        let tables: usize = batch.tables.iter().map(|(f, before)| plan::make_table(*f, *before).len()).sum();
+        let chains = self.chain_ops(&batch.chains).len() + self.chain_ops(&batch.spare).len();
+        tables + chains + batch.elements.iter().map(Op::weight).sum::<usize>()
     }
 
-    fn commit(&mut self, mut batch: Batch) -> Result<(), Error> {
-        let wanted_again = |(family, name): &(Family, Arc<str>)| {
-            let table = layout::table(*family);
-            batch
-                .main
-                .ops
-                .iter()
-                .any(|op| matches!(op, Op::AddChain(c) if c.table == table && c.name == *name))
-        };
-        self.leftover.retain(|chain| !wanted_again(chain));
-        self.tidy();
-        let before = batch.main.len();
-        batch.main.extend(delete_chains(&batch.superfluous));
-        match self.send(&batch.main) {
-            Err(error)
-                if error.kind == CommitErrorKind::Busy && error.op_index.is_some_and(|op| op >= before) =>
-            {
-                batch.main.ops.truncate(before);
-                self.send(&batch.main)?;
-                self.leftover = batch.superfluous;
-                self.tidy();
-                Ok(())
-            }
-            result => Ok(result?),
+    fn commit(&mut self, batch: Batch) -> Result<(), Error> {
+        let made_anew = |family| batch.tables.iter().any(|(table, _)| *table == family);
+        self.leftover.retain(|(family, _), _| !made_anew(*family));
+        let mut ops: Vec<_> =
+            batch.tables.iter().flat_map(|(family, before)| plan::make_table(*family, *before)).collect();
+        ops.extend(self.chain_ops(&batch.chains));
+        ops.extend(batch.elements);
+        self.send(&nft::Batch { ops })?;
+        self.send(&nft::Batch { ops: self.chain_ops(&batch.spare) })?;
+        for chain in batch.chains.into_iter().chain(batch.spare) {
+            self.leftover.remove(&(chain.family, chain.name));
         }
+        self.leave_over(batch.superfluous);
+        Ok(())
     }
 
     fn observe(&mut self) -> Result<Objects, Error> {
-        self.leftover.clear();
-        Ok(observe::observe(&mut self.nft)?)
+        let mut objects = observe::observe(&mut self.nft)?;
+        self.leftover.retain(|(family, name), rules| {
+            let key = Key::Chain(*family, name.clone());
+            let is_there = objects.get(&key).is_some_and(|object| *object == Object::Chain(rules.clone()));
+            is_there && objects.remove(&key).is_some()
+        });
+        Ok(objects)
     }
 
     fn cleanup(&mut self) -> Vec<Error> {
@@ -187,14 +203,4 @@ impl<N: NfTables> DataPlane for Nftables<N> {
         }
         errors
     }
-}
-
-/// Their rules go first: they may lead to one another.
-fn delete_chains(chains: &[(Family, Arc<str>)]) -> Vec<Op> {
-    let table = |family| layout::table(family);
-    let flush =
-        chains.iter().map(|(family, chain)| Op::FlushChain { table: table(*family), chain: chain.clone() });
-    let delete =
-        chains.iter().map(|(family, chain)| Op::DelChain { table: table(*family), chain: chain.clone() });
-    flush.chain(delete).collect()
 }

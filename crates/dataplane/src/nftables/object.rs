@@ -45,6 +45,7 @@ impl Eq for Object {}
 /// Whether a table's sets and base chains are what [`super::layout`] says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Layout {
+    Missing,
     Current,
     /// Made by another version, or changed by somebody: to be made anew.
     Other,
@@ -261,14 +262,17 @@ fn write_fields(f: &mut fmt::Formatter<'_>, fields: &[FieldType], mut bytes: &[u
 
 fn write_field(f: &mut fmt::Formatter<'_>, field: FieldType, bytes: &[u8]) -> fmt::Result {
     match (field, bytes) {
-        (FieldType::Ipv4Addr, &[a, b, c, d]) => write!(f, "{}", Ipv4Addr::new(a, b, c, d)),
         (FieldType::InetProto, [proto]) => write!(f, "{proto}"),
         (FieldType::InetService, &[high, low]) => write!(f, "{}", u16::from_be_bytes([high, low])),
-        (FieldType::Mark, &[a, b, c, d]) => write!(f, "0x{:08x}", u32::from_ne_bytes([a, b, c, d])),
-        (FieldType::Ipv6Addr, bytes) => match <[u8; 16]>::try_from(bytes) {
-            Ok(octets) => write!(f, "{}", Ipv6Addr::from(octets)),
-            Err(_) => f.write_str("?"),
-        },
+        (FieldType::Ipv4Addr, bytes) if let Ok(octets) = <[u8; 4]>::try_from(bytes) => {
+            write!(f, "{}", Ipv4Addr::from(octets))
+        }
+        (FieldType::Ipv6Addr, bytes) if let Ok(octets) = <[u8; 16]>::try_from(bytes) => {
+            write!(f, "{}", Ipv6Addr::from(octets))
+        }
+        (FieldType::Mark, bytes) if let Ok(octets) = <[u8; 4]>::try_from(bytes) => {
+            write!(f, "0x{:08x}", u32::from_ne_bytes(octets))
+        }
         (_, bytes) => bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}")),
     }
 }

@@ -1,24 +1,40 @@
 //! An order of operations that the kernel accepts at every step, and that stays sound if a batch is cut in two: what
 //! is referred to appears before what refers to it, and goes after it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use portolan_forward::Family;
-use portolan_netlink::nft::{self, Chain, Element, Op};
+use portolan_netlink::nft::{self, Chain, Data, Element, Expr, Op};
 
 use super::layout::{SetId, base_chains, is_base_chain, table};
 use super::object::{Key, Layout, Object};
 use super::rules::Rule;
 use crate::Change;
 
-/// Operations of one transaction.
+/// What to do, and what can wait until that is done.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Batch {
-    pub main: nft::Batch,
-    /// Deletes chains that `main` has made superfluous. In the same transaction if the kernel allows it: before 6.2 it
-    /// does not when an element that led to the chain goes in that transaction too.
-    pub superfluous: Vec<(Family, Arc<str>)>,
+    /// Tables made anew.
+    pub tables: Vec<(Family, Layout)>,
+    /// Chains that are in use or will be at once. They come before the elements: a map is walked through when a chain
+    /// first refers to it.
+    pub chains: Vec<ChainRules>,
+    pub elements: Vec<Op>,
+    /// Chains that nothing leads to yet. Making one is slow when maps are large.
+    pub spare: Vec<ChainRules>,
+    /// Chains that nothing leads to any more.
+    pub superfluous: Vec<ChainRules>,
+}
+
+/// A chain with all its rules.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ChainRules {
+    pub family: Family,
+    pub name: Arc<str>,
+    pub rules: Arc<[Rule]>,
+    /// It exists, with other rules.
+    pub changed: bool,
 }
 
 #[derive(Default)]
@@ -31,9 +47,9 @@ struct Elements {
 
 #[derive(Default)]
 struct Sorted {
-    tables: Vec<(Family, bool)>,
-    chains: Vec<(Family, Arc<str>, Arc<[Rule]>)>,
-    superfluous: Vec<(Family, Arc<str>)>,
+    tables: Vec<(Family, Layout)>,
+    chains: Vec<ChainRules>,
+    superfluous: Vec<ChainRules>,
     elements: BTreeMap<(SetId, Family), Elements>,
 }
 
@@ -49,14 +65,18 @@ impl Sorted {
     fn take(&mut self, change: Change<Key, Object>) {
         match (change.key, change.from, change.to) {
             (Key::Table(family), from, Some(_)) => {
-                self.tables.push((family, matches!(from, Some(Object::Table(Layout::Other)))));
+                let other = matches!(from, Some(Object::Table(Layout::Other)));
+                self.tables.push((family, if other { Layout::Other } else { Layout::Missing }));
             }
             // Base objects are always wanted; a table goes by cleanup only.
             (Key::Table(_), _, None) => {}
-            (Key::Chain(family, name), _, Some(Object::Chain(rules))) => {
-                self.chains.push((family, name, rules));
+            (Key::Chain(family, name), from, Some(Object::Chain(rules))) => {
+                self.chains.push(ChainRules { family, name, rules, changed: from.is_some() });
             }
-            (Key::Chain(family, name), ..) => self.superfluous.push((family, name)),
+            (Key::Chain(family, name), from, _) => {
+                let Some(Object::Chain(rules)) = from else { return };
+                self.superfluous.push(ChainRules { family, name, rules, changed: false });
+            }
             (Key::Element(family, set, key), from, to) => {
                 let elements = self.elements.entry((set, family)).or_default();
                 match (from, to) {
@@ -77,55 +97,83 @@ impl Sorted {
     }
 
     fn into_batch(mut self) -> Batch {
-        let mut main = nft::Batch::new();
-        for (family, exists) in std::mem::take(&mut self.tables) {
-            main.extend(make_table(family, exists));
+        let (chains, spare) = self.take_chains();
+        let (mut elements, mut removals) = (Vec::new(), Vec::new());
+        for ((set, family), of_set) in self.elements {
+            elements.extend(delete(family, set, of_set.replaced));
+            elements.extend(add(family, set, of_set.added));
+            removals.extend(delete(family, set, of_set.removed));
         }
-        let mut removals = Vec::new();
-        let (mut early, mut late) = (Vec::new(), Vec::new());
-        for ((set, family), elements) in std::mem::take(&mut self.elements) {
-            // Elements of `classes` lead to chains; those of the sets behind it to classes.
-            let ops = if set < SetId::Classes { &mut early } else { &mut late };
-            ops.extend(delete(family, set, elements.replaced));
-            ops.extend(add(family, set, elements.added));
-            removals.extend(delete(family, set, elements.removed));
-        }
-        main.extend(early);
-        main.extend(self.chain_ops());
-        main.extend(late);
-        main.extend(removals.into_iter().rev());
-        Batch { main, superfluous: self.superfluous }
+        elements.extend(removals.into_iter().rev());
+        Batch { tables: self.tables, chains, elements, spare, superfluous: self.superfluous }
     }
 
-    /// Chains lead to chains, so all of them appear before any gets rules. New ones are flushed too: one that could not
-    /// be deleted yet may still be there.
-    fn chain_ops(&mut self) -> Vec<Op> {
-        let mut ops = Vec::new();
-        for (family, name, _) in &self.chains {
-            let table = table(*family);
-            if !is_base_chain(name) {
-                ops.push(Op::AddChain(Chain::regular(&table, name.clone())));
+    /// The chains that are in use or will be at once, and those that can wait. In a new table none has to wait, as its
+    /// maps are still empty.
+    fn take_chains(&mut self) -> (Vec<ChainRules>, Vec<ChainRules>) {
+        let is_new = |family| self.tables.iter().any(|(table, _)| *table == family);
+        let classes = self.elements.iter().filter(|((set, _), _)| *set == SetId::Classes);
+        let verdicts = classes.flat_map(|((_, family), elements)| {
+            let verdicts = elements.added.iter().filter_map(|element| match &element.data {
+                Data::Verdict(verdict) => verdict.chain(),
+                _ => None,
+            });
+            verdicts.map(|chain| (*family, chain.clone()))
+        });
+        let mut reached: HashSet<_> = verdicts.collect();
+        let index: HashMap<_, _> = self.chains.iter().map(|c| ((c.family, &*c.name), &c.rules)).collect();
+        let mut queue: Vec<_> = reached.iter().cloned().collect();
+        queue.extend(self.chains.iter().filter(|c| c.changed).map(|c| (c.family, c.name.clone())));
+        while let Some((family, name)) = queue.pop() {
+            let rules = index.get(&(family, &*name)).map_or(&[][..], |rules| rules);
+            for chain in rules.iter().flat_map(|rule| &rule.exprs).filter_map(leads_to) {
+                if reached.insert((family, chain.clone())) {
+                    queue.push((family, chain.clone()));
+                }
             }
-            ops.push(Op::FlushChain { table, chain: name.clone() });
         }
-        for (family, name, rules) in std::mem::take(&mut self.chains) {
-            let table = table(family);
-            ops.extend(rules.iter().map(|rule| {
-                let comment = rule.comment.clone();
-                let rule = nft::Rule::new(&table, name.clone(), rule.exprs.clone());
-                Op::AddRule(nft::Rule { comment, ..rule })
-            }));
-        }
-        ops
+        let urgent = |chain: &ChainRules| {
+            chain.changed || is_new(chain.family) || reached.contains(&(chain.family, chain.name.clone()))
+        };
+        std::mem::take(&mut self.chains).into_iter().partition(urgent)
     }
 }
 
+fn leads_to(expr: &Expr) -> Option<&Arc<str>> {
+    match expr {
+        Expr::Verdict(verdict) => verdict.chain(),
+        _ => None,
+    }
+}
+
+/// Chains lead to chains, so all of them appear before any gets rules. New ones are flushed too: one that could not be
+/// deleted yet may still be there.
+pub fn chain_ops<'a>(chains: impl Iterator<Item = &'a ChainRules> + Clone) -> Vec<Op> {
+    let mut ops = Vec::new();
+    for ChainRules { family, name, .. } in chains.clone() {
+        let table = table(*family);
+        if !is_base_chain(name) {
+            ops.push(Op::AddChain(Chain::regular(&table, name.clone())));
+        }
+        ops.push(Op::FlushChain { table, chain: name.clone() });
+    }
+    for ChainRules { family, name, rules, .. } in chains {
+        let table = table(*family);
+        ops.extend(rules.iter().map(|rule| {
+            let comment = rule.comment.clone();
+            let rule = nft::Rule::new(&table, name.clone(), rule.exprs.clone());
+            Op::AddRule(nft::Rule { comment, ..rule })
+        }));
+    }
+    ops
+}
+
 /// A table with its sets and base chains.
-fn make_table(family: Family, exists: bool) -> Vec<Op> {
+pub fn make_table(family: Family, before: Layout) -> Vec<Op> {
     let table = table(family);
     let comment = Some("rules of Portolan, which removes or replaces anything else in here".into());
     let mut ops = Vec::new();
-    if exists {
+    if before == Layout::Other {
         ops.push(Op::DelTable(table.clone()));
     }
     ops.push(Op::AddTable { table, comment });

@@ -89,7 +89,7 @@ impl Builder<'_> {
             Expr::contains(SetId::ServiceCidrs.name(), regs.pool()),
             Expr::drop(),
         ];
-        let mut nodeports = self.to_nodeport_address();
+        let mut nodeports = self.match_nodeport_address();
         nodeports.extend(self.classify(Entrance::NodePort));
         vec![
             Rule::new(self.classify(Entrance::Address))
@@ -130,7 +130,7 @@ impl Builder<'_> {
     }
 
     /// `ip daddr @nodeport-ips`, or `ip daddr != 127.0.0.0/8 fib daddr type local`
-    fn to_nodeport_address(&self) -> Vec<Expr> {
+    fn match_nodeport_address(&self) -> Vec<Expr> {
         let reg = self.regs().pool();
         match (&self.node.node_port_addresses, self.family) {
             (NodePortAddresses::Addresses(_), _) => {
@@ -223,7 +223,7 @@ impl Builder<'_> {
         let mut rules = Vec::with_capacity(3);
         if self.node.local_traffic.detects(self.family) {
             // ip saddr @pod-cidrs goto pick-3
-            rules.push(Rule::new(self.from_pod(false).into_iter().chain([to(pod)]).collect()));
+            rules.push(Rule::new(self.match_pod(false).into_iter().chain([to(pod)]).collect()));
         }
         if node != outside {
             // fib saddr type local goto pick-3-masquerade
@@ -235,7 +235,7 @@ impl Builder<'_> {
     }
 
     /// Matches local traffic, or everything else with `invert`.
-    fn from_pod(&self, invert: bool) -> Vec<Expr> {
+    fn match_pod(&self, invert: bool) -> Vec<Expr> {
         let reg = self.regs().pool();
         let op = if invert { CmpOp::Neq } else { CmpOp::Eq };
         let iif = Expr::Meta { key: MetaKey::IifName, dreg: reg };
@@ -263,7 +263,7 @@ impl Builder<'_> {
             Masquerade::Always => rules.push(Rule::new(self.set_mark().into())),
             Masquerade::UnlessPod => {
                 // ip saddr != @pod-cidrs meta mark set meta mark | 0x4000
-                rules.push(Rule::new(self.from_pod(true).into_iter().chain(self.set_mark()).collect()));
+                rules.push(Rule::new(self.match_pod(true).into_iter().chain(self.set_mark()).collect()));
             }
         }
         if let Some(affinity) = pick.affinity {

@@ -129,6 +129,11 @@ impl Case {
         self
     }
 
+    pub fn without_endpoint(mut self, index: usize) -> Self {
+        self.endpoints.remove(index);
+        self
+    }
+
     pub fn key(&self) -> ServiceKey {
         self.service.key.clone()
     }
