@@ -84,7 +84,7 @@ async fn start(arguments: Arguments) -> anyhow::Result<()> {
     let data_dir = &data_dir.canonicalize()?;
     let node_ip = node_address::find(arguments.node_ip)?;
     let listener = listen(arguments.bind_address, arguments.secure_port).await?;
-    let store = Arc::new(Embedded::open(&data_dir.join("store"))?);
+    let store = Arc::new(Embedded::open(data_dir.join("store"))?);
 
     let mut config = portolan_apiserver::Config::new(node_ip, arguments.secure_port);
     config.service_cidrs.clone_from(&arguments.service_cluster_ip_range);

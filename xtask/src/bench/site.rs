@@ -33,7 +33,7 @@ impl Site {
         let host = Netns::create(&paths[0])?;
         let endpoint = Netns::create(&paths[1])?;
         wire(&host, &endpoint)?;
-        listen(endpoint)?;
+        listen(&endpoint)?;
         netns::enter(host.as_fd())?;
         let begin = Instant::now();
         let log = std::fs::File::create(dir.path().join("log"))?;
@@ -101,7 +101,7 @@ fn wire(host: &Netns, endpoint: &Netns) -> anyhow::Result<()> {
 }
 
 /// Accepts connections and closes them when the client does, for as long as the benchmark lives.
-fn listen(endpoint: Netns) -> anyhow::Result<()> {
+fn listen(endpoint: &Netns) -> anyhow::Result<()> {
     let address = SocketAddr::new(ENDPOINT.into(), ENDPOINT_PORT);
     let listener = endpoint.run(|| TcpListener::bind(address))??;
     std::thread::spawn(move || {

@@ -119,10 +119,10 @@ pub(crate) struct World {
 }
 
 pub(crate) fn world(node: NodeView, services: &[(ServiceView, Vec<EndpointView>)]) -> World {
-    let mut table = Table::new(node.clone());
+    let mut table = Table::new(node);
     let mut notes = Vec::new();
     for (service, endpoints) in services {
-        let (compiled, odd) = compile(service, endpoints, &node);
+        let (compiled, odd) = compile(service, endpoints, table.node());
         notes.extend(odd);
         notes.extend(table.update([(service.key.clone(), Some(compiled))]).1);
     }

@@ -49,8 +49,8 @@ pub(super) struct Cast<'a> {
 }
 
 impl<'a> Cast<'a> {
-    pub(super) fn new(lab: &'a Lab) -> Result<Self, LabError> {
-        Ok(Self { lab })
+    pub(super) fn new(lab: &'a Lab) -> Self {
+        Self { lab }
     }
 
     pub(super) fn ask(&self, from: &str, to: SocketAddr) -> Result<Answer, LabError> {

@@ -36,13 +36,13 @@ pub fn run(options: &Options, examples: &Path) -> Result<bool, LabError> {
 
 fn tell(story: &mut Story, options: &Options, examples: &Path) -> Result<(), LabError> {
     let lab = bring_up(story, options)?;
-    let cast = Cast::new(&lab)?;
+    let cast = Cast::new(&lab);
     apply(story, &lab, examples)?;
     let server = start_database(&lab, options)?;
     show(story, &lab)?;
     inside_and_outside(story, &cast)?;
     unready_and_back(story, &lab, &cast)?;
-    outside_server(story, &lab, &cast, server)?;
+    outside_server(story, &lab, server)?;
     nobody_left(story, &lab, &cast)?;
     mistakes(story, &lab, examples)
 }
@@ -153,7 +153,7 @@ fn start_database(lab: &Lab, options: &Options) -> Result<Child, LabError> {
     place.spawn(&mut command)
 }
 
-fn outside_server(story: &mut Story, lab: &Lab, cast: &Cast<'_>, mut server: Child) -> Result<(), LabError> {
+fn outside_server(story: &mut Story, lab: &Lab, mut server: Child) -> Result<(), LabError> {
     story.chapter("A Service for a server outside the cluster");
     story.say("mysql-external selects no pods. Its user wrote the Endpoints by hand: 10.0.0.206 port 3306, a machine");
     story.say("that knows nothing of the cluster. Pods reach it by the Service's address, on port 3366.");
@@ -166,7 +166,6 @@ fn outside_server(story: &mut Story, lab: &Lab, cast: &Cast<'_>, mut server: Chi
         "the outside server answered",
         answer.text().is_some_and(|text| text.contains("mysql-outside")),
     );
-    let _ = cast;
     let _ = server.kill();
     let _ = server.wait();
     Ok(())

@@ -4,19 +4,26 @@ use std::io::IsTerminal;
 use std::time::Duration;
 
 pub(super) struct Story {
+    margin: &'static str,
     colour: bool,
     chapters: u32,
     kept: u32,
     broken: Vec<String>,
 }
 
-pub(super) fn milliseconds(took: Duration) -> String {
+fn milliseconds(took: Duration) -> String {
     format!("{:.1} ms", took.as_secs_f64() * 1e3)
 }
 
 impl Story {
     pub(super) fn new() -> Self {
-        Self { colour: std::io::stdout().is_terminal(), chapters: 0, kept: 0, broken: Vec::new() }
+        Self {
+            margin: "   ",
+            colour: std::io::stdout().is_terminal(),
+            chapters: 0,
+            kept: 0,
+            broken: Vec::new(),
+        }
     }
 
     pub(super) fn title(&self, text: &str) {
@@ -29,34 +36,34 @@ impl Story {
     }
 
     pub(super) fn say(&self, line: &str) {
-        println!("   {line}");
+        println!("{}{line}", self.margin);
     }
 
     pub(super) fn command(&self, line: &str) {
-        println!("   {}", self.paint("36", &format!("$ {line}")));
+        println!("{}{}", self.margin, self.paint("36", &format!("$ {line}")));
     }
 
     pub(super) fn output(&self, text: &str) {
         for line in text.trim_end().lines() {
-            println!("     {}", self.paint("2", line));
+            println!("{}  {}", self.margin, self.paint("2", line));
         }
     }
 
     pub(super) fn timing(&self, what: &str, took: Duration) {
-        println!("   {what:<45} {:>10}", milliseconds(took));
+        println!("{}{what:<45} {:>10}", self.margin, milliseconds(took));
     }
 
     pub(super) fn row(&self, what: &str, to: &str, came: &str) {
-        println!("   {what:<35} -> {to:<18} {came}");
+        println!("{}{what:<35} -> {to:<20} {came}", self.margin);
     }
 
     pub(super) fn expect(&mut self, what: &str, held: bool) {
         if held {
             self.kept += 1;
-            println!("   {} {what}", self.paint("32", "ok"));
+            println!("{}{} {what}", self.margin, self.paint("32", "ok"));
         } else {
             self.broken.push(what.to_owned());
-            println!("   {} {what}", self.paint("31", "NOT TRUE:"));
+            println!("{}{} {what}", self.margin, self.paint("31", "NOT TRUE:"));
         }
     }
 

@@ -86,16 +86,6 @@ impl Bed {
         probe::http_post(&self.lab.place(from).unwrap().netns, to, path).unwrap()
     }
 
-    /// Asks until the answer satisfies; then it must go on doing so.
-    pub(crate) fn settles(&self, mut ask: impl FnMut() -> Answer, satisfies: impl Fn(&Answer) -> bool) {
-        let (answer, _) = probe::until(|| Ok(ask()), &satisfies, PATIENCE).unwrap();
-        assert!(satisfies(&answer), "it came to {answer:?}");
-        for _ in 0..STAYS_TRUE {
-            let answer = ask();
-            assert!(satisfies(&answer), "it did not stay so: {answer:?}");
-        }
-    }
-
     /// Who answers at `to`, over so many requests; every one must be answered.
     pub(crate) fn answerers(&self, from: &str, to: SocketAddr, times: u32) -> Vec<String> {
         let mut names: Vec<String> = (0..times).map(|_| who(&self.http(from, to))).collect();
@@ -205,4 +195,14 @@ spec:
 /// kubectl takes what begins with a brace for JSON; YAML in one line begins so as well.
 pub(crate) fn yaml(manifest: &str) -> String {
     format!("---\n{manifest}")
+}
+
+/// Asks until the answer satisfies; then it must go on doing so.
+pub(crate) fn settles(mut ask: impl FnMut() -> Answer, satisfies: impl Fn(&Answer) -> bool) {
+    let (answer, _) = probe::until(|| Ok(ask()), &satisfies, PATIENCE).unwrap();
+    assert!(satisfies(&answer), "it came to {answer:?}");
+    for _ in 0..STAYS_TRUE {
+        let answer = ask();
+        assert!(satisfies(&answer), "it did not stay so: {answer:?}");
+    }
 }

@@ -3,7 +3,7 @@
 use portolan_lab::Host;
 use portolan_lab::probe::{self, Answer};
 
-use crate::bed::{Bed, PATIENCE, at, peer, web_pod, who, yaml};
+use crate::bed::{Bed, PATIENCE, at, peer, settles, web_pod, who, yaml};
 
 const SELECTED: &str = "
 apiVersion: v1
@@ -71,27 +71,18 @@ fn facts_3_4_7_8_9_every_place_inside_reaches_every_pod_through_the_service() {
     let ip = bed.cluster_ip("web");
     for from in ["shell", "web-1", "web-2", "node-1", "node-2"] {
         bed.until_answerers(from, at(ip, 80), &["web-1", "web-2"]);
-        bed.settles(
-            || bed.line(from, at(ip, 9000)),
-            |answer| answer.text().is_some_and(|t| t.contains("web-")),
-        );
-        bed.settles(
-            || bed.udp(from, at(ip, 9001)),
-            |answer| answer.text().is_some_and(|t| t.contains("web-")),
-        );
+        settles(|| bed.line(from, at(ip, 9000)), |answer| answer.text().is_some_and(|t| t.contains("web-")));
+        settles(|| bed.udp(from, at(ip, 9001)), |answer| answer.text().is_some_and(|t| t.contains("web-")));
     }
     // The pod's own address is kept inside the cluster; a pod that meets itself sees its node.
     let shell = bed.pod_ip("shell");
-    bed.settles(|| bed.http("shell", at(ip, 80)), |answer| peer(answer) == shell);
+    settles(|| bed.http("shell", at(ip, 80)), |answer| peer(answer) == shell);
     let web_1 = bed.pod_ip("web-1");
-    bed.settles(
-        || bed.http("web-1", at(ip, 80)),
-        |answer| (who(answer) == "web-1") == (peer(answer) != web_1),
-    );
+    settles(|| bed.http("web-1", at(ip, 80)), |answer| (who(answer) == "web-1") == (peer(answer) != web_1));
     // The outside has no way to the Service's address.
     assert!(!matches!(bed.http("client", at(ip, 80)), Answer::Text(_)));
     // A port that the Service does not have.
-    bed.settles(|| bed.http("shell", at(ip, 81)), |answer| *answer == Answer::Refused);
+    settles(|| bed.http("shell", at(ip, 81)), |answer| *answer == Answer::Refused);
 }
 
 #[test]
@@ -120,11 +111,11 @@ fn fact_10_a_node_port_answers_on_every_node_from_outside() {
     for node in [1, 2] {
         let node = Host::Node(node).ip();
         bed.until_answerers("client", at(node, 32001), &["web-1", "web-2"]);
-        bed.settles(
+        settles(
             || bed.line("client", at(node, 32002)),
             |answer| answer.text().is_some_and(|t| t.contains("web-")),
         );
-        bed.settles(
+        settles(
             || bed.udp("client", at(node, 32003)),
             |answer| answer.text().is_some_and(|t| t.contains("web-")),
         );
@@ -155,7 +146,7 @@ fn fact_14_custom_endpoints_bring_an_outside_server_in() {
     let mut server = place.spawn(&mut command).unwrap();
     let service = at(bed.cluster_ip("mysql-external"), 3366);
     for from in ["shell", "node-1"] {
-        bed.settles(
+        settles(
             || bed.line(from, service),
             |answer| answer.text().is_some_and(|t| t.contains("mysql-outside")),
         );
@@ -170,9 +161,9 @@ fn fact_14_custom_endpoints_bring_an_outside_server_in() {
         "-p",
         r#"[{"op":"replace","path":"/subsets/0/addresses/0/ip","value":"10.0.0.207"}]"#,
     ]);
-    bed.settles(|| bed.line("shell", service), |answer| answer.text().is_none());
+    settles(|| bed.line("shell", service), |answer| answer.text().is_none());
     bed.run(&["delete", "endpoints", "mysql-external"]);
-    bed.settles(|| bed.line("shell", service), |answer| *answer == Answer::Refused);
+    settles(|| bed.line("shell", service), |answer| *answer == Answer::Refused);
     server.kill().unwrap();
     server.wait().unwrap();
 }
@@ -194,13 +185,13 @@ fn pol_6_no_ready_endpoint_refuses_at_once() {
         bed.post("node-1", at(bed.pod_ip(pod), 80), "/ready?value=false");
     }
     for from in ["shell", "node-2", "web-1"] {
-        bed.settles(|| bed.http(from, at(service, 80)), |answer| *answer == Answer::Refused);
+        settles(|| bed.http(from, at(service, 80)), |answer| *answer == Answer::Refused);
         // The kernel limits how often it sends ICMP: the first answer says it, later ones may be missing.
         let (answer, _) = probe::until(|| Ok(bed.udp(from, at(service, 9001))), told, PATIENCE).unwrap();
         assert!(told(&answer), "{answer:?}");
     }
     let node_port = at(Host::Node(1).ip(), 32001);
-    bed.settles(|| bed.http("client", node_port), |answer| *answer == Answer::Refused);
+    settles(|| bed.http("client", node_port), |answer| *answer == Answer::Refused);
 }
 
 #[test]
@@ -212,8 +203,8 @@ fn a_new_service_and_a_deleted_one_take_effect_everywhere() {
     bed.until_answerers("node-2", at(ip, 80), &["web-1", "web-2"]);
     bed.until_answerers("client", at(Host::Node(2).ip(), 32101), &["web-1", "web-2"]);
     bed.run(&["delete", "service", "second"]);
-    bed.settles(|| bed.http("shell", at(ip, 80)), |answer| answer.text().is_none());
-    bed.settles(|| bed.http("client", at(Host::Node(2).ip(), 32101)), |answer| answer.text().is_none());
+    settles(|| bed.http("shell", at(ip, 80)), |answer| answer.text().is_none());
+    settles(|| bed.http("client", at(Host::Node(2).ip(), 32101)), |answer| answer.text().is_none());
     bed.until_field("endpointslices", "{.items[*].metadata.labels.kubernetes\\.io/service-name}", |names| {
         !names.contains("second")
     });
