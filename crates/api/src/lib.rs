@@ -12,6 +12,7 @@
 pub mod schema;
 
 pub mod apps;
+pub mod autoscaling;
 pub mod coordination;
 pub mod core;
 pub mod decode;

@@ -5,8 +5,9 @@
 
 use std::collections::HashMap;
 
+use portolan_api::autoscaling::v1::Scale;
 use portolan_api::resource::{RESOURCES, Resource};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::document::Document;
 
@@ -190,13 +191,17 @@ fn entries(resource: &Resource) -> Vec<Value> {
     add_names(&mut main, resource);
     let mut all = vec![main];
     all.extend(resource.subresources.iter().map(|subresource| {
-        json!({
+        let mut entry = json!({
             "name": format!("{}/{subresource}", resource.plural),
             "singularName": "",
             "namespaced": resource.namespaced,
             "kind": resource.kind,
             "verbs": subresource_verbs(subresource),
-        })
+        });
+        if let (Some(other), Some(entry)) = (other_kind(subresource), entry.as_object_mut()) {
+            entry.extend(other);
+        }
+        entry
     }));
     all
 }
@@ -213,6 +218,7 @@ fn aggregated_entry(resource: &Resource) -> Value {
     add_names(&mut entry, resource);
     if !resource.subresources.is_empty() {
         let subresources = resource.subresources.iter().map(|subresource| {
+            let kind = other_kind(subresource).map_or_else(|| kind.clone(), Value::Object);
             json!({"subresource": subresource, "responseKind": kind, "verbs": subresource_verbs(subresource)})
         });
         entry["subresources"] = subresources.collect();
@@ -227,6 +233,14 @@ fn add_names(entry: &mut Value, resource: &Resource) {
     if !resource.categories.is_empty() {
         entry["categories"] = resource.categories.into();
     }
+}
+
+/// The kind of a subresource that is not of its resource's own.
+fn other_kind(subresource: &str) -> Option<Map<String, Value>> {
+    let gvk = Scale::schema().gvk.filter(|_| subresource == "scale")?;
+    let text = |text: &str| Value::from(text);
+    let fields = [("group", text(gvk.group)), ("version", text(gvk.version)), ("kind", text(gvk.kind))];
+    Some(fields.map(|(name, value)| (name.to_owned(), value)).into_iter().collect())
 }
 
 fn subresource_verbs(subresource: &str) -> &'static [&'static str] {

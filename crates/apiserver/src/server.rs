@@ -104,6 +104,9 @@ impl ApiServer {
             call => call?,
         };
         *labels = call.labels();
+        if call.subresource.as_deref() == Some("scale") {
+            return verbs::scale::run(&call).await;
+        }
         match call.verb {
             Verb::Get => verbs::get::run(&call).await,
             Verb::List => verbs::list::run(&call).await,

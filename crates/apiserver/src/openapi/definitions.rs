@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use portolan_api::autoscaling::v1::Scale;
 use portolan_api::meta::v1::{DeleteOptions, ListMeta, Status};
 use portolan_api::resource::Resource;
 use portolan_api::schema::{Field, Gvk, ListType, Schema, Type};
@@ -32,6 +33,9 @@ pub(super) fn render(resources: &[&'static Resource], dialect: Dialect) -> Value
         writer.done.insert(list_name(resource), list);
     }
     writer.todo.extend([ListMeta::schema(), Status::schema(), DeleteOptions::schema()]);
+    if resources.iter().any(|resource| resource.subresources.contains(&"scale")) {
+        writer.todo.push(Scale::schema());
+    }
     let patch =
         json!({"description": "A change of an object, in one of the patch formats.", "type": "object"});
     writer.done.insert(PATCH.to_owned(), patch);

@@ -1,6 +1,7 @@
 //! Operations: what may be done to each resource, at which path, with which parameters. Clients look here for the
 //! parameters a server knows (kubectl for `fieldValidation` and `dryRun` of PATCH) and for the kind behind a path.
 
+use portolan_api::autoscaling::v1::Scale;
 use portolan_api::meta::v1::{DeleteOptions, Status};
 use portolan_api::resource::Resource;
 use serde_json::{Value, json};
@@ -130,7 +131,8 @@ impl Writer<'_> {
 
     /// The operations on one object, or on a subresource of it.
     fn item(&self, subresource: &str) -> Vec<Operation> {
-        let kind = (self.resource.schema)().name.to_owned();
+        let own = if subresource == "scale" { Scale::schema() } else { (self.resource.schema)() };
+        let kind = own.name.to_owned();
         let operation = |method, verb, parameters: &[Parameter], body| Operation {
             method,
             action: method,

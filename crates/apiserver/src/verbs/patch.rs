@@ -46,7 +46,7 @@ pub(crate) async fn run(call: &Call) -> Result<Response<Body>> {
     respond::object(call, StatusCode::OK, bytes, &warnings)
 }
 
-fn kind(call: &Call) -> Result<Kind> {
+pub(crate) fn kind(call: &Call) -> Result<Kind> {
     let value = call.headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
     Kind::from_content_type(value).map_err(|error| refused(call, &error))
 }
@@ -106,7 +106,7 @@ fn check_applied(call: &Call) -> Result<()> {
     Ok(())
 }
 
-fn refused(call: &Call, error: &PatchError) -> ApiError {
+pub(crate) fn refused(call: &Call, error: &PatchError) -> ApiError {
     if let PatchError::DoesNotApply { detail } = error {
         tracing::debug!(%detail, resource = call.resource.plural, name = call.object_name(), "patch does not apply");
     }

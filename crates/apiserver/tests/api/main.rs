@@ -13,5 +13,6 @@ mod list;
 mod namespaces;
 mod patch;
 mod pods;
+mod scale;
 mod services;
 mod watch;
