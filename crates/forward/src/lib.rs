@@ -2,11 +2,12 @@
 //!
 //! Start at [`model`] (the words), then [`compile`] (views of API objects in, a [`ServiceTable`] out), [`table`]
 //! (all Services of a node, shared entry by entry), [`trace`] (what a packet meets: the reference for every data
-//! plane) and [`lint`] (what must hold in any table).
+//! plane), [`explain`](mod@explain) (why) and [`lint`] (what must hold in any table).
 //!
 //! Nothing here is async, reads a clock, touches the kernel or knows the Kubernetes API's types.
 
 pub mod compile;
+pub mod explain;
 pub mod lint;
 pub mod model;
 pub mod select;
@@ -15,6 +16,7 @@ pub mod trace;
 pub mod view;
 
 pub use compile::compile;
+pub use explain::{Explanation, explain};
 pub use model::{
     Affinity, Endpoint, Family, Frontend, FrontendKind, Guard, HealthCheck, Note, NoteKind, Origin,
     PoolScope, PortTable, Protocol, Route, Routes, ServiceKey, ServicePortKey, ServiceTable,

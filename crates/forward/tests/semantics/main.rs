@@ -5,6 +5,7 @@
 mod aff;
 mod build;
 mod eps;
+mod explain;
 mod fam;
 mod lb;
 mod masq;

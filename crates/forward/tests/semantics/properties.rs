@@ -9,7 +9,7 @@ use proptest::prelude::*;
 
 use crate::build::{endpoint, hinted, ip, node, not_ready, port, range, terminating};
 
-fn endpoints() -> impl Strategy<Value = Vec<EndpointView>> {
+pub(crate) fn endpoints() -> impl Strategy<Value = Vec<EndpointView>> {
     let one = (1..4u8, 1..6u8, 0..4u8, 0..3u8).prop_map(|(node, host, condition, hint)| {
         let mut view = endpoint(&format!("10.244.{node}.{host}"), &format!("node-{node}"));
         view = match condition {
@@ -26,7 +26,7 @@ fn endpoints() -> impl Strategy<Value = Vec<EndpointView>> {
     proptest::collection::vec(one, 0..8)
 }
 
-fn services() -> impl Strategy<Value = ServiceView> {
+pub(crate) fn services() -> impl Strategy<Value = ServiceView> {
     (0..6u8, 1..9u8, any::<[bool; 6]>(), 0..3u16).prop_map(|(name, host, flags, node_port)| {
         let policy = |local| if local { Policy::Local } else { Policy::Cluster };
         let mut http = port("http", Protocol::Tcp, 80);
