@@ -4,7 +4,7 @@
 //! so every answer is in the receive buffer when `send` returns; the timeout below only guards against a lost one.
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::net::{
@@ -143,6 +143,56 @@ impl NetlinkSocket {
         self.buffer.get(..len).ok_or_else(|| io::Error::other("netlink datagram longer than the buffer"))
     }
 
+    /// Receives one datagram if there is one.
+    pub fn try_recv(&mut self) -> io::Result<Option<&[u8]>> {
+        let received =
+            rustix::net::recv(&self.fd, &mut self.buffer[..], RecvFlags::DONTWAIT | RecvFlags::TRUNC);
+        let len = match received {
+            Ok((_, len)) => len,
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let whole = self.buffer.get(..len);
+        whole.map(Some).ok_or_else(|| io::Error::other("netlink datagram longer than the buffer"))
+    }
+
+    /// The socket's own address, by which others see who sent a message.
+    pub fn port(&self) -> io::Result<u32> {
+        let address = rustix::net::getsockname(&self.fd)?;
+        let address = netlink::SocketAddrNetlink::try_from(address)?;
+        Ok(address.pid())
+    }
+
+    /// Receives what is sent to a multicast group from now on.
+    pub fn join(&self, group: u32) -> io::Result<()> {
+        set_option(&self.fd, libc::SOL_NETLINK, libc::NETLINK_ADD_MEMBERSHIP, group as usize)
+    }
+
+    /// Has the kernel throw away what the socket with this address caused, before it takes room in the receive queue.
+    pub fn ignore_sender(&self, port: u32) -> io::Result<()> {
+        // The sender's address is the last word of a message's header, in host order; the filter loads big-endian.
+        let port = u32::from_be_bytes(port.to_ne_bytes());
+        let instruction = |code: u32, jf, k| libc::sock_filter { code: code as u16, jt: 0, jf, k };
+        let mut program = [
+            instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 12),
+            instruction(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 1, port),
+            instruction(libc::BPF_RET | libc::BPF_K, 0, 0),
+            instruction(libc::BPF_RET | libc::BPF_K, 0, u32::MAX),
+        ];
+        let filter = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
+        // SAFETY: the pointer and the length describe `filter`, whose program outlives the call; the kernel copies it.
+        let result = unsafe {
+            libc::setsockopt(
+                self.fd.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_ATTACH_FILTER,
+                (&raw const filter).cast(),
+                size_of_val(&filter) as libc::socklen_t,
+            )
+        };
+        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+
     /// Sends one message that asks for an acknowledgement and waits for it.
     pub fn request(&mut self, build: impl FnOnce(&mut Writer, u32)) -> io::Result<()> {
         let seq = self.reserve(1);
@@ -227,6 +277,12 @@ impl NetlinkSocket {
                 }
             }
         }
+    }
+}
+
+impl AsFd for NetlinkSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 }
 

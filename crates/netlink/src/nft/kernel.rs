@@ -31,6 +31,10 @@ impl Socket {
         Ok(Self { netlink: NetlinkSocket::open(Protocol::Netfilter)? })
     }
 
+    pub(super) fn netlink(&self) -> &NetlinkSocket {
+        &self.netlink
+    }
+
     fn transact(&mut self, encoded: &mut Encoded) -> Result<(), Failure> {
         let first_seq = self.netlink.reserve(encoded.messages());
         encoded.number(first_seq);

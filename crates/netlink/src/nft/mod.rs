@@ -24,6 +24,7 @@ mod encode_expr;
 mod error;
 mod fake;
 mod kernel;
+mod monitor;
 mod userdata;
 mod wire;
 
@@ -32,6 +33,7 @@ pub use error::{CommitError, CommitErrorKind, DumpError};
 pub use expr::{Expr, Reg};
 pub use fake::{Counts, Fake};
 pub use kernel::Socket;
+pub use monitor::{Intruder, Monitor};
 pub use object::{
     Base, Chain, ChainKind, Data, Element, Family, Handled, Hook, Name, Policy, Rule, Set, SetData, SetFlags,
     Table, TableInfo, Verdict, priority,

@@ -26,6 +26,7 @@ pub(super) mod msg {
     pub(in super::super) const NEWSETELEM: u16 = 12;
     pub(in super::super) const GETSETELEM: u16 = 13;
     pub(in super::super) const DELSETELEM: u16 = 14;
+    pub(in super::super) const NEWGEN: u16 = 15;
     pub(in super::super) const GETGEN: u16 = 16;
 }
 
@@ -131,6 +132,8 @@ pub(super) mod expr {
 
 pub(super) mod generation {
     pub(in super::super) const ID: u16 = 1;
+    pub(in super::super) const PROC_PID: u16 = 2;
+    pub(in super::super) const PROC_NAME: u16 = 3;
 }
 
 pub(super) mod immediate {
