@@ -7,17 +7,23 @@
 
 #[path = "../tests/common/mod.rs"]
 mod common;
+#[path = "../tests/common/net.rs"]
+mod net;
 
 use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use common::{World, driver, synthetic};
+use common::{Case, World, driver, synthetic};
+use net::{Net, Seen};
+use portolan_forward::Protocol;
 use portolan_netlink::netns::{IP_NETNS_DIR, Netns};
 use portolan_netlink::nft::Socket;
 
 const ENDPOINTS: u32 = 10;
 const CHANGES: u32 = 400;
+const ROUNDS: usize = 8;
+const CONNECTIONS: usize = 1_000;
 
 fn main() {
     let numbers: Vec<u32> = std::env::args().filter_map(|arg| arg.parse().ok()).collect();
@@ -34,9 +40,39 @@ fn main() {
         "peak MiB",
         "now MiB"
     );
-    for services in numbers {
-        measure(services);
+    for services in &numbers {
+        measure(*services);
     }
+    println!("\nnew connections per second from a pod, one after the other, to a pod of the same node");
+    println!("{:>9} {:>11} {:>11} {:>11}", "services", "straight", "ClusterIP", "ratio");
+    for services in numbers {
+        connect(services);
+    }
+}
+
+/// In turns, so that what else the machine does touches both alike.
+fn connect(services: u32) {
+    let pods = [("10.1.0.11", "fd00:10:1::11"), ("10.1.0.12", "fd00:10:1::12")];
+    let net = Net::new(&[("pod-1", [pods[0].0, pods[0].1]), ("pod-2", [pods[1].0, pods[1].1])]);
+    net.serve("pod-2", 8080);
+    // Another port, so that translated connections do not meet the remains of the others.
+    net.serve("pod-2", 8081);
+    let mut world = World::with((0..services).map(|n| synthetic(n, ENDPOINTS)));
+    world.put([Case::new("measured", &["172.30.0.1"]).local_endpoint(pods[1].0, 8080)]);
+    driver(net.nft()).sync(&world.table).unwrap();
+    let (mut straight, mut through) = (Duration::ZERO, Duration::ZERO);
+    for _ in 0..ROUNDS {
+        for (to, total) in [("10.1.0.12:8081", &mut straight), ("172.30.0.1:80", &mut through)] {
+            let all =
+                || net.connect_all("pod-1", Protocol::Tcp, to.parse().unwrap(), CONNECTIONS, net::PATIENT);
+            let (time, seen) = timed(all);
+            assert!(seen.iter().all(|seen| matches!(seen, Seen::Answer { .. })));
+            *total += time;
+        }
+    }
+    let rate = |total: Duration| (ROUNDS * CONNECTIONS) as f64 / total.as_secs_f64();
+    let ratio = rate(through) / rate(straight);
+    println!("{services:>9} {:>11.0} {:>11.0} {ratio:>11.2}", rate(straight), rate(through));
 }
 
 fn measure(services: u32) {
