@@ -12,6 +12,7 @@ pub mod forward;
 pub mod limits;
 pub mod metrics;
 pub mod name;
+pub mod objects;
 pub mod rr;
 pub mod server;
 pub mod wire;
