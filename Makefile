@@ -11,7 +11,7 @@ demo:
 test:
 	@scripts/prepare test
 	cargo build --package portolan
-	cargo test --workspace
+	cargo test --workspace --no-fail-fast
 
 bench:
 	@scripts/prepare test

@@ -30,7 +30,7 @@ async fn apply_is_refused_in_words_until_there_is_an_engine_for_it() {
     let (code, _, message) =
         server.patch(&format!("{CONFIG_MAPS}/a?fieldManager=test"), "apply", &object).await.refusal();
     assert_eq!(code, 415);
-    assert!(message.contains("server-side apply is not supported yet"), "{message}");
+    assert!(message.contains("server-side apply is not supported"), "{message}");
     let (code, _, message) = server.patch(&format!("{CONFIG_MAPS}/a"), "apply", &object).await.refusal();
     assert_eq!(code, 422);
     assert!(message.contains("fieldManager: Required value: is required for apply patch"), "{message}");

@@ -190,9 +190,11 @@ fn nobody_left(story: &mut Story, lab: &Lab, cast: &Cast<'_>) -> Result<(), LabE
 
 fn mistakes(story: &mut Story, lab: &Lab, examples: &Path) -> Result<(), LabError> {
     story.chapter("Two mistakes that people paste from the web");
+    // Before 1.25 kubectl looks for unknown fields itself, and names them without a guess.
+    let by_old_kubectl = "unknown field \"pubishNotReadyAddresses\" in io.k8s.api.core.v1.ServiceSpec";
     for (file, wanted) in [
-        ("refused/05-session-affinity.yaml", "did you mean \"ClientIP\"?"),
-        ("refused/08-publish-not-ready.yaml", "did you mean \"publishNotReadyAddresses\"?"),
+        ("refused/05-session-affinity.yaml", ["did you mean \"ClientIP\"?"; 2]),
+        ("refused/08-publish-not-ready.yaml", ["did you mean \"publishNotReadyAddresses\"?", by_old_kubectl]),
     ] {
         let path = examples.join(file);
         let manifest = fs::read_to_string(&path).map_err(LabError::file(&path))?;
