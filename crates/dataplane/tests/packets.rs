@@ -317,7 +317,7 @@ fn no_new_connection_fails_while_the_pool_changes() {
     let mut lab = Lab::new(node(), [all.clone()]);
     let to = SocketAddr::new(ip("172.30.0.1"), 80);
     let net = &lab.net;
-    let clients = |from| net.connect_all(from, Protocol::Tcp, to, 300, PATIENT);
+    let clients = |from| net.connect_all(from, Protocol::Tcp, to, 1000, PATIENT);
     std::thread::scope(|scope| {
         let running = ["pod-1", "outside", "node"].map(|from| scope.spawn(move || clients(from)));
         while running.iter().any(|client| !client.is_finished()) {

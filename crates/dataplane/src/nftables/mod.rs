@@ -6,18 +6,16 @@
 //! number of Services. Why so: `docs/decisions/0001-nftables-encoding.md`.
 //!
 //! Reading order: [`layout`] (names and registers), [`class`], [`rules`], [`object`] (elements), [`lower`], [`plan`],
-//! [`observe`]. This file ties them to the [`DataPlane`] trait and commits.
+//! [`lingering`] (what must not go at once), [`observe`]. This file ties them to the [`DataPlane`] trait and commits.
 
 pub mod class;
 pub mod layout;
+pub mod lingering;
 pub mod lower;
 pub mod object;
 pub mod observe;
 pub mod plan;
 pub mod rules;
-
-use std::collections::HashMap;
-use std::sync::Arc;
 
 use portolan_forward::{Family, NodeView, ServiceTable};
 use portolan_netlink::nft::{self, CommitError, DumpError, NfTables, Op};
@@ -29,17 +27,13 @@ pub use lower::Entry;
 pub use object::{Key, Object, Objects};
 pub use plan::Batch;
 
-use plan::ChainRules;
-use rules::Rule;
+use lingering::{Lingering, Settled};
 
 /// kube-proxy's default too, so that other software that knows this bit keeps working.
 pub const DEFAULT_MARK: u32 = 1 << 14;
 
 /// How often a transaction is sent again when somebody else changed the ruleset meanwhile.
 const ATTEMPTS_MAX: usize = 8;
-
-/// Chains that nothing leads to any more and that are kept for when they are wanted again.
-const LEFTOVER_CHAINS_MAX: usize = 128;
 
 #[derive(Debug, Error)]
 pub enum Error {
@@ -66,13 +60,12 @@ impl Default for Config {
 pub struct Nftables<N> {
     nft: N,
     config: Config,
-    /// Chains that are in the kernel though nothing leads to them any more.
-    leftover: HashMap<(Family, Arc<str>), Arc<[Rule]>>,
+    lingering: Lingering,
 }
 
 impl<N: NfTables> Nftables<N> {
     pub fn new(nft: N, config: Config) -> Self {
-        Self { nft, config, leftover: HashMap::new() }
+        Self { nft, config, lingering: Lingering::default() }
     }
 
     pub fn nft(&mut self) -> &mut N {
@@ -91,31 +84,16 @@ impl<N: NfTables> Nftables<N> {
         self.nft.commit(batch)
     }
 
-    /// Whether the chain is there already, with these rules.
-    fn is_left_over(&self, chain: &ChainRules) -> bool {
-        self.leftover.get(&(chain.family, chain.name.clone())).is_some_and(|rules| *rules == chain.rules)
-    }
-
-    /// Makes those of the chains that are not there yet.
-    fn chain_ops(&self, chains: &[ChainRules]) -> Vec<Op> {
-        plan::chain_ops(chains.iter().filter(|chain| !self.is_left_over(chain)))
-    }
-
-    /// Keeps superfluous chains until there are too many of them: they may soon be wanted again, and making a chain is
-    /// slow when maps are large. Deleting them later, in a transaction of their own, also spares kernels before 6.2,
-    /// where a chain is still in use in the transaction that deletes the last element that led to it.
-    fn leave_over(&mut self, chains: Vec<ChainRules>) {
-        self.leftover.extend(chains.into_iter().map(|chain| ((chain.family, chain.name), chain.rules)));
-        if self.leftover.len() <= LEFTOVER_CHAINS_MAX {
+    /// Deletes what has lingered long enough. Nobody minds if that must wait.
+    fn bury(&mut self, dead: Objects) {
+        if dead.is_empty() {
             return;
         }
-        // All at once: they may lead to one another, so their rules go first.
-        let name = |(family, chain): &(Family, Arc<str>)| (layout::table(*family), chain.clone());
-        let flush = self.leftover.keys().map(name).map(|(table, chain)| Op::FlushChain { table, chain });
-        let delete = self.leftover.keys().map(name).map(|(table, chain)| Op::DelChain { table, chain });
-        match self.send(&flush.chain(delete).collect()) {
-            Ok(()) => self.leftover.clear(),
-            Err(error) => tracing::warn!(%error, "superfluous chains stay for now"),
+        let changes = dead.clone().into_iter().map(|(key, from)| Change { key, from: Some(from), to: None });
+        let batch = plan::plan(changes.collect());
+        if let Err(error) = self.send(&nft::Batch { ops: batch.into_ops() }) {
+            tracing::warn!(%error, "superfluous chains and elements stay for now");
+            self.lingering.put_back(dead);
         }
     }
 }
@@ -153,43 +131,35 @@ impl<N: NfTables> DataPlane for Nftables<N> {
     }
 
     fn plan(&self, changes: Vec<Change<Key, Object>>) -> Batch {
-        plan::plan(changes)
+        let Settled { changes, revived, retired } = self.lingering.settle(changes);
+        Batch { revived, retired, ..plan::plan(changes) }
     }
 
     fn weight(&self, batch: &Batch) -> usize {
-        let tables: usize = batch.tables.iter().map(|(f, before)| plan::make_table(*f, *before).len()).sum();
-        let chains = self.chain_ops(&batch.chains).len() + self.chain_ops(&batch.spare).len();
-        tables + chains + batch.elements.iter().map(Op::weight).sum::<usize>()
+        batch.weight()
     }
 
-    fn commit(&mut self, batch: Batch) -> Result<(), Error> {
-        let made_anew = |family| batch.tables.iter().any(|(table, _)| *table == family);
-        self.leftover.retain(|(family, _), _| !made_anew(*family));
-        let mut ops: Vec<_> =
-            batch.tables.iter().flat_map(|(family, before)| plan::make_table(*family, *before)).collect();
-        ops.extend(self.chain_ops(&batch.chains));
-        ops.extend(batch.elements);
-        self.send(&nft::Batch { ops })?;
-        self.send(&nft::Batch { ops: self.chain_ops(&batch.spare) })?;
-        for chain in batch.chains.into_iter().chain(batch.spare) {
-            self.leftover.remove(&(chain.family, chain.name));
+    fn commit(&mut self, mut batch: Batch) -> Result<(), Error> {
+        for (family, _) in &batch.tables {
+            self.lingering.forget(*family);
         }
-        self.leave_over(batch.superfluous);
+        let spare = nft::Batch { ops: plan::chain_ops(&batch.spare) };
+        let (revived, retired) = (std::mem::take(&mut batch.revived), std::mem::take(&mut batch.retired));
+        self.send(&nft::Batch { ops: batch.into_ops() })?;
+        self.send(&spare)?;
+        let dead = self.lingering.update(&revived, retired);
+        self.bury(dead);
         Ok(())
     }
 
     fn observe(&mut self) -> Result<Objects, Error> {
         let mut objects = observe::observe(&mut self.nft)?;
-        self.leftover.retain(|(family, name), rules| {
-            let key = Key::Chain(*family, name.clone());
-            let is_there = objects.get(&key).is_some_and(|object| *object == Object::Chain(rules.clone()));
-            is_there && objects.remove(&key).is_some()
-        });
+        self.lingering.hide_from(&mut objects);
         Ok(objects)
     }
 
     fn cleanup(&mut self) -> Vec<Error> {
-        self.leftover.clear();
+        self.lingering.clear();
         let mut errors = Vec::new();
         let tables = match self.nft.tables() {
             Ok(tables) => tables,

@@ -32,6 +32,14 @@ pub struct ElementKey {
     end: bool,
 }
 
+impl Key {
+    pub fn family(&self) -> Family {
+        match self {
+            Self::Table(family) | Self::Chain(family, _) | Self::Element(family, ..) => *family,
+        }
+    }
+}
+
 /// What an object holds.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Object {

@@ -23,8 +23,28 @@ pub struct Batch {
     pub elements: Vec<Op>,
     /// Chains that nothing leads to yet. Making one is slow when maps are large.
     pub spare: Vec<ChainRules>,
-    /// Chains that nothing leads to any more.
-    pub superfluous: Vec<ChainRules>,
+    /// Chains that must go, with nothing left that leads to them.
+    pub deleted: Vec<(Family, Arc<str>)>,
+    /// What [`super::lingering`] must be told when all is done.
+    pub revived: Vec<Key>,
+    pub retired: Vec<(Key, Object)>,
+}
+
+impl Batch {
+    /// The operations of the transaction that somebody waits for.
+    pub fn into_ops(self) -> Vec<Op> {
+        let tables = self.tables.into_iter().flat_map(|(family, before)| make_table(family, before));
+        let mut ops: Vec<_> = tables.chain(chain_ops(&self.chains)).chain(self.elements).collect();
+        ops.extend(delete_chains(&self.deleted));
+        ops
+    }
+
+    pub fn weight(&self) -> usize {
+        let tables: usize =
+            self.tables.iter().map(|(family, before)| make_table(*family, *before).len()).sum();
+        let chains = chain_ops(&self.chains).len() + chain_ops(&self.spare).len() + 2 * self.deleted.len();
+        tables + chains + self.elements.iter().map(Op::weight).sum::<usize>()
+    }
 }
 
 /// A chain with all its rules.
@@ -49,7 +69,7 @@ struct Elements {
 struct Sorted {
     tables: Vec<(Family, Layout)>,
     chains: Vec<ChainRules>,
-    superfluous: Vec<ChainRules>,
+    deleted: Vec<(Family, Arc<str>)>,
     elements: BTreeMap<(SetId, Family), Elements>,
 }
 
@@ -73,10 +93,7 @@ impl Sorted {
             (Key::Chain(family, name), from, Some(Object::Chain(rules))) => {
                 self.chains.push(ChainRules { family, name, rules, changed: from.is_some() });
             }
-            (Key::Chain(family, name), from, _) => {
-                let Some(Object::Chain(rules)) = from else { return };
-                self.superfluous.push(ChainRules { family, name, rules, changed: false });
-            }
+            (Key::Chain(family, name), ..) => self.deleted.push((family, name)),
             (Key::Element(family, set, key), from, to) => {
                 let elements = self.elements.entry((set, family)).or_default();
                 match (from, to) {
@@ -105,7 +122,7 @@ impl Sorted {
             removals.extend(delete(family, set, of_set.removed));
         }
         elements.extend(removals.into_iter().rev());
-        Batch { tables: self.tables, chains, elements, spare, superfluous: self.superfluous }
+        Batch { tables: self.tables, chains, elements, spare, deleted: self.deleted, ..Batch::default() }
     }
 
     /// The chains that are in use or will be at once, and those that can wait. In a new table none has to wait, as its
@@ -146,16 +163,16 @@ fn leads_to(expr: &Expr) -> Option<&Arc<str>> {
     }
 }
 
-/// Chains lead to chains, so all of them appear before any gets rules. New ones are flushed too: one that could not be
-/// deleted yet may still be there.
-pub fn chain_ops<'a>(chains: impl Iterator<Item = &'a ChainRules> + Clone) -> Vec<Op> {
+/// Chains lead to chains, so all of them appear before any gets rules.
+pub fn chain_ops(chains: &[ChainRules]) -> Vec<Op> {
     let mut ops = Vec::new();
-    for ChainRules { family, name, .. } in chains.clone() {
+    for ChainRules { family, name, changed, .. } in chains {
         let table = table(*family);
-        if !is_base_chain(name) {
+        if *changed {
+            ops.push(Op::FlushChain { table, chain: name.clone() });
+        } else if !is_base_chain(name) {
             ops.push(Op::AddChain(Chain::regular(&table, name.clone())));
         }
-        ops.push(Op::FlushChain { table, chain: name.clone() });
     }
     for ChainRules { family, name, rules, .. } in chains {
         let table = table(*family);
@@ -168,8 +185,17 @@ pub fn chain_ops<'a>(chains: impl Iterator<Item = &'a ChainRules> + Clone) -> Ve
     ops
 }
 
+/// They may lead to one another, so all their rules go first.
+fn delete_chains(chains: &[(Family, Arc<str>)]) -> Vec<Op> {
+    let flush =
+        |(family, chain): &(Family, Arc<str>)| Op::FlushChain { table: table(*family), chain: chain.clone() };
+    let delete =
+        |(family, chain): &(Family, Arc<str>)| Op::DelChain { table: table(*family), chain: chain.clone() };
+    chains.iter().map(flush).chain(chains.iter().map(delete)).collect()
+}
+
 /// A table with its sets and base chains.
-pub fn make_table(family: Family, before: Layout) -> Vec<Op> {
+fn make_table(family: Family, before: Layout) -> Vec<Op> {
     let table = table(family);
     let comment = Some("rules of Portolan, which removes or replaces anything else in here".into());
     let mut ops = Vec::new();

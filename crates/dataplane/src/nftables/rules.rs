@@ -91,10 +91,17 @@ impl Builder<'_> {
         ];
         let mut nodeports = self.match_nodeport_address();
         nodeports.extend(self.classify(Entrance::NodePort));
+        let address = Rule::new(self.classify(Entrance::Address));
+        let nodeport = Rule::new(nodeports);
+        // Before Linux 6.17 a lookup may miss an element that a transaction replaces at that moment.
+        let again =
+            [&address, &nodeport].map(|rule| rule.clone().with_comment("once more, for older kernels"));
+        let [again_address, again_nodeport] = again;
         vec![
-            Rule::new(self.classify(Entrance::Address))
-                .with_comment("the class passes through the mark, which is put back before the verdict"),
-            Rule::new(nodeports).with_comment("likewise"),
+            address.with_comment("the class passes through the mark, which is put back before the verdict"),
+            nodeport.with_comment("likewise"),
+            again_address,
+            again_nodeport,
             Rule::new(unknown_port).with_comment("a port that the Service does not have"),
             Rule::new(unallocated).with_comment("an address that no Service has"),
         ]
