@@ -7,7 +7,7 @@ use crate::printer::{Cells, Column};
 use crate::schema::{Gvk, Object, Schema};
 use crate::strategy::Strategy;
 use crate::validate::name::dns1123_subdomain;
-use crate::{apps, coordination, core, discovery, networking, printer, service};
+use crate::{apps, coordination, core, discovery, networking, portolan, printer, service};
 
 /// One kind the server serves.
 pub struct Resource {
@@ -133,6 +133,7 @@ pub static RESOURCES: &[&Resource] = &[
     &ENDPOINT_SLICES,
     &IP_ADDRESSES,
     &SERVICE_CIDRS,
+    &LOAD_BALANCER_POOLS,
 ];
 
 const CORE: Resource = Resource {
@@ -408,6 +409,23 @@ pub static SERVICE_CIDRS: Resource = Resource {
     strategy: &kinds::networking::ServiceCIDRStrategy,
     columns: printer::SERVICE_CIDR,
     cells: printer::service_cidr,
+    ..CORE
+};
+
+pub static LOAD_BALANCER_POOLS: Resource = Resource {
+    group: "portolan.dev",
+    version: "v1alpha1",
+    kind: "LoadBalancerPool",
+    plural: "loadbalancerpools",
+    singular: "loadbalancerpool",
+    short_names: &["lbpool"],
+    namespaced: false,
+    prefix: "portolan.dev/loadbalancerpools",
+    schema: portolan::v1alpha1::LoadBalancerPool::schema,
+    subresources: &["status"],
+    strategy: &kinds::pool::LoadBalancerPoolStrategy,
+    columns: printer::LOAD_BALANCER_POOL,
+    cells: printer::load_balancer_pool,
     ..CORE
 };
 

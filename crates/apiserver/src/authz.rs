@@ -85,6 +85,9 @@ const CONTROLLERS: &[Rule] = &[
     rule(WRITE, "networking.k8s.io", &["ipaddresses", "servicecidrs", "servicecidrs/status"]),
     rule(WRITE, "coordination.k8s.io", &["leases"]),
     rule(WRITE, "apps", &["*"]),
+    rule(&["update", "patch"], "portolan.dev", &["loadbalancerpools/status"]),
+    // The key that announcing nodes know each other by.
+    rule(&["create"], "", &["secrets"]),
     rule(&["delete", "deletecollection"], "*", &["*"]),
 ];
 

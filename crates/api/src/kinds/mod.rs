@@ -13,6 +13,7 @@ pub mod pod;
 pub mod pod_defaults;
 pub mod pod_update;
 pub mod pod_validate;
+pub mod pool;
 
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};

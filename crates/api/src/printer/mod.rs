@@ -8,8 +8,8 @@ mod workload;
 
 pub use event::{EVENT, LEASE, event, lease};
 pub use network::{
-    ENDPOINT_SLICE, ENDPOINTS, IP_ADDRESS, SERVICE, SERVICE_CIDR, endpoint_slice, endpoints, ip_address,
-    service, service_cidr,
+    ENDPOINT_SLICE, ENDPOINTS, IP_ADDRESS, LOAD_BALANCER_POOL, SERVICE, SERVICE_CIDR, endpoint_slice,
+    endpoints, ip_address, load_balancer_pool, service, service_cidr,
 };
 pub use workload::{
     CONFIG_MAP, DEPLOYMENT, NAMESPACE, NODE, POD, REPLICA_SET, SECRET, SERVICE_ACCOUNT, config_map,

@@ -160,6 +160,38 @@ fn parent(reference: &Value) -> String {
     parts.into_iter().filter(|p| !p.is_empty()).collect::<Vec<_>>().join("/")
 }
 
+pub static LOAD_BALANCER_POOL: &[Column] = &[
+    NAME,
+    column("Addresses", "Ranges that Services get their addresses from."),
+    column("Auto-Assign", "Whether Services that ask for nothing get addresses of it."),
+    column("Assigned", "How many addresses Services hold."),
+    column("Available", "How many addresses are left."),
+    AGE,
+];
+
+pub fn load_balancer_pool(object: &Value, now: i64) -> Vec<Value> {
+    let ranges: Vec<String> = items(object, "/spec/addresses")
+        .iter()
+        .filter_map(|range| range.as_str().map(str::to_owned))
+        .collect();
+    let count = |field: &str| -> Value {
+        let of = |family: &str| object["status"][format!("{field}{family}")].as_i64();
+        match (of("IPv4"), of("IPv6")) {
+            (None, None) => UNKNOWN.into(),
+            (v4, v6) => v4.unwrap_or(0).saturating_add(v6.unwrap_or(0)).to_string().into(),
+        }
+    };
+    let auto = object["spec"]["autoAssign"].as_bool().unwrap_or(true);
+    vec![
+        name(object),
+        or_none(&first_few(&ranges, SHOWN_MAX)).into(),
+        auto.to_string().into(),
+        count("assigned"),
+        count("available"),
+        age(object, now),
+    ]
+}
+
 #[cfg(test)]
 #[allow(clippy::needless_pass_by_value)] // Tables of json! values read better unborrowed.
 mod tests {
