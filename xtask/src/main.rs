@@ -27,10 +27,46 @@ enum Verb {
         #[arg(long, default_value_t = 200)]
         changes: usize,
     },
+    /// Measure forwarding against the size of the cluster: syncs, changes, memory, connections
+    Scale {
+        /// The program to measure
+        #[arg(long, default_value = "target/release/portolan")]
+        exe: PathBuf,
+        /// Numbers of Services to measure at
+        #[arg(long, value_delimiter = ',', default_values_t = [100, 1_000, 10_000, 100_000])]
+        services: Vec<usize>,
+        /// Endpoints of each
+        #[arg(long, default_value_t = 10)]
+        endpoints: usize,
+        /// Changes measured at each size
+        #[arg(long, default_value_t = 200)]
+        changes: usize,
+        /// Rounds of connections at each size, of a second each way
+        #[arg(long, default_value_t = 7)]
+        rounds: usize,
+        /// What was measured, for `plots`
+        #[arg(long, default_value = "target/bench/forwarding.json")]
+        json: PathBuf,
+        /// Where the plots go
+        #[arg(long, default_value = "target/bench")]
+        plots: PathBuf,
+    },
+    /// Draw what `scale` has measured
+    Plots {
+        #[arg(long, default_value = "target/bench/forwarding.json")]
+        json: PathBuf,
+        #[arg(long, default_value = "docs/benchmarks")]
+        plots: PathBuf,
+    },
 }
 
 fn main() -> anyhow::Result<()> {
     match Arguments::parse().verb {
         Verb::Bench { exe, services, changes } => bench::run(&exe, &services, changes),
+        Verb::Scale { exe, services, endpoints, changes, rounds, json, plots } => {
+            let sizes = bench::scale::Sizes { services, endpoints, changes, rounds };
+            bench::scale::run(&exe, &sizes, &json, &plots)
+        }
+        Verb::Plots { json, plots } => bench::scale::draw(&json, &plots),
     }
 }

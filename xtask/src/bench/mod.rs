@@ -1,6 +1,11 @@
 //! Benchmarks: the real program in a namespace, measured from outside. Figures are distributions of one run.
 
 mod convergence;
+mod load;
+mod plant;
+mod plots;
+pub(crate) mod scale;
+mod services;
 mod site;
 mod stats;
 

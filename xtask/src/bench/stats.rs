@@ -16,7 +16,7 @@ impl Distribution {
     }
 
     /// The sample that so large a part of all is not above, by nearest rank.
-    fn quantile(&self, part: f64) -> f64 {
+    pub(crate) fn quantile(&self, part: f64) -> f64 {
         let mut sorted = self.samples.clone();
         sorted.sort_unstable();
         let rank = (part * sorted.len() as f64).ceil().max(1.0) as usize;
@@ -36,7 +36,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn quantiles_are_samples() {
+    pub(crate) fn quantiles_are_samples() {
         let mut distribution = Distribution::default();
         for ms in (1..=100).rev() {
             distribution.add(Duration::from_millis(ms));

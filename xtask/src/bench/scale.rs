@@ -1,0 +1,169 @@
+//! The figures of forwarding against the size of the cluster.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::convergence::Changes;
+use super::plant::{Plant, SERVER, server};
+use super::services::{create, populate};
+use super::{load, plots};
+
+const TARGET_PORT: u16 = 8080;
+/// Straight connections have a port of their own: the connection table would have to find other source ports for
+/// translated ones that want the same addresses and ports, and that is not what is measured.
+const THROUGH_PORT: u16 = 8081;
+const STRAIGHT_PORT: u16 = 8082;
+const ROUND: Duration = Duration::from_secs(1);
+
+#[derive(Debug, Clone)]
+pub(crate) struct Sizes {
+    pub(crate) services: Vec<usize>,
+    pub(crate) endpoints: usize,
+    pub(crate) changes: usize,
+    pub(crate) rounds: usize,
+}
+
+/// What was measured at one size.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Row {
+    pub(crate) services: usize,
+    pub(crate) endpoints: usize,
+    /// Milliseconds, of the sync alone and from the start of the process.
+    pub(crate) first_sync: f64,
+    pub(crate) first_from_start: f64,
+    pub(crate) first_operations: u64,
+    pub(crate) restart_sync: f64,
+    pub(crate) restart_from_start: f64,
+    /// Milliseconds from the API's answer.
+    pub(crate) change_median: f64,
+    pub(crate) change_p99: f64,
+    pub(crate) removal_median: f64,
+    /// MiB.
+    pub(crate) memory_first: f64,
+    pub(crate) memory_after: f64,
+    pub(crate) memory_peak: f64,
+    /// New connections per second.
+    pub(crate) straight: f64,
+    pub(crate) through: f64,
+    pub(crate) ratio: f64,
+}
+
+/// Measures, prints, and writes JSON and plots.
+pub(crate) fn run(exe: &Path, sizes: &Sizes, json: &Path, plots_in: &Path) -> anyhow::Result<()> {
+    let exe = exe.canonicalize().with_context(|| format!("{}: build it with `make build`", exe.display()))?;
+    let mut rows = Vec::new();
+    for &services in &sizes.services {
+        let (exe, sizes) = (exe.clone(), sizes.clone());
+        let thread = std::thread::spawn(move || measure(&exe, services, &sizes));
+        let row = thread.join().map_err(|_| anyhow::anyhow!("the benchmark panicked"))??;
+        print(&row);
+        rows.push(row);
+        // One size at a time, so that what is measured already outlives what fails later.
+        if let Some(dir) = json.parent() {
+            std::fs::create_dir_all(dir)?;
+        }
+        std::fs::write(json, serde_json::to_vec_pretty(&rows)?)?;
+    }
+    plots::draw(&rows, plots_in)
+}
+
+/// Draws what an earlier run has measured.
+pub(crate) fn draw(json: &Path, plots_in: &Path) -> anyhow::Result<()> {
+    let rows: Vec<Row> = serde_json::from_slice(&std::fs::read(json)?)?;
+    plots::draw(&rows, plots_in)
+}
+
+fn measure(exe: &Path, services: usize, sizes: &Sizes) -> anyhow::Result<Row> {
+    let plant = Plant::start(exe)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let api = plant.api()?;
+    let begin = Instant::now();
+    runtime.block_on(populate(&api, services, sizes.endpoints))?;
+    eprintln!("{services} Services with {} endpoints written in {:.1?}", sizes.endpoints, begin.elapsed());
+    let target = runtime.block_on(create(&api, "target", &json!([]), TARGET_PORT))?;
+    let endpoint = json!([{"addresses": [SERVER.to_string()]}]);
+    let through = runtime.block_on(create(&api, "through", &endpoint, THROUGH_PORT))?;
+
+    let proxy = plant.start_proxy()?;
+    let memory_first = proxy.memory_mib()?.0;
+    let (first_sync, first_from_start) = (ms(proxy.sync), ms(proxy.from_start));
+    let first_operations = proxy.operations;
+    for port in [TARGET_PORT, THROUGH_PORT, STRAIGHT_PORT] {
+        load::serve(&plant.server, server(port))?;
+    }
+    let changes = Changes::measure(&runtime, &api, target, SERVER, sizes.changes)?;
+    let (memory_after, memory_peak) = proxy.memory_mib()?;
+    drop(proxy);
+
+    let proxy = plant.start_proxy()?;
+    anyhow::ensure!(proxy.operations == 0, "the restart wrote {} operations", proxy.operations);
+    let (straight, through, ratio) = ratio(&plant, through, sizes.rounds)?;
+    Ok(Row {
+        services,
+        endpoints: sizes.endpoints,
+        first_sync,
+        first_from_start,
+        first_operations,
+        restart_sync: ms(proxy.sync),
+        restart_from_start: ms(proxy.from_start),
+        change_median: changes.connect.quantile(0.5),
+        change_p99: changes.connect.quantile(0.99),
+        removal_median: changes.refusal.quantile(0.5),
+        memory_first,
+        memory_after,
+        memory_peak,
+        straight,
+        through,
+        ratio,
+    })
+}
+
+/// In turns, so that whatever else the machine does touches both sides alike; the ratio is the median of the rounds'.
+fn ratio(plant: &Plant, through: SocketAddr, rounds: usize) -> anyhow::Result<(f64, f64, f64)> {
+    // Closed connections leave the table soon, so that it does not fill up.
+    plant.node_sysctl("net/netfilter/nf_conntrack_tcp_timeout_close", "1")?;
+    let straight = server(STRAIGHT_PORT);
+    let (mut sides, mut ratios) = ([Vec::new(), Vec::new()], Vec::new());
+    for round in 0..=rounds {
+        let mut rates = [0.0; 2];
+        for turn in 0..2 {
+            let side = (round + turn) % 2;
+            rates[side] = load::connect(&plant.client, [straight, through][side], ROUND)?;
+        }
+        // The first round warms up.
+        if round > 0 {
+            ratios.push(rates[1] / rates[0]);
+            sides[0].push(rates[0]);
+            sides[1].push(rates[1]);
+        }
+    }
+    Ok((median(&mut sides[0]), median(&mut sides[1]), median(&mut ratios)))
+}
+
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+fn ms(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
+}
+
+fn print(row: &Row) {
+    println!("{} Services of {} endpoints", row.services, row.endpoints);
+    println!("  first sync             {:>9.0} ms, {} operations", row.first_sync, row.first_operations);
+    println!("    from the start       {:>9.0} ms", row.first_from_start);
+    println!("  restart, no write      {:>9.0} ms", row.restart_sync);
+    println!("    from the start       {:>9.0} ms", row.restart_from_start);
+    println!("  change to connect      {:>9.2} ms median, {:.2} ms p99", row.change_median, row.change_p99);
+    println!("  removal to refusal     {:>9.2} ms median", row.removal_median);
+    println!("  memory, first sync     {:>9.1} MiB", row.memory_first);
+    println!("    after the changes    {:>9.1} MiB, {:.1} at its peak", row.memory_after, row.memory_peak);
+    println!("  connections straight   {:>9.0} per second", row.straight);
+    println!("    through a ClusterIP  {:>9.0} per second, ratio {:.2}", row.through, row.ratio);
+}
