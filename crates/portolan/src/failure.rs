@@ -11,8 +11,16 @@ pub(crate) enum Failure {
     PortBusy { address: SocketAddr, flag: &'static str },
     #[error("cannot listen on {address}: {source}")]
     Listen { address: SocketAddr, source: std::io::Error },
+    #[error(
+        "{name:?} cannot name a node: it must be lower-case letters, digits, '-' and '.', 253 at most; name the node with --node-name"
+    )]
+    NodeName { name: String },
     #[error("this host has no address that pods and other nodes can reach; name one with --node-ip")]
     NoNodeAddress,
+    #[error(
+        "this kernel has no usable nf_tables ({why}): load it with `modprobe nf_tables`, or run a kernel with CONFIG_NF_TABLES, NFT_NAT and NFT_MASQ (5.13 or newer)"
+    )]
+    NoNfTables { why: String },
     #[error("{}: no portolan data directory; name the one that `portolan up` uses with --data-dir", path.display())]
     NoDataDir { path: PathBuf },
 }

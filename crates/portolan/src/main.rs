@@ -1,11 +1,12 @@
 //! The program: one file per verb, each wiring roles together and nothing else.
 //!
 //! `up` is the control plane with this host as a node; `node` is a node of somebody's control plane; `kubeconfig` gives
-//! access; `lab` makes whole clusters in namespaces; `echo` is the built-in image. Start at the verb you want.
+//! access; `lab` makes whole clusters in namespaces; `trace` explains; `echo` is the built-in image. Start at the verb you want.
 
 mod echo;
 mod failure;
 mod in_process;
+mod kernel_check;
 mod kubeconfig;
 mod lab;
 mod logging;
@@ -13,6 +14,7 @@ mod node;
 mod node_address;
 mod ready;
 mod service_route;
+mod trace;
 mod up;
 
 use std::process::ExitCode;
@@ -37,6 +39,8 @@ enum Verb {
     Kubeconfig(kubeconfig::Arguments),
     /// Whole clusters in network namespaces on this machine
     Lab(lab::Arguments),
+    /// Explain what happens to a connection to a Service, and why
+    Trace(trace::Arguments),
     /// The built-in image portolan.dev/echo: answers who it is and who asked
     Echo(echo::Arguments),
 }
@@ -47,6 +51,7 @@ fn main() -> ExitCode {
         Verb::Node(arguments) => node::run(arguments),
         Verb::Kubeconfig(arguments) => kubeconfig::run(&arguments),
         Verb::Lab(arguments) => lab::run(arguments),
+        Verb::Trace(arguments) => trace::run(arguments),
         Verb::Echo(arguments) => echo::run(arguments),
     };
     match result {

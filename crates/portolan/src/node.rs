@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 
 use crate::failure::Failure;
 use crate::up::{hostname, interrupted, stops};
-use crate::{logging, node_address, ready, service_route};
+use crate::{kernel_check, logging, node_address, ready, service_route};
 
 const READY_TIMEOUT: Duration = Duration::from_secs(30);
 const READY_POLL: Duration = Duration::from_millis(5);
@@ -60,6 +60,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     if !rustix::process::geteuid().is_root() {
         return Err(Failure::NotRoot { verb: "portolan node" }.into());
     }
+    kernel_check::nf_tables()?;
     logging::start();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(alone(arguments))?;
@@ -105,6 +106,7 @@ impl Node {
 
 /// Starts agent and proxy; gives them back when the node is ready for pods and its kernel holds every Service.
 pub(crate) async fn start(settings: NodeSettings, stopped: &watch::Receiver<bool>) -> anyhow::Result<Node> {
+    check_name(&settings.node_name)?;
     service_route::ensure(&settings.service_cidrs, settings.node_ip)?;
     let client = settings.agent_client.clone();
     let mut config = portolan_agent::Config::new(
@@ -130,6 +132,18 @@ pub(crate) async fn start(settings: NodeSettings, stopped: &watch::Receiver<bool
     Ok(Node { agent, proxy })
 }
 
+/// A hostname need not be one: a machine without a name is called "(none)".
+fn check_name(name: &str) -> Result<(), Failure> {
+    let label = |label: &str| {
+        let inside = label.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+        inside && !label.is_empty() && !label.starts_with('-') && !label.ends_with('-')
+    };
+    if name.len() <= 253 && name.split('.').all(label) {
+        return Ok(());
+    }
+    Err(Failure::NodeName { name: name.to_owned() })
+}
+
 async fn said<E: std::fmt::Display>(what: &'static str, role: impl Future<Output = Result<(), E>>) {
     if let Err(error) = role.await {
         tracing::error!(%error, "{what}");
@@ -152,4 +166,17 @@ async fn node_ready(client: &Client, name: &str) -> anyhow::Result<()> {
 
 fn is_ready(node: &v1::Node) -> bool {
     node.status.conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::check_name;
+
+    #[test]
+    fn a_host_without_a_name_cannot_be_a_node_of_that_name() {
+        assert!(check_name("node-1.example").is_ok());
+        for name in ["(none)", "", "a..b", "-a", "Node", &"a".repeat(254)] {
+            assert!(check_name(name).unwrap_err().to_string().contains("--node-name"), "{name}");
+        }
+    }
 }

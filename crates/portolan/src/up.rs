@@ -20,7 +20,7 @@ use tokio::sync::watch;
 
 use crate::failure::Failure;
 use crate::node::{self, NodeSettings};
-use crate::{in_process, logging, node_address, ready};
+use crate::{in_process, kernel_check, logging, node_address, ready};
 
 pub(crate) const DATA_DIR: &str = "/var/lib/portolan";
 
@@ -66,8 +66,11 @@ pub(crate) fn server_url(data_dir: &Path) -> anyhow::Result<String> {
 }
 
 pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
-    if !arguments.control_plane && !rustix::process::geteuid().is_root() {
-        return Err(Failure::NotRoot { verb: "portolan up" }.into());
+    if !arguments.control_plane {
+        if !rustix::process::geteuid().is_root() {
+            return Err(Failure::NotRoot { verb: "portolan up" }.into());
+        }
+        kernel_check::nf_tables()?;
     }
     logging::start();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;

@@ -1,6 +1,6 @@
 //! The whole system on real parts: the real program, `kubectl`, kernel and packets, in namespaces that each test makes.
 //!
-//! Start at `bed` (what a test stands on), then `main_job`.
+//! Start at `bed` (what a test stands on), then `facts`.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot set up its world must stop")]
 
@@ -9,4 +9,5 @@ mod bed;
 mod facts;
 mod kubectl;
 mod lab_life;
+mod other_kernel;
 mod up_alone;

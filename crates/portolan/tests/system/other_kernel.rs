@@ -1,0 +1,62 @@
+//! On a kernel of another kind: User-Mode Linux, booted by the test on the machine's own files.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use crate::bed::{PATIENCE, exe};
+
+/// Boots, runs `script` as root on the machine's own files (`/run` is its own), and gives what it wrote to `$OUT`.
+fn boot(dir: &Path, script: &str) -> String {
+    let out = dir.join("out");
+    let init = dir.join("init");
+    let text = format!(
+        "#!/bin/sh\nmount -t proc proc /proc\nmount -t sysfs sys /sys\nmount -t tmpfs tmpfs /run\n\
+         OUT={}\n{script}\nsync\necho o > /proc/sysrq-trigger\nsleep 60\n",
+        out.display()
+    );
+    std::fs::write(&init, text).unwrap();
+    std::fs::set_permissions(&init, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let mut child = Command::new("linux.uml")
+        .args([
+            "rootfstype=hostfs",
+            "rootflags=/",
+            "rw",
+            "mem=512M",
+            "con=null",
+            "con0=null,fd:1",
+            "ssl=null",
+            "quiet",
+        ])
+        .arg(format!("init={}", init.display()))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("linux.uml starts: Debian's package user-mode-linux, which scripts/prepare installs");
+    let begin = Instant::now();
+    while child.try_wait().unwrap().is_none() {
+        if begin.elapsed() > PATIENCE {
+            child.kill().unwrap();
+            child.wait().unwrap();
+            panic!("the kernel did not come to its end; so far: {:?}", std::fs::read_to_string(&out));
+        }
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    std::fs::read_to_string(out).unwrap_or_default()
+}
+
+#[test]
+fn a_kernel_without_nf_tables_is_named_in_one_line_with_the_way_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let script = format!(
+        "{} up --data-dir /run/portolan > $OUT 2>&1; echo \"ended with $?\" >> $OUT",
+        exe().display()
+    );
+    let text = boot(dir.path(), &script);
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines.len(), 2, "{text}");
+    assert!(lines[0].contains("no usable nf_tables") && lines[0].contains("modprobe nf_tables"), "{text}");
+    assert_eq!(lines[1], "ended with 1");
+}
