@@ -193,6 +193,20 @@ impl NetlinkSocket {
         if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 
+    /// Receives one datagram, if one comes in time.
+    pub fn recv_within(&mut self, patience: Duration) -> io::Result<Option<&[u8]>> {
+        // A timeout of zero would mean none at all.
+        let patience = patience.max(Duration::from_millis(1));
+        sockopt::set_socket_timeout(&self.fd, sockopt::Timeout::Recv, Some(patience))?;
+        match self.recv() {
+            Ok(datagram) => Ok(Some(datagram)),
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     /// Sends one message that asks for an acknowledgement and waits for it.
     pub fn request(&mut self, build: impl FnOnce(&mut Writer, u32)) -> io::Result<()> {
         let seq = self.reserve(1);

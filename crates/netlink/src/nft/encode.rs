@@ -139,6 +139,12 @@ impl Encoder {
                 w.string(wire::table::NAME, &table.name);
                 put_comment(w, wire::table::USERDATA, comment.as_deref());
             }),
+            Op::AddOwnedTable(table) => {
+                self.message(msg::NEWTABLE, flags::CREATE | flags::EXCL, table, |w| {
+                    w.string(wire::table::NAME, &table.name);
+                    w.be32(wire::table::FLAGS, wire::table::OWNER);
+                })
+            }
             Op::DelTable(table) => self.message(msg::DELTABLE, 0, table, |w| {
                 w.string(wire::table::NAME, &table.name);
             }),

@@ -6,6 +6,7 @@
 //!
 //! Reading order: [`op`] (operations), [`object`] (tables, chains, rules, sets, elements), [`expr`] (what a rule does
 //! to a packet) with [`operand`], [`value`] and [`datatype`] (how keys and data are laid out in registers and set elements).
+//! [`trace`] tells which rules a packet met.
 //!
 //! Not here: object types and hooks this project has no use for (flowtables, quotas, devices). A rule that someone else
 //! made decodes anyway, with [`Expr::Other`] in the places we do not know.
@@ -15,6 +16,7 @@ pub mod expr;
 pub mod object;
 pub mod op;
 pub mod operand;
+pub mod trace;
 pub mod value;
 
 mod decode;
@@ -43,6 +45,7 @@ pub use operand::{
     CmpOp, CtDir, CtKey, DynsetOp, FibFlags, FibResult, LimitUnit, MetaKey, NatFlags, PayloadBase, Reject,
     SocketKey,
 };
+pub use trace::Tracer;
 pub use value::Value;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -13,6 +13,9 @@ pub enum Op {
         table: Table,
         comment: Option<Arc<str>>,
     },
+    /// A table that goes when the socket that made it is closed, also by a crash, and that nobody else may change
+    /// (Linux 5.12).
+    AddOwnedTable(Table),
     /// Deletes the table with everything in it.
     DelTable(Table),
     /// On an existing base chain, changes its policy.
@@ -84,7 +87,9 @@ impl Op {
     /// The table the operation works in, and the name of the object in it.
     pub(crate) fn names(&self) -> (&Table, Option<&Name>) {
         match self {
-            Self::AddTable { table, .. } | Self::DelTable(table) => (table, None),
+            Self::AddTable { table, .. } | Self::AddOwnedTable(table) | Self::DelTable(table) => {
+                (table, None)
+            }
             Self::AddChain(chain) => (&chain.table, Some(&chain.name)),
             Self::AddRule(rule) | Self::InsertRule { rule, .. } | Self::ReplaceRule { rule, .. } => {
                 (&rule.table, Some(&rule.chain))
@@ -114,6 +119,7 @@ impl fmt::Display for Op {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::AddTable { table, .. } => write!(f, "add table {table}"),
+            Self::AddOwnedTable(table) => write!(f, "add table {table} {{ flags owner; }}"),
             Self::DelTable(table) => write!(f, "delete table {table}"),
             Self::AddChain(chain) => write!(f, "add chain {} {}", chain.table, chain.name),
             Self::DelChain { table, chain } => write!(f, "delete chain {table} {chain}"),

@@ -28,6 +28,24 @@ pub(super) mod msg {
     pub(in super::super) const DELSETELEM: u16 = 14;
     pub(in super::super) const NEWGEN: u16 = 15;
     pub(in super::super) const GETGEN: u16 = 16;
+    pub(in super::super) const TRACE: u16 = 17;
+}
+
+pub(super) mod trace {
+    pub(in super::super) const TABLE: u16 = 1;
+    pub(in super::super) const CHAIN: u16 = 2;
+    pub(in super::super) const RULE_HANDLE: u16 = 3;
+    pub(in super::super) const TYPE: u16 = 4;
+    pub(in super::super) const VERDICT: u16 = 5;
+    pub(in super::super) const ID: u16 = 6;
+    pub(in super::super) const NETWORK_HEADER: u16 = 8;
+    pub(in super::super) const POLICY: u16 = 16;
+}
+
+pub(super) mod trace_type {
+    pub(in super::super) const POLICY: u32 = 1;
+    pub(in super::super) const RETURN: u32 = 2;
+    pub(in super::super) const RULE: u32 = 3;
 }
 
 pub(super) mod list {
@@ -36,8 +54,11 @@ pub(super) mod list {
 
 pub(super) mod table {
     pub(in super::super) const NAME: u16 = 1;
+    pub(in super::super) const FLAGS: u16 = 2;
     pub(in super::super) const HANDLE: u16 = 4;
     pub(in super::super) const USERDATA: u16 = 6;
+    /// Of the flags: the table belongs to the socket that made it.
+    pub(in super::super) const OWNER: u32 = 2;
 }
 
 pub(super) mod chain {

@@ -19,6 +19,8 @@ type Result<T> = std::result::Result<T, Refusal>;
 pub(super) fn apply(state: &mut State, op: &Op, undo: &mut Vec<Undo>) -> Result<()> {
     match op {
         Op::AddTable { table, comment } => add_table(state, table, comment.as_ref(), undo),
+        // The fake is its only client, and lives as long as it.
+        Op::AddOwnedTable(table) => add_table(state, table, None, undo),
         Op::DelTable(table) => {
             let before = state.tables.remove(table).ok_or(ENOENT)?;
             undo.push(Undo::Table(table.clone(), Some(before)));

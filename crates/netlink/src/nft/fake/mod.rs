@@ -58,7 +58,7 @@ impl Counts {
         let mut counts = Self::default();
         for op in &batch.ops {
             match op {
-                Op::AddTable { .. } | Op::DelTable(_) => counts.tables += 1,
+                Op::AddTable { .. } | Op::AddOwnedTable(_) | Op::DelTable(_) => counts.tables += 1,
                 Op::AddChain(_) => counts.chains_added += 1,
                 Op::DelChain { .. } => counts.chains_deleted += 1,
                 Op::FlushChain { .. } | Op::FlushSet { .. } => counts.flushes += 1,
