@@ -20,6 +20,9 @@ pub(crate) enum ProtobufError {
     /// Not the envelope, or cut off.
     #[error("the body is not valid protobuf")]
     Malformed,
+    /// A field is set that the table of its kind lacks.
+    #[error("a field that is not understood in protobuf; send it as application/json")]
+    Lost,
     /// A kind without a table.
     #[error("{kind} of {api_version} is not understood in protobuf; send it as application/json")]
     UnknownKind {
@@ -30,7 +33,7 @@ pub(crate) enum ProtobufError {
     },
 }
 
-use ProtobufError::Malformed;
+use ProtobufError::{Lost, Malformed};
 
 /// How the value of a field is written.
 #[derive(Clone, Copy)]
@@ -156,6 +159,76 @@ const SERVICE_SPEC: &[Field] = &[
 const SERVICE: &[Field] =
     &[one(1, "metadata", Kind::Object(META)), one(2, "spec", Kind::Object(SERVICE_SPEC))];
 
+const SELECTOR_REQUIREMENT: &[Field] =
+    &[one(1, "key", Kind::Text), one(2, "operator", Kind::Text), many(3, "values", Kind::Text)];
+
+const LABEL_SELECTOR: &[Field] =
+    &[one(1, "matchLabels", Kind::TextMap), many(2, "matchExpressions", Kind::Object(SELECTOR_REQUIREMENT))];
+
+const CONTAINER_PORT: &[Field] = &[
+    one(1, "name", Kind::Text),
+    one(2, "hostPort", Kind::Int),
+    one(3, "containerPort", Kind::Int),
+    one(4, "protocol", Kind::Text),
+    one(5, "hostIP", Kind::Text),
+];
+
+const CONTAINER: &[Field] = &[
+    one(1, "name", Kind::Text),
+    one(2, "image", Kind::Text),
+    many(3, "command", Kind::Text),
+    many(4, "args", Kind::Text),
+    one(5, "workingDir", Kind::Text),
+    many(6, "ports", Kind::Object(CONTAINER_PORT)),
+    many(7, "env", Kind::Object(&[one(1, "name", Kind::Text), one(2, "value", Kind::Text)])),
+    one(8, "resources", Kind::Object(&[])),
+    one(14, "imagePullPolicy", Kind::Text),
+];
+
+const POD_SPEC: &[Field] = &[
+    many(2, "containers", Kind::Object(CONTAINER)),
+    one(3, "restartPolicy", Kind::Text),
+    one(4, "terminationGracePeriodSeconds", Kind::Int),
+    one(6, "dnsPolicy", Kind::Text),
+    one(7, "nodeSelector", Kind::TextMap),
+    one(8, "serviceAccountName", Kind::Text),
+    one(10, "nodeName", Kind::Text),
+    one(11, "hostNetwork", Kind::Bool),
+    one(14, "securityContext", Kind::Object(&[])),
+    one(16, "hostname", Kind::Text),
+    one(17, "subdomain", Kind::Text),
+    one(19, "schedulerName", Kind::Text),
+];
+
+const ROLLING_UPDATE: &[Field] =
+    &[one(1, "maxUnavailable", Kind::IntOrString), one(2, "maxSurge", Kind::IntOrString)];
+
+const DEPLOYMENT_SPEC: &[Field] = &[
+    one(1, "replicas", Kind::Int),
+    one(2, "selector", Kind::Object(LABEL_SELECTOR)),
+    one(
+        3,
+        "template",
+        Kind::Object(&[one(1, "metadata", Kind::Object(META)), one(2, "spec", Kind::Object(POD_SPEC))]),
+    ),
+    one(
+        4,
+        "strategy",
+        Kind::Object(&[one(1, "type", Kind::Text), one(2, "rollingUpdate", Kind::Object(ROLLING_UPDATE))]),
+    ),
+    one(5, "minReadySeconds", Kind::Int),
+    one(6, "revisionHistoryLimit", Kind::Int),
+    one(7, "paused", Kind::Bool),
+    one(9, "progressDeadlineSeconds", Kind::Int),
+];
+
+/// Only what `kubectl create deployment` sets: more of it is refused, never dropped.
+const DEPLOYMENT: &[Field] = &[
+    one(1, "metadata", Kind::Object(META)),
+    one(2, "spec", Kind::Object(DEPLOYMENT_SPEC)),
+    one(3, "status", Kind::Object(&[])),
+];
+
 const PRECONDITIONS: &[Field] = &[one(1, "uid", Kind::Text), one(2, "resourceVersion", Kind::Text)];
 
 const DELETE_OPTIONS: &[Field] = &[
@@ -177,8 +250,19 @@ fn table(kind: &str) -> Option<&'static [Field]> {
         "ServiceAccount" => SERVICE_ACCOUNT,
         "Service" => SERVICE,
         "DeleteOptions" => DELETE_OPTIONS,
+        "Deployment" => DEPLOYMENT,
         _ => return None,
     })
+}
+
+/// A kind of which the tables do not hold every field: one that is set and not known there must not get lost.
+fn is_partial(kind: &str) -> bool {
+    kind == "Deployment"
+}
+
+/// Whether a field says anything: Go writes empty values too.
+fn says_something(wire: Wire<'_>) -> bool {
+    !matches!(wire, Wire::Number(0) | Wire::Bytes([]))
 }
 
 /// The object in a body.
@@ -187,30 +271,48 @@ pub(crate) fn decode(body: &[u8]) -> Result<Value, ProtobufError> {
     let (mut meta, mut raw) = (Map::new(), &[][..]);
     while !rest.is_empty() {
         match field(&mut rest)? {
-            (1, Wire::Bytes(bytes)) => meta = object(bytes, ENVELOPE_TYPE, 0)?,
+            (1, Wire::Bytes(bytes)) => meta = object(bytes, ENVELOPE_TYPE, 0, false)?,
             (2, Wire::Bytes(bytes)) => raw = bytes,
             _ => {}
         }
     }
     let text = |name| meta.get(name).and_then(Value::as_str).unwrap_or_default().to_string();
     let (api_version, kind) = (text("apiVersion"), text("kind"));
-    let Some(table) = table(&kind).filter(|_| !api_version.contains('/') || kind == "DeleteOptions") else {
+    let Some(table) = table(&kind)
+        .filter(|_| !api_version.contains('/') || matches!(kind.as_str(), "DeleteOptions" | "Deployment"))
+    else {
         return Err(ProtobufError::UnknownKind { api_version, kind });
     };
-    let mut object = object(raw, table, 0)?;
+    let partial = is_partial(&kind);
+    let mut object = match object(raw, table, 0, partial) {
+        Ok(object) => object,
+        Err(Lost) => return Err(ProtobufError::UnknownKind { api_version, kind }),
+        Err(error) => return Err(error),
+    };
     object.insert("apiVersion".into(), api_version.into());
     object.insert("kind".into(), kind.into());
     Ok(Value::Object(object))
 }
 
-fn object(mut rest: &[u8], fields: &[Field], depth: usize) -> Result<Map<String, Value>, ProtobufError> {
+/// `whole`: a field that says something and is not among `fields` makes the object unreadable.
+fn object(
+    mut rest: &[u8],
+    fields: &[Field],
+    depth: usize,
+    whole: bool,
+) -> Result<Map<String, Value>, ProtobufError> {
     if depth > DEPTH_MAX {
         return Err(Malformed);
     }
     let mut out = Map::new();
     while !rest.is_empty() {
         let (number, wire) = field(&mut rest)?;
-        let Some((_, name, kind, list)) = fields.iter().find(|f| f.0 == number) else { continue };
+        let Some((_, name, kind, list)) = fields.iter().find(|f| f.0 == number) else {
+            if whole && says_something(wire) {
+                return Err(Lost);
+            }
+            continue;
+        };
         match kind {
             Kind::TextMap | Kind::BytesMap => {
                 let (key, value) = entry(wire, *kind)?;
@@ -218,7 +320,7 @@ fn object(mut rest: &[u8], fields: &[Field], depth: usize) -> Result<Map<String,
                 map[key] = value;
             }
             kind => {
-                let value = value(wire, *kind, depth)?;
+                let value = value(wire, *kind, depth, whole)?;
                 if *list {
                     let items = out.entry(*name).or_insert_with(|| Value::Array(Vec::new()));
                     items.as_array_mut().ok_or(Malformed)?.push(value);
@@ -231,14 +333,14 @@ fn object(mut rest: &[u8], fields: &[Field], depth: usize) -> Result<Map<String,
     Ok(out)
 }
 
-fn value(wire: Wire<'_>, kind: Kind, depth: usize) -> Result<Value, ProtobufError> {
+fn value(wire: Wire<'_>, kind: Kind, depth: usize, whole: bool) -> Result<Value, ProtobufError> {
     Ok(match (kind, wire) {
         (Kind::Text, Wire::Bytes(bytes)) => utf8(bytes)?.into(),
         (Kind::Int, Wire::Number(number)) => (number as i64).into(),
         (Kind::Bool, Wire::Number(number)) => (number != 0).into(),
         (Kind::Time, Wire::Bytes(bytes)) => time(bytes)?,
         (Kind::IntOrString, Wire::Bytes(bytes)) => int_or_string(bytes)?,
-        (Kind::Object(fields), Wire::Bytes(bytes)) => Value::Object(object(bytes, fields, depth + 1)?),
+        (Kind::Object(fields), Wire::Bytes(bytes)) => Value::Object(object(bytes, fields, depth + 1, whole)?),
         _ => return Err(Malformed),
     })
 }
@@ -364,6 +466,30 @@ mod tests {
         );
         assert_eq!(service["spec"]["selector"], json!({ "app": "s" }));
         assert_eq!(service["spec"]["type"], "ClusterIP");
+    }
+
+    /// A field of bytes: number, length, content.
+    fn bytes(number: u8, content: &[u8]) -> Vec<u8> {
+        [&[number << 3 | 2, content.len() as u8], content].concat()
+    }
+
+    fn deployment(container_more: &[u8]) -> Vec<u8> {
+        let container = [bytes(1, b"c"), bytes(2, b"i"), container_more.to_vec()].concat();
+        let template = bytes(2, &bytes(2, &container));
+        let spec = [vec![8, 3], bytes(2, &[]), bytes(3, &template), bytes(4, &bytes(1, b""))].concat();
+        let object = [bytes(1, &bytes(1, b"web")), bytes(2, &spec)].concat();
+        let meta = [bytes(1, b"apps/v1"), bytes(2, b"Deployment")].concat();
+        [MAGIC.to_vec(), bytes(1, &meta), bytes(2, &object)].concat()
+    }
+
+    #[test]
+    fn a_deployment_is_read_whole_or_not_at_all() {
+        let read = decode(&deployment(&[])).unwrap();
+        assert_eq!(read["spec"]["replicas"], 3);
+        assert_eq!(read["spec"]["template"]["spec"]["containers"], json!([{ "name": "c", "image": "i" }]));
+        assert!(decode(&deployment(&bytes(13, b""))).is_ok(), "Go writes empty values too");
+        let probe = decode(&deployment(&bytes(11, b"\x08\x01"))).unwrap_err().to_string();
+        assert_eq!(probe, "Deployment of apps/v1 is not understood in protobuf; send it as application/json");
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use portolan_api::apps::v1::{Deployment, ReplicaSet};
+use portolan_api::meta::v1::ObjectMeta;
 use portolan_client::{
     Cache, Client, Error, EventRecorder, EventType, Key, ObjectRef, Selectors, cache, paths,
 };
@@ -22,6 +24,8 @@ pub(crate) struct Caches {
     pub(crate) namespaces: Cache<Namespace>,
     pub(crate) endpoints: Cache<Endpoints>,
     pub(crate) slices: Cache<EndpointSlice>,
+    pub(crate) deployments: Cache<Deployment>,
+    pub(crate) replica_sets: Cache<ReplicaSet>,
 }
 
 /// Where nodes keep their Leases.
@@ -39,6 +43,8 @@ impl Caches {
             namespaces: Cache::start(client.clone(), paths::NAMESPACES, all(), cache::json),
             endpoints: Cache::start(client.clone(), paths::ENDPOINTS, all(), cache::json),
             slices: Cache::start(client.clone(), paths::ENDPOINT_SLICES, all(), cache::json),
+            deployments: Cache::start(client.clone(), paths::DEPLOYMENTS, all(), cache::json),
+            replica_sets: Cache::start(client.clone(), paths::REPLICA_SETS, all(), cache::json),
         }
     }
 
@@ -50,6 +56,8 @@ impl Caches {
         self.namespaces.synced().await;
         self.endpoints.synced().await;
         self.slices.synced().await;
+        self.deployments.synced().await;
+        self.replica_sets.synced().await;
     }
 }
 
@@ -111,6 +119,27 @@ pub(crate) fn event(
         namespace: meta.namespace.to_string(),
         name: meta.name.to_string(),
         uid: meta.uid.to_string(),
+        resource_version: meta.resource_version.clone(),
+        field_path: String::new(),
+    };
+    events.record(&about, kind, reason, message);
+}
+
+/// The same about an object of the API's own types.
+pub(crate) fn api_event(
+    events: &EventRecorder,
+    of: (&str, &str, &ObjectMeta),
+    kind: EventType,
+    reason: &str,
+    message: &str,
+) {
+    let (api_version, object_kind, meta) = of;
+    let about = ObjectRef {
+        api_version: api_version.into(),
+        kind: object_kind.into(),
+        namespace: meta.namespace.clone(),
+        name: meta.name.clone(),
+        uid: meta.uid.clone(),
         resource_version: meta.resource_version.clone(),
         field_path: String::new(),
     };

@@ -25,6 +25,8 @@ pub(crate) struct Queues {
     pub(crate) scheduler: Queue<Key>,
     pub(crate) nodes: Queue<Key>,
     pub(crate) namespaces: Queue<Key>,
+    pub(crate) deployments: Queue<Key>,
+    pub(crate) replica_sets: Queue<Key>,
     pub(crate) gc: Queue<(Dependent, Key)>,
 }
 
@@ -38,6 +40,8 @@ impl Queues {
             scheduler: Queue::new(backoff),
             nodes: Queue::new(backoff),
             namespaces: Queue::new(backoff),
+            deployments: Queue::new(backoff),
+            replica_sets: Queue::new(backoff),
             gc: Queue::new(backoff),
         }
     }
@@ -61,6 +65,8 @@ pub(crate) struct Feed {
     namespaces: Dirty,
     endpoints: Dirty,
     slices: Dirty,
+    deployments: Dirty,
+    replica_sets: Dirty,
 }
 
 impl Feed {
@@ -75,6 +81,8 @@ impl Feed {
             namespaces: caches.namespaces.subscribe(),
             endpoints: caches.endpoints.subscribe(),
             slices: caches.slices.subscribe(),
+            deployments: caches.deployments.subscribe(),
+            replica_sets: caches.replica_sets.subscribe(),
             shared,
             queues,
         }
@@ -90,6 +98,8 @@ impl Feed {
                 () = self.namespaces.wait() => {}
                 () = self.endpoints.wait() => {}
                 () = self.slices.wait() => {}
+                () = self.deployments.wait() => {}
+                () = self.replica_sets.wait() => {}
             }
             self.step(listener);
         }
@@ -103,6 +113,14 @@ impl Feed {
         self.services(keys, listener);
         let keys = self.pods.take();
         self.pods(keys);
+        for key in self.deployments.take() {
+            if self.shared.caches.deployments.get(&key).is_none() {
+                self.owner_gone(&key, "Deployment");
+            }
+            self.queues.deployments.add(key);
+        }
+        let keys = self.replica_sets.take();
+        self.replica_sets(keys);
         let keys = self.slices.take();
         self.slices(keys);
         let keys = self.endpoints.take();
@@ -171,7 +189,36 @@ impl Feed {
                 None => self.owner_gone(&key, "Pod"),
             }
             let owners = pod.as_ref().map(|pod| pod.metadata.owner_references.as_slice());
+            // Whoever owned it before its references changed or it went hears of it too.
+            self.tell_sets(&key.namespace, &self.shared.owners().owners_of(Dependent::Pod, &key));
+            self.tell_sets(&key.namespace, owners.unwrap_or_default());
             self.owned(Dependent::Pod, &key, owners);
+        }
+    }
+
+    fn tell_sets(&self, namespace: &Arc<str>, owners: &[Owner]) {
+        let sets = owners.iter().filter(|owner| owner.controller && owner.kind == "ReplicaSet");
+        let key = |owner: &Owner| Key { namespace: Arc::clone(namespace), name: owner.name.as_str().into() };
+        self.queues.replica_sets.extend(sets.map(key));
+    }
+
+    fn replica_sets(&self, keys: HashSet<Key>) {
+        for key in keys {
+            let set = self.shared.caches.replica_sets.get(&key);
+            let owners: Option<Vec<Owner>> =
+                set.as_ref().map(|set| set.metadata.owner_references.iter().map(owner).collect());
+            let before = self.shared.owners().owners_of(Dependent::ReplicaSet, &key);
+            for owner in before.iter().chain(owners.iter().flatten()) {
+                if owner.controller && owner.kind == "Deployment" {
+                    let name = owner.name.as_str().into();
+                    self.queues.deployments.add(Key { namespace: Arc::clone(&key.namespace), name });
+                }
+            }
+            if set.is_none() {
+                self.owner_gone(&key, "ReplicaSet");
+            }
+            self.owned(Dependent::ReplicaSet, &key, owners.as_deref());
+            self.queues.replica_sets.add(key);
         }
     }
 
@@ -226,4 +273,14 @@ fn owners(meta: &ObjectMeta) -> Vec<Owner> {
         controller: owner.controller.unwrap_or_default(),
     });
     owners.collect()
+}
+
+fn owner(owner: &portolan_api::meta::v1::OwnerReference) -> Owner {
+    Owner {
+        api_version: owner.api_version.clone(),
+        kind: owner.kind.clone(),
+        name: owner.name.clone(),
+        uid: owner.uid.clone(),
+        controller: owner.controller.unwrap_or_default(),
+    }
 }

@@ -1,4 +1,4 @@
-//! The controllers: what keeps Endpoints, EndpointSlices, nodes and namespaces in step with the cluster.
+//! The controllers: what keeps Endpoints, EndpointSlices, Deployments, nodes and namespaces in step with the cluster.
 //!
 //! Every controller is a folder with the same two files: `plan.rs` (pure: a snapshot in, the writes out) and `run.rs`
 //! (thin: one key at a time, writes, retries). All of them read the same watch caches (`caches`); which pods belong to
@@ -17,6 +17,7 @@ use portolan_client::{Client, EventRecorder, Key};
 use tokio::task::JoinSet;
 
 mod caches;
+pub mod deployments;
 pub mod endpoints;
 pub mod endpointslice;
 mod feed;
@@ -25,7 +26,9 @@ pub mod mirroring;
 pub mod namespaces;
 pub mod nodes;
 pub mod objects;
+pub mod pending;
 mod queue;
+pub mod replicasets;
 mod requests;
 pub mod scheduler;
 pub mod slices;
@@ -71,6 +74,8 @@ struct Controllers {
     scheduler: scheduler::Controller,
     nodes: nodes::Controller,
     namespaces: namespaces::Controller,
+    deployments: deployments::Controller,
+    replica_sets: replicasets::Controller,
     gc: gc::Controller,
 }
 
@@ -96,6 +101,8 @@ impl Controllers {
             scheduler: scheduler::Controller::new(shared(), &events("default-scheduler")),
             nodes: nodes::Controller::new(shared(), &events("node-controller")),
             namespaces: namespaces::Controller::new(shared()),
+            deployments: deployments::Controller::new(shared(), &events("deployment-controller")),
+            replica_sets: replicasets::Controller::new(shared(), &events("replicaset-controller")),
             gc: gc::Controller::new(shared()),
         }
     }
@@ -111,7 +118,7 @@ impl Controllers {
                 }
             )+ };
         }
-        start!(slices, endpoints, mirroring, scheduler, nodes, namespaces, gc);
+        start!(slices, endpoints, mirroring, scheduler, nodes, namespaces, deployments, replica_sets, gc);
     }
 }
 

@@ -6,10 +6,8 @@ use std::time::{Duration, Instant};
 
 use portolan_client::Key;
 
+use crate::pending::Seen;
 use crate::written::{EndpointSlice, MANAGED_BY_LABEL, SERVICE_NAME_LABEL};
-
-/// After this long without sight of one's own write, the cache is believed.
-const PATIENCE: Duration = Duration::from_secs(3);
 
 /// All slices, by the Service their label names.
 #[derive(Debug, Default)]
@@ -60,56 +58,36 @@ fn managed_by(slice: &EndpointSlice) -> &str {
     slice.metadata.labels.get(MANAGED_BY_LABEL).map_or("", String::as_str)
 }
 
-/// What one write should make visible.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Expected {
-    /// This version or a later one. Versions are numbers that grow, since Kubernetes 1.35 officially so.
-    Version(u64),
-    Gone {
-        uid: String,
-    },
-}
-
 /// Writes of one Service's slices that the cache may not show yet. Planning on an older view would make slices twice.
 #[derive(Debug)]
-pub struct Pending {
-    slices: Vec<(String, Expected)>,
-    until: Instant,
-}
+pub struct Pending(crate::pending::Pending);
 
 impl Pending {
     pub fn new(now: Instant) -> Self {
-        Self { slices: Vec::new(), until: now + PATIENCE }
+        Self(crate::pending::Pending::new(now))
     }
 
     pub fn wrote(&mut self, slice: &EndpointSlice) {
-        if let Ok(version) = slice.metadata.resource_version.parse() {
-            self.slices.push((slice.metadata.name.clone(), Expected::Version(version)));
-        }
+        self.0.wrote(&slice.metadata.name, &slice.metadata.resource_version);
     }
 
     pub fn deleted(&mut self, slice: &EndpointSlice) {
-        let gone = Expected::Gone { uid: slice.metadata.uid.clone() };
-        self.slices.push((slice.metadata.name.clone(), gone));
+        self.0.deleted(&slice.metadata.name, &slice.metadata.uid);
     }
 
     pub fn is_empty(&self) -> bool {
-        self.slices.is_empty()
+        self.0.is_empty()
     }
 
     /// How much longer to wait for the cache; `None`: it shows everything, or it had its time.
     pub fn wait(&self, service: &Key, index: &SliceIndex, now: Instant) -> Option<Duration> {
-        let shown = self.slices.iter().all(|(name, expected)| {
-            let held = index.get(service, name);
-            match expected {
-                Expected::Version(version) => held
-                    .and_then(|slice| slice.metadata.resource_version.parse::<u64>().ok())
-                    .is_some_and(|held| held >= *version),
-                Expected::Gone { uid } => held.is_none_or(|slice| slice.metadata.uid != *uid),
-            }
-        });
-        let left = self.until.saturating_duration_since(now);
-        (!shown && !left.is_zero()).then_some(left)
+        self.0.wait(now, |name, holds| {
+            holds(index.get(service, name).map(|slice| Seen {
+                uid: &slice.metadata.uid,
+                resource_version: &slice.metadata.resource_version,
+                deleting: slice.metadata.deleting(),
+            }))
+        })
     }
 }
 
@@ -139,24 +117,5 @@ mod tests {
         assert!(index.of(&web, "me").is_empty());
         assert_eq!(index.update(&key, None), [(api, "me".into())]);
         assert!(index.by_service.is_empty() && index.service_of.is_empty());
-    }
-
-    #[test]
-    fn pending_waits_until_the_cache_shows_it_or_patience_ends() {
-        let (now, web) = (Instant::now(), Key::new("ns", "web"));
-        let mut index = SliceIndex::default();
-        let mut pending = Pending::new(now);
-        pending.wrote(&slice("s1", "web", "10"));
-        assert!(pending.wait(&web, &index, now).is_some(), "a create is not there yet");
-        index.update(&Key::new("ns", "s1"), Some(slice("s1", "web", "9")));
-        assert!(pending.wait(&web, &index, now).is_some(), "an older version");
-        index.update(&Key::new("ns", "s1"), Some(slice("s1", "web", "11")));
-        assert_eq!(pending.wait(&web, &index, now), None);
-        let mut pending = Pending::new(now);
-        pending.deleted(&slice("s1", "web", "11"));
-        assert!(pending.wait(&web, &index, now).is_some());
-        assert_eq!(pending.wait(&web, &index, now + PATIENCE), None);
-        index.update(&Key::new("ns", "s1"), None);
-        assert_eq!(pending.wait(&web, &index, now), None);
     }
 }

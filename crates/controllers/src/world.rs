@@ -313,6 +313,13 @@ impl World {
         member.pods.iter().filter_map(|name| space.pods.get(name)).cloned().collect()
     }
 
+    /// The pods of a namespace that have all these labels.
+    pub fn pods_matching(&self, namespace: &str, labels: &Labels) -> impl Iterator<Item = &Arc<Pod>> {
+        let space = self.spaces.get(namespace);
+        let names = space.map(|space| space.pods_for(labels)).unwrap_or_default();
+        names.into_iter().filter_map(move |name| space?.pods.get(&name))
+    }
+
     /// The pods bound to a node.
     pub fn pods_on(&self, node: &str) -> impl Iterator<Item = &Arc<Pod>> {
         self.pods_by_node.get(node).into_iter().flatten().filter_map(|key| self.pod_at(key))

@@ -13,6 +13,7 @@ pub enum Dependent {
     Endpoints,
     Pod,
     Lease,
+    ReplicaSet,
 }
 
 impl Dependent {
@@ -22,6 +23,7 @@ impl Dependent {
             Self::Endpoints => paths::ENDPOINTS,
             Self::Pod => paths::PODS,
             Self::Lease => paths::LEASES,
+            Self::ReplicaSet => paths::REPLICA_SETS,
         }
     }
 }
@@ -40,6 +42,8 @@ pub fn known(owner: &Owner) -> Option<ApiPath> {
         ("v1", "Endpoints") => paths::ENDPOINTS,
         ("v1", "Pod") => paths::PODS,
         ("v1", "Node") => paths::NODES,
+        ("apps/v1", "Deployment") => paths::DEPLOYMENTS,
+        ("apps/v1", "ReplicaSet") => paths::REPLICA_SETS,
         _ => return None,
     };
     Some(path)

@@ -46,6 +46,8 @@ impl Controller {
         match path.kind {
             "Service" => caches.services.get(key).map(|object| object.metadata.uid.to_string()),
             "Node" => caches.nodes.get(key).map(|object| object.metadata.uid.to_string()),
+            "Deployment" => caches.deployments.get(key).map(|object| object.metadata.uid.clone()),
+            "ReplicaSet" => caches.replica_sets.get(key).map(|object| object.metadata.uid.clone()),
             "Pod" => caches.pods.get(key).map(|object| object.metadata.uid.to_string()),
             _ => caches.endpoints.get(key).map(|object| object.metadata.uid.clone()),
         }
