@@ -203,7 +203,7 @@ fn mistakes(story: &mut Story, lab: &Lab, examples: &Path) -> Result<(), LabErro
         let message = String::from_utf8_lossy(&output.stderr).into_owned();
         story.output(&message);
         story.expect(
-            "refused, with the likely intent named",
+            "refused, and the message leads to the mistake",
             !output.status.success() && wanted.iter().any(|part| message.contains(part)),
         );
     }
