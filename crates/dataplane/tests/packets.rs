@@ -8,6 +8,8 @@
 mod common;
 #[path = "common/net.rs"]
 mod net;
+#[path = "packets/random.rs"]
+mod random;
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};

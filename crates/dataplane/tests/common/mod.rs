@@ -35,7 +35,7 @@ pub fn node() -> NodeView {
 }
 
 /// A Service and its endpoints, to be changed by a test before it is compiled.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Case {
     pub service: ServiceView,
     pub endpoints: Vec<EndpointView>,
