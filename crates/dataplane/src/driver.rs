@@ -99,7 +99,8 @@ pub struct Driver<D: DataPlane> {
     synced: bool,
 }
 
-type Changes<D> = Vec<Change<<D as DataPlane>::Key, <D as DataPlane>::Value>>;
+/// Changes of a data plane's objects.
+pub type Changes<D> = Vec<Change<<D as DataPlane>::Key, <D as DataPlane>::Value>>;
 
 impl<D: DataPlane> Driver<D> {
     pub fn new(plane: D) -> Self {
@@ -135,7 +136,7 @@ impl<D: DataPlane> Driver<D> {
     /// Compares the kernel with the table and changes neither.
     pub fn verify(&mut self, table: &Table) -> Result<Drift, Error<D::Error>> {
         let mut drift = Drift::default();
-        for change in self.compare(table)?.changes {
+        for change in self.differences(table)? {
             let Change { key, from, to } = change;
             match (from, to) {
                 (None, _) => drift.missing.push(format!("{key:?}")),
@@ -144,6 +145,11 @@ impl<D: DataPlane> Driver<D> {
             }
         }
         Ok(drift)
+    }
+
+    /// As [`Driver::verify`], object by object: what a sync would change.
+    pub fn differences(&mut self, table: &Table) -> Result<Changes<D>, Error<D::Error>> {
+        Ok(self.compare(table)?.changes)
     }
 
     /// Makes one change. After an error the state of the kernel is unknown and [`Driver::sync`] must come next.

@@ -6,7 +6,8 @@
 //! number of Services. Why so: `docs/decisions/0001-nftables-encoding.md`.
 //!
 //! Reading order: [`layout`] (names and registers), [`class`], [`rules`], [`object`] (elements), [`lower`], [`plan`],
-//! [`lingering`] (what must not go at once), [`observe`]. This file ties them to the [`DataPlane`] trait and commits.
+//! [`lingering`] (what must not go at once), [`observe`]; [`words`] says what an object is for. This file ties them to
+//! the [`DataPlane`] trait and commits.
 
 pub mod class;
 pub mod layout;
@@ -16,6 +17,7 @@ pub mod object;
 pub mod observe;
 pub mod plan;
 pub mod rules;
+pub mod words;
 
 use portolan_forward::{Family, NodeView, ServiceTable};
 use portolan_netlink::nft::{self, CommitError, DumpError, NfTables, Op};

@@ -104,6 +104,10 @@ impl ElementKey {
         }
     }
 
+    pub(super) fn bytes(&self) -> &[u8] {
+        self.first.as_slice()
+    }
+
     pub fn into_element(self, object: Option<Object>) -> Element {
         let (data, comment) = match object {
             Some(Object::Element { data, comment }) => (data, comment),
