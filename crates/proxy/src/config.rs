@@ -1,6 +1,7 @@
 //! What an operator can choose, after the flags and files have been read.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -63,10 +64,17 @@ pub struct Config {
     pub metrics_address: Option<SocketAddr>,
     /// The least time between the end of one commit and the next; a single change is never delayed by more than this.
     pub min_sync_period: Duration,
-    /// How often the kernel is read back to find what others changed.
+    /// How often the kernel is read back at most, to find what others changed. On large tables, and where the kernel
+    /// tells of others' changes by itself, it is done less often.
     pub verify_period: Duration,
     /// How long the first sync waits for the Node object and its addresses.
     pub node_wait: Duration,
+    /// Stop when an address to serve on cannot be had, instead of trying again.
+    pub bind_address_hard_fail: bool,
+    /// The addresses of this node, instead of those in its Node object.
+    pub node_addresses: Vec<IpAddr>,
+    /// The configuration as `/configz` shows it, in JSON.
+    pub shown: Option<Arc<str>>,
     /// Remove everything from the kernel on shutdown. Off by default: connections outlive a restart (CT-3).
     pub cleanup_on_exit: bool,
 }
@@ -86,6 +94,9 @@ impl Config {
             min_sync_period: Duration::ZERO,
             verify_period: Duration::from_mins(1),
             node_wait: Duration::from_secs(30),
+            bind_address_hard_fail: false,
+            node_addresses: Vec::new(),
+            shown: None,
             cleanup_on_exit: false,
         }
     }

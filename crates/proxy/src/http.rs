@@ -59,6 +59,8 @@ where
             _ = hyper::server::conn::http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(HEADER_TIMEOUT)
+                // As kube-proxy spells them: what balancers parse is not always HTTP by the book.
+                .title_case_headers(true)
                 .serve_connection(TokioIo::new(stream), service)
                 .await;
         });

@@ -11,22 +11,27 @@
 
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use portolan_client::{Client, EventRecorder, EventType, ObjectRef};
 use portolan_dataplane::{DataPlane, Nftables, nftables};
 use portolan_forward::Family;
-use portolan_netlink::nft;
+use portolan_netlink::netns::Netns;
+use portolan_netlink::nft::{self, NfTables as _};
 use tokio::sync::{oneshot, watch};
 
+mod alarm;
 mod caches;
 mod config;
 mod conntrack;
 pub mod health;
 mod http;
+mod lock;
 pub mod metrics;
 pub mod node;
 mod objects;
+mod pace;
 mod servers;
 pub mod snapshot;
 pub mod stale;
@@ -37,10 +42,14 @@ mod uncommitted;
 pub mod views;
 
 pub use config::{Config, DetectLocal, Mode, NodePortAddresses};
+pub use lock::{Holder, holder};
 
+use alarm::Alarm;
 use caches::Caches;
 use health::{Health, Now};
+use lock::Lock;
 use metrics::Metrics;
+use servers::Place;
 use sync::{Loop, Surroundings};
 
 #[derive(Debug, thiserror::Error)]
@@ -53,9 +62,16 @@ pub enum Error {
     Thread(#[source] io::Error),
     #[error("the masquerade bit is {0}; it must be between 0 and 31")]
     MasqueradeBit(u8),
+    #[error("another portolan proxy runs here ({0}); two would undo each other's rules: stop that one first")]
+    NotAlone(Holder),
+    #[error("cannot listen on {address}: {source}; choose another address with {flag}")]
+    Listen { address: SocketAddr, flag: &'static str, source: io::Error },
     #[error("the thread that writes to the kernel ended early; its panic is in the log")]
     Ended,
 }
+
+/// The name of kube-proxy's tables, of families ip and ip6.
+pub const KUBE_PROXY_TABLE: &str = "kube-proxy";
 
 /// Tells others how far the proxy is.
 #[derive(Debug, Clone)]
@@ -101,9 +117,28 @@ pub async fn run_reporting(
         return Err(Error::MasqueradeBit(config.masquerade_bit));
     }
     let mark = 1 << config.masquerade_bit;
-    let socket = nft::Socket::open().map_err(Error::Kernel)?;
+    let _lock = Lock::take().await.map_err(Error::NotAlone)?;
+    let mut socket = nft::Socket::open().map_err(Error::Kernel)?;
+    warn_of_kube_proxy(&mut socket);
+    let own = socket.port().map_err(Error::Kernel)?;
+    let tables = Family::ALL.map(nftables::layout::table).to_vec();
+    let netns = Netns::current().map_err(io::Error::other).map_err(Error::Kernel)?;
+    let alarm = Alarm::when_synced(move || {
+        netns.run(|| nft::Monitor::open(tables, own)).map_err(io::Error::other)?
+    });
     let plane = Nftables::new(socket, nftables::Config { mark });
-    run_with(client, config, plane, progress, shutdown).await
+    run_with_alarm(client, config, plane, alarm, progress, shutdown).await
+}
+
+/// Both at work is fine for the time of a change from one to the other, and confusing otherwise.
+fn warn_of_kube_proxy(nft: &mut nft::Socket) {
+    let tables = nft.tables().unwrap_or_default();
+    if tables.iter().any(|info| &*info.table.name == KUBE_PROXY_TABLE) {
+        tracing::warn!(
+            "kube-proxy's nftables rules are here too: what they still match they may translate first; once kube-proxy \
+             has stopped, remove them with `portolan proxy cleanup --only-kube-proxy`"
+        );
+    }
 }
 
 /// Removes everything the proxy ever made in the kernel of the caller's network namespace. The errors say what stayed.
@@ -125,24 +160,45 @@ pub async fn run_with<D: DataPlane + Send + 'static>(
     progress: Progress,
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), Error> {
+    run_with_alarm(client, config, plane, Alarm::Silent, progress, shutdown).await
+}
+
+async fn run_with_alarm<D: DataPlane + Send + 'static>(
+    client: Client,
+    config: Config,
+    plane: D,
+    alarm: Alarm,
+    progress: Progress,
+    shutdown: impl Future<Output = ()> + Send,
+) -> Result<(), Error> {
     let families = families();
     let health = Arc::new(Health::new(families.clone(), Now::get()));
     let metrics = Arc::new(Metrics::new(families));
     let events = EventRecorder::new(client.clone(), "portolan-proxy", &config.node_name);
     let (health_checks, wanted_checks) = watch::channel(servers::HealthChecks::default());
     let mut tasks = tokio::task::JoinSet::new();
+    let node = node_reference(&config.node_name);
     if let Some(address) = config.healthz_address {
-        tasks.spawn(servers::healthz(address, Arc::clone(&health), Arc::clone(&metrics)));
+        let mut place = Place::healthz(address, &events, &node);
+        if config.bind_address_hard_fail {
+            place.take().await?;
+        }
+        tasks.spawn(servers::healthz(place, Arc::clone(&health), Arc::clone(&metrics)));
     }
     if let Some(address) = config.metrics_address {
-        tasks.spawn(servers::metrics(address, config.mode, Arc::clone(&metrics)));
+        let mut place = Place::metrics(address, &events, &node);
+        if config.bind_address_hard_fail {
+            place.take().await?;
+        }
+        tasks.spawn(servers::metrics(place, config.mode, config.shown.clone(), Arc::clone(&metrics)));
     }
     tasks.spawn(servers::service_health(wanted_checks, Arc::clone(&health), events.clone()));
-    say_starting(&events, &config.node_name);
+    events.record(&node, EventType::Normal, "Starting", "");
     let caches = Caches::start(&client, &config.node_name);
     let cleaner = conntrack::Cleaner::start(Arc::clone(&metrics)).map_err(Error::Thread)?;
     let synced = progress.synced.clone();
-    let around = Surroundings { config, health, metrics, events, cleaner, health_checks, synced };
+    let around =
+        Surroundings { config, health, metrics, events, node, alarm, cleaner, health_checks, synced };
     let (stop, stopped) = oneshot::channel::<()>();
     let ended = spawn_loop(around, caches, plane, stopped)?;
     tokio::pin!(ended);
@@ -164,7 +220,7 @@ fn spawn_loop<D: DataPlane + Send + 'static>(
     stopped: oneshot::Receiver<()>,
 ) -> Result<oneshot::Receiver<()>, Error> {
     let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(Error::Thread)?;
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Thread)?;
     let (end, ended) = oneshot::channel();
     let body = move || {
         let _end: oneshot::Sender<()> = end;
@@ -188,14 +244,13 @@ fn families() -> Vec<Family> {
     if v6 { Family::ALL.to_vec() } else { vec![Family::V4] }
 }
 
-fn say_starting(events: &EventRecorder, node_name: &str) {
-    let about = ObjectRef {
+fn node_reference(node_name: &str) -> ObjectRef {
+    ObjectRef {
         api_version: "v1".into(),
         kind: "Node".into(),
         name: node_name.into(),
         // What kubelet and kube-proxy put there: they do not know the node's UID when they start.
         uid: node_name.into(),
         ..ObjectRef::default()
-    };
-    events.record(&about, EventType::Normal, "Starting", "");
+    }
 }

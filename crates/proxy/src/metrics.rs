@@ -69,8 +69,10 @@ pub struct Metrics {
     last_queued: Labelled<IpFamily, Seconds>,
     sync_failures: Labelled<IpFamily, Counter>,
     no_local_endpoints: Labelled<Policy, Gauge>,
-    pub service_changes: Counter,
-    pub endpoint_changes: Counter,
+    service_changes: Counter,
+    endpoint_changes: Counter,
+    service_changes_pending: Gauge,
+    endpoint_changes_pending: Gauge,
     healthz: Labelled<Code, Counter>,
     livez: Labelled<Code, Counter>,
     conntrack_duration: Durations,
@@ -83,6 +85,8 @@ pub struct Metrics {
     pub drift: Counter,
     pub verifications: Counter,
     pub decode_failures: Gauge,
+    pub alarms: Counter,
+    endpoints: Gauge,
 }
 
 impl Metrics {
@@ -103,6 +107,8 @@ impl Metrics {
             no_local_endpoints: Labelled::default(),
             service_changes: Counter::default(),
             endpoint_changes: Counter::default(),
+            service_changes_pending: Gauge::default(),
+            endpoint_changes_pending: Gauge::default(),
             healthz: Labelled::default(),
             livez: Labelled::default(),
             conntrack_deleted: Labelled::default(),
@@ -114,6 +120,8 @@ impl Metrics {
             drift: Counter::default(),
             verifications: Counter::default(),
             decode_failures: Gauge::default(),
+            alarms: Counter::default(),
+            endpoints: Gauge::default(),
         };
         metrics.register_shared();
         metrics.register_own();
@@ -164,6 +172,16 @@ impl Metrics {
             self.endpoint_changes.clone(),
         );
         kube.register(
+            "sync_proxy_rules_service_changes_pending",
+            "Changes of Services that are not in the kernel yet",
+            self.service_changes_pending.clone(),
+        );
+        kube.register(
+            "sync_proxy_rules_endpoint_changes_pending",
+            "Changes of EndpointSlices that are not in the kernel yet",
+            self.endpoint_changes_pending.clone(),
+        );
+        kube.register(
             "sync_proxy_rules_no_local_endpoints_total",
             "Service ports of policy Local whose endpoints are all elsewhere",
             self.no_local_endpoints.clone(),
@@ -203,6 +221,8 @@ impl Metrics {
             "Times the kernel was read back to compare",
             self.verifications.clone(),
         );
+        own.register("intrusions", "Times others were heard changing our rules", self.alarms.clone());
+        own.register("endpoints", "Serving endpoints of all Service ports", self.endpoints.clone());
         own.register("decode_failures", "Objects that could not be read", self.decode_failures.clone());
     }
 
@@ -210,6 +230,20 @@ impl Metrics {
         for family in &self.families {
             with(&IpFamily { ip_family: health::name(*family) });
         }
+    }
+
+    /// So many Services and slices have changed.
+    pub fn changed(&self, services: usize, slices: usize) {
+        self.service_changes.inc_by(services as u64);
+        self.service_changes_pending.inc_by(services as i64);
+        self.endpoint_changes.inc_by(slices as u64);
+        self.endpoint_changes_pending.inc_by(slices as i64);
+    }
+
+    /// The kernel holds everything known.
+    pub fn settled(&self) {
+        self.service_changes_pending.set(0);
+        self.endpoint_changes_pending.set(0);
     }
 
     pub fn queued(&self, timestamp_s: f64) {
@@ -241,6 +275,8 @@ impl Metrics {
     /// A Service changed: counts the ports whose traffic is dropped for want of an endpoint on this node.
     pub fn service_changed(&self, change: &ServiceChange) {
         for (table, by) in [(&change.from, -1), (&change.to, 1)] {
+            let ports = table.iter().flat_map(|table| &table.ports);
+            self.endpoints.inc_by(by * ports.map(|port| port.serving.len() as i64).sum::<i64>());
             for (family, traffic_policy) in table.iter().flat_map(|table| without_local_endpoint(table)) {
                 let policy = Policy { traffic_policy, ip_family: health::name(family) };
                 self.no_local_endpoints.get_or_create(&policy).inc_by(by);
@@ -304,7 +340,7 @@ mod tests {
     #[test]
     fn names_are_kube_proxys_where_the_meaning_is() {
         let metrics = Metrics::new(vec![Family::V4]);
-        metrics.service_changes.inc();
+        metrics.changed(1, 2);
         let report = Report { added: 3, operations: 4, ..Report::default() };
         metrics.committed(true, 0.002, 1.0, &report, 1);
         metrics.programmed(0.004);
@@ -317,6 +353,8 @@ mod tests {
             "kubeproxy_sync_full_proxy_rules_duration_seconds_count{ip_family=\"IPv4\"} 1",
             "kubeproxy_network_programming_duration_seconds_bucket{le=\"0.005\",ip_family=\"IPv4\"} 1",
             "kubeproxy_sync_proxy_rules_service_changes_total 1",
+            "kubeproxy_sync_proxy_rules_service_changes_pending 1",
+            "kubeproxy_sync_proxy_rules_endpoint_changes_pending 2",
             "kubeproxy_sync_proxy_rules_nftables_sync_failures_total{ip_family=\"IPv4\"} 1",
             "kubeproxy_conntrack_reconciler_deleted_entries_total{ip_family=\"IPv4\"} 2",
             "kubeproxy_proxy_healthz_total{code=\"200\"} 1",

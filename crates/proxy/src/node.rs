@@ -13,12 +13,17 @@ pub fn view(config: &Config, node: &NodeObject, service_cidrs: &[IpNet], interfa
     NodeView {
         name: config.node_name.as_str().into(),
         zone: node.zone.clone(),
-        addresses: node.addresses.clone(),
+        addresses: addresses(config, node).to_vec(),
         local_traffic: local_traffic(config, node),
         node_port_addresses: node_port_addresses(config, node, interfaces),
         masquerade_all: config.masquerade_all,
         service_cidrs: service_cidrs.to_vec(),
     }
+}
+
+/// Those of the configuration, if it has any.
+fn addresses<'a>(config: &'a Config, node: &'a NodeObject) -> &'a [IpAddr] {
+    if config.node_addresses.is_empty() { &node.addresses } else { &config.node_addresses }
 }
 
 fn local_traffic(config: &Config, node: &NodeObject) -> LocalTraffic {
@@ -37,7 +42,7 @@ fn local_traffic(config: &Config, node: &NodeObject) -> LocalTraffic {
 /// NP-2. Loopback addresses never take node ports here.
 fn node_port_addresses(config: &Config, node: &NodeObject, interfaces: &[IpAddr]) -> NodePortAddresses {
     let ranges = match &config.nodeport_addresses {
-        Wanted::Primary => return NodePortAddresses::Addresses(node.addresses.clone()),
+        Wanted::Primary => return NodePortAddresses::Addresses(addresses(config, node).to_vec()),
         Wanted::Cidrs(ranges) => ranges,
     };
     let all = |family: Family| {
@@ -94,6 +99,9 @@ mod tests {
         let mut config = Config::new("n1");
         let listen = |config: &Config| view(config, &node(), &[], &interfaces).node_port_addresses;
         assert_eq!(listen(&config), NodePortAddresses::Addresses(ips(&["192.0.2.1"])));
+        config.node_addresses = ips(&["192.0.2.9"]);
+        assert_eq!(listen(&config), NodePortAddresses::Addresses(ips(&["192.0.2.9"])));
+        config.node_addresses.clear();
         config.nodeport_addresses = Wanted::Cidrs(nets(&["198.51.100.0/24"]));
         assert_eq!(
             listen(&config),

@@ -1,5 +1,5 @@
-//! What the proxy answers over HTTP: `/healthz`, `/livez`, `/metrics`, `/proxyMode`, and the health-check node ports of
-//! Services (NP-3).
+//! What the proxy answers over HTTP: `/healthz`, `/livez`, `/metrics`, `/proxyMode`, `/configz`, and the health-check
+//! node ports of Services (NP-3).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -10,6 +10,7 @@ use hyper::StatusCode;
 use hyper::header::HeaderValue;
 use portolan_client::{EventRecorder, EventType, ObjectRef};
 use portolan_forward::{HealthCheck, NodePortAddresses, ServiceKey};
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -25,11 +26,55 @@ const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset
 /// Balancers read the weight of a node here.
 const WEIGHT: &str = "x-load-balancing-endpoint-weight";
 
-pub(crate) async fn healthz(address: SocketAddr, health: Arc<Health>, metrics: Arc<Metrics>) {
-    let failed = |error: &std::io::Error| {
-        tracing::warn!(%address, %error, "cannot serve healthz; set another healthz address if another proxy runs here");
-    };
-    let listener = listen(address, failed).await;
+/// An address to serve on, and what to say when it cannot be had.
+pub(crate) struct Place {
+    address: SocketAddr,
+    /// Bound already.
+    listener: Option<TcpListener>,
+    events: EventRecorder,
+    node: ObjectRef,
+    reason: &'static str,
+    flag: &'static str,
+}
+
+impl Place {
+    pub(crate) fn healthz(address: SocketAddr, events: &EventRecorder, node: &ObjectRef) -> Self {
+        let (reason, flag) = ("FailedToStartProxierHealthcheck", "--healthz-bind-address");
+        Self { address, listener: None, events: events.clone(), node: node.clone(), reason, flag }
+    }
+
+    pub(crate) fn metrics(address: SocketAddr, events: &EventRecorder, node: &ObjectRef) -> Self {
+        let (reason, flag) = ("FailedToStartMetricServer", "--metrics-bind-address");
+        Self { address, listener: None, events: events.clone(), node: node.clone(), reason, flag }
+    }
+
+    /// Takes the address now or never.
+    pub(crate) async fn take(&mut self) -> Result<(), crate::Error> {
+        let Self { address, flag, .. } = *self;
+        let listener = TcpListener::bind(address).await;
+        self.listener = Some(listener.map_err(|source| crate::Error::Listen { address, flag, source })?);
+        Ok(())
+    }
+
+    /// Takes the address as soon as it can be had.
+    async fn listener(self) -> TcpListener {
+        if let Some(listener) = self.listener {
+            return listener;
+        }
+        let failed = |error: &std::io::Error| {
+            let message = format!(
+                "cannot listen on {}: {error}; trying again; choose another address with {} if another proxy runs here",
+                self.address, self.flag
+            );
+            tracing::warn!("{message}");
+            self.events.record(&self.node, EventType::Warning, self.reason, &message);
+        };
+        listen(self.address, failed).await
+    }
+}
+
+pub(crate) async fn healthz(place: Place, health: Arc<Health>, metrics: Arc<Metrics>) {
+    let listener = place.listener().await;
     serve(listener, move |path| {
         let livez = match path {
             "/healthz" => false,
@@ -48,15 +93,17 @@ pub(crate) async fn healthz(address: SocketAddr, health: Arc<Health>, metrics: A
     .await;
 }
 
-pub(crate) async fn metrics(address: SocketAddr, mode: Mode, metrics: Arc<Metrics>) {
-    let failed = |error: &std::io::Error| {
-        tracing::warn!(%address, %error, "cannot serve metrics; set another metrics address if another proxy runs here");
-    };
-    let listener = listen(address, failed).await;
+/// `shown` is what `/configz` answers.
+pub(crate) async fn metrics(place: Place, mode: Mode, shown: Option<Arc<str>>, metrics: Arc<Metrics>) {
+    let listener = place.listener().await;
     serve(listener, move |path| match path {
         "/metrics" => answer(StatusCode::OK, OPEN_METRICS, metrics.render()),
         "/proxyMode" => answer(StatusCode::OK, TEXT, mode.as_str()),
         "/healthz" => answer(StatusCode::OK, TEXT, "ok"),
+        "/configz" => match &shown {
+            Some(shown) => answer(StatusCode::OK, JSON, format!("{{\"kubeproxy.config.k8s.io\":{shown}}}\n")),
+            None => not_found(),
+        },
         _ => not_found(),
     })
     .await;

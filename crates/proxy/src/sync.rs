@@ -13,14 +13,17 @@ use ipnet::IpNet;
 use portolan_client::{EventRecorder, EventType, Key, ObjectRef};
 use portolan_dataplane::{DataPlane, Driver, Report};
 use portolan_forward::{Delta, NodeView, Note, NoteKind, ServiceChange, ServiceKey};
+use portolan_netlink::nft::Intruder;
 use tokio::sync::watch;
 
+use crate::alarm::Alarm;
 use crate::caches::{Caches, Changes};
 use crate::config::{Config, NodePortAddresses};
 use crate::conntrack::{Cleaner, own_addresses};
 use crate::health::{Health, Now};
 use crate::metrics::Metrics;
 use crate::node;
+use crate::pace::Pace;
 use crate::servers::{Check, HealthChecks};
 use crate::snapshot::{Round, Snapshot};
 use crate::stale::suspects;
@@ -41,6 +44,8 @@ pub(crate) struct Surroundings {
     pub(crate) health: Arc<Health>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) events: EventRecorder,
+    pub(crate) node: ObjectRef,
+    pub(crate) alarm: Alarm,
     pub(crate) cleaner: Cleaner,
     pub(crate) health_checks: watch::Sender<HealthChecks>,
     pub(crate) synced: watch::Sender<bool>,
@@ -57,7 +62,8 @@ pub(crate) struct Loop<D: DataPlane> {
     notes_told: HashSet<String>,
     started_ns: i128,
     retry: Duration,
-    next_verify: Instant,
+    pace: Pace,
+    next_interfaces: Instant,
     /// Nothing is committed before this moment.
     not_before: Instant,
     queued_at: Option<Instant>,
@@ -73,7 +79,7 @@ impl<D: DataPlane> Loop<D> {
         }
         let changes = caches.subscribe();
         let now = Instant::now();
-        let next_verify = now + around.config.verify_period;
+        let verify_period = around.config.verify_period;
         let mut prepared = Self {
             snapshot: Snapshot::new(node::view(&around.config, &NodeObject::default(), &[], &[])),
             driver: Driver::new(plane),
@@ -84,7 +90,8 @@ impl<D: DataPlane> Loop<D> {
             notes_told: HashSet::new(),
             started_ns: jiff::Timestamp::now().as_nanosecond(),
             retry: RETRY_FIRST,
-            next_verify,
+            pace: Pace::new(verify_period, now),
+            next_interfaces: now + verify_period,
             not_before: now,
             queued_at: None,
             around,
@@ -138,6 +145,7 @@ impl<D: DataPlane> Loop<D> {
             tokio::select! {
                 () = &mut stop => break,
                 () = self.changes.wait(), if wake.on_change => {}
+                intruder = self.around.alarm.rings() => self.alarmed(&intruder),
                 () = tokio::time::sleep_until(wake.at.into()) => {}
             }
         }
@@ -151,12 +159,12 @@ impl<D: DataPlane> Loop<D> {
     /// Moves what is dirty from the caches to the snapshot.
     fn take_in(&mut self) {
         let metrics = Arc::clone(&self.around.metrics);
-        for key in self.changes.services.take() {
-            metrics.service_changes.inc();
+        let (services, slices) = (self.changes.services.take(), self.changes.slices.take());
+        metrics.changed(services.len(), slices.len());
+        for key in services {
             self.snapshot.service(&key, self.caches.services.get(&key));
         }
-        for key in self.changes.slices.take() {
-            metrics.endpoint_changes.inc();
+        for key in slices {
             self.snapshot.slice(&key, self.caches.slices.get(&key));
         }
         let node = !self.changes.nodes.take().is_empty();
@@ -195,10 +203,38 @@ impl<D: DataPlane> Loop<D> {
             return self.write(full, &delta);
         }
         self.settled();
-        if now >= self.next_verify {
+        if now >= self.pace.next() {
             return self.verify();
         }
-        Wake { at: self.next_verify, on_change: true }
+        if now >= self.next_interfaces {
+            self.look_at_interfaces(now);
+        }
+        self.idle()
+    }
+
+    /// Nothing to do until something changes or it is time to look.
+    fn idle(&self) -> Wake {
+        // A node that changed is taken up at once.
+        let at = if self.snapshot.is_dirty() {
+            Instant::now()
+        } else {
+            self.pace.next().min(self.next_interfaces)
+        };
+        Wake { at, on_change: true }
+    }
+
+    /// Addresses within the ranges of node ports may come and go.
+    fn look_at_interfaces(&mut self, now: Instant) {
+        self.next_interfaces = now + self.around.config.verify_period;
+        if matches!(self.around.config.nodeport_addresses, NodePortAddresses::Cidrs(_)) {
+            self.node_changed();
+        }
+    }
+
+    fn alarmed(&mut self, intruder: &Intruder) {
+        self.around.metrics.alarms.inc();
+        tracing::warn!("{intruder} changed our nftables tables; comparing and mending");
+        self.pace.alarmed(Instant::now());
     }
 
     fn write(&mut self, full: bool, delta: &Delta) -> Wake {
@@ -209,10 +245,19 @@ impl<D: DataPlane> Loop<D> {
             Ok(report) => {
                 self.committed(full, ended.duration_since(started), &report);
                 self.not_before = ended + self.around.config.min_sync_period;
-                Wake { at: self.next_verify, on_change: true }
+                self.idle()
             }
             Err(error) => {
                 self.around.metrics.failed();
+                if self.retry >= RETRY_MAX {
+                    // It does not pass by itself: somebody should look.
+                    self.around.events.record(
+                        &self.around.node,
+                        EventType::Warning,
+                        "SyncFailed",
+                        &error.to_string(),
+                    );
+                }
                 tracing::warn!(%error, retry_ms = self.retry.as_millis() as u64, "the kernel refused; all is read back and tried again");
                 self.not_before = ended + self.retry;
                 self.retry = (self.retry * 2).min(RETRY_MAX);
@@ -258,13 +303,16 @@ impl<D: DataPlane> Loop<D> {
             );
         }
         self.queued_at = None;
+        metrics.settled();
         self.around.health.synced(now);
+        self.around.alarm.set();
         self.around.synced.send_replace(true);
     }
 
     /// Nothing had to be written: everything known is in the kernel.
     fn settled(&mut self) {
         if self.queued_at.take().is_some() {
+            self.around.metrics.settled();
             self.around.health.synced(Now::get());
         }
     }
@@ -290,27 +338,26 @@ impl<D: DataPlane> Loop<D> {
 
     /// Looks for what others changed in the kernel, and puts it right.
     fn verify(&mut self) -> Wake {
-        let now = Instant::now();
-        self.next_verify = now + self.around.config.verify_period;
-        if matches!(self.around.config.nodeport_addresses, NodePortAddresses::Cidrs(_)) {
-            self.node_changed();
-        }
+        let started = Instant::now();
         let metrics = Arc::clone(&self.around.metrics);
         metrics.verifications.inc();
-        match self.driver.verify(self.snapshot.table()) {
-            Ok(drift) if drift.is_empty() => {}
+        let wake = match self.driver.verify(self.snapshot.table()) {
+            Ok(drift) if drift.is_empty() => None,
             Ok(drift) => {
                 let count = drift.missing.len() + drift.unexpected.len() + drift.different.len();
                 metrics.drift.inc_by(count as u64);
                 let first = drift.missing.iter().chain(&drift.unexpected).chain(&drift.different).next();
                 tracing::warn!(count, ?first, "somebody else changed our rules; they are put right");
-                return self.write(true, &Delta::default());
+                Some(self.write(true, &Delta::default()))
             }
-            Err(error) => tracing::warn!(%error, "cannot read the kernel's rules back"),
-        }
-        // A node that changed is taken up at once.
-        let at = if self.snapshot.is_dirty() { now } else { self.next_verify };
-        Wake { at, on_change: true }
+            Err(error) => {
+                tracing::warn!(%error, "cannot read the kernel's rules back");
+                None
+            }
+        };
+        self.pace.looked(started, Instant::now(), self.around.alarm.is_on());
+        // After a failure it says when to try again.
+        wake.filter(|wake| !wake.on_change).unwrap_or_else(|| self.idle())
     }
 
     /// Says each note once, in the log and as an event on its Service.

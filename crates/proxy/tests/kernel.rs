@@ -2,8 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends at its first surprise")]
 
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::io::Write as _;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -15,6 +17,9 @@ use portolan_netlink::netns::Netns;
 use portolan_netlink::rt::{Route, Rt};
 use portolan_proxy::{Config, Progress};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
 
 /// A namespace that goes with the test.
 struct Space {
@@ -123,6 +128,201 @@ fn client(to: &str) -> UdpSocket {
     let socket = UdpSocket::bind("192.0.2.1:0").unwrap();
     socket.connect(to.parse::<SocketAddr>().unwrap()).unwrap();
     socket
+}
+
+/// A proxy that runs until it is stopped.
+struct Running {
+    progress: Progress,
+    stop: tokio::sync::oneshot::Sender<()>,
+    task: JoinHandle<Result<(), portolan_proxy::Error>>,
+}
+
+impl Running {
+    fn start(api: &Arc<FakeApi>, config: Config) -> Self {
+        let progress = Progress::default();
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let shutdown = async { _ = stopped.await };
+        let run = portolan_proxy::run_reporting(api.client(), config, progress.clone(), shutdown);
+        Self { progress, stop, task: tokio::spawn(run) }
+    }
+
+    async fn synced(api: &Arc<FakeApi>, config: Config) -> Self {
+        let running = Self::start(api, config);
+        running.progress.synced().await;
+        running
+    }
+
+    async fn stop(self) {
+        drop(self.stop);
+        self.task.await.unwrap().unwrap();
+    }
+}
+
+/// Never by looking: only by hearing.
+fn listening() -> Config {
+    Config { verify_period: Duration::from_hours(1), ..config() }
+}
+
+fn nft(script: &str) -> String {
+    let output = Command::new("nft").arg(script).output().unwrap();
+    assert!(output.status.success(), "nft {script}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+async fn until<T: std::fmt::Debug>(what: &str, mut look: impl FnMut() -> Result<(), T>) {
+    let deadline = Instant::now() + Duration::from_secs(15);
+    while let Err(found) = look() {
+        assert!(Instant::now() < deadline, "{what}: {found:?}");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+#[test]
+fn rules_that_somebody_flushes_are_mended_at_once() {
+    let space = Space::new();
+    space.run(async {
+        backend("10.244.0.1");
+        let api = cluster(Some("10.244.0.1"));
+        let proxy = Running::synced(&api, listening()).await;
+        answers(&client("10.96.0.10:53"), "10.244.0.1").await;
+        let whole = nft("list table ip portolan");
+        for damage in [
+            "flush ruleset",
+            "delete table ip portolan",
+            "flush chain ip portolan services",
+            "flush map ip portolan frontends",
+            "add element ip portolan cluster-ips { 10.96.0.99 }",
+        ] {
+            nft(damage);
+            until(damage, || {
+                let output = Command::new("nft").arg("list table ip portolan").output().unwrap();
+                let now = String::from_utf8(output.stdout).unwrap();
+                if sorted(&now) == sorted(&whole) { Ok(()) } else { Err(now) }
+            })
+            .await;
+            answers(&client("10.96.0.10:53"), "10.244.0.1").await;
+        }
+        nft("add table ip elsewhere");
+        proxy.stop().await;
+    });
+}
+
+/// Maps are listed in no particular order.
+fn sorted(listing: &str) -> Vec<&str> {
+    let mut words: Vec<&str> =
+        listing.split([' ', '\n', '\t', ',']).filter(|word| !word.is_empty()).collect();
+    words.sort_unstable();
+    words
+}
+
+#[test]
+fn a_second_proxy_on_a_node_is_refused_by_name() {
+    let space = Space::new();
+    space.run(async {
+        let api = cluster(None);
+        let first = Running::synced(&api, config()).await;
+        let second = Running::start(&api, config()).task.await.unwrap().unwrap_err().to_string();
+        assert!(second.contains("another portolan proxy runs here"), "{second}");
+        assert!(second.contains(&std::process::id().to_string()), "{second}");
+        first.stop().await;
+        Running::synced(&api, config()).await.stop().await;
+    });
+}
+
+#[test]
+fn a_kernel_that_refuses_is_asked_again_until_it_takes_the_rules() {
+    let space = Space::new();
+    space.run(async {
+        backend("10.244.0.1");
+        let api = cluster(Some("10.244.0.1"));
+        // A table that another program owns: the kernel lets nobody else touch it.
+        let mut owner = Command::new("nft").arg("-i").stdin(Stdio::piped()).spawn().unwrap();
+        let mut input = owner.stdin.take().unwrap();
+        input.write_all(b"add table ip portolan { flags owner; }\n").unwrap();
+        until("the owner's table", || match nft("list tables") {
+            tables if tables.contains("portolan") => Ok(()),
+            tables => Err(tables),
+        })
+        .await;
+        let metrics = free_address();
+        let proxy = Running::start(&api, Config { metrics_address: Some(metrics), ..config() });
+        let deadline = Instant::now() + Duration::from_secs(15);
+        loop {
+            let text = get(metrics, "/metrics").await;
+            if failures(&text) > 2 {
+                break;
+            }
+            assert!(Instant::now() < deadline, "{text}");
+        }
+        assert!(!proxy.progress.is_synced());
+        drop(input);
+        owner.wait().unwrap();
+        answers(&client("10.96.0.10:53"), "10.244.0.1").await;
+        proxy.stop().await;
+    });
+}
+
+fn failures(text: &str) -> u64 {
+    let name = "kubeproxy_sync_proxy_rules_nftables_sync_failures_total{ip_family=\"IPv4\"} ";
+    text.lines().find_map(|line| line.strip_prefix(name)?.parse().ok()).unwrap_or(0)
+}
+
+fn free_address() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+/// Empty while nothing listens.
+async fn get(address: SocketAddr, path: &str) -> String {
+    let mut answer = String::new();
+    let Ok(mut stream) = TcpStream::connect(address).await else { return answer };
+    let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
+#[test]
+fn the_last_good_rules_stay_while_the_api_is_in_trouble() {
+    let space = Space::new();
+    space.run(async {
+        backend("10.244.0.1");
+        let api = cluster(Some("10.244.0.1"));
+        Running::synced(&api, config()).await.stop().await;
+        let by_cluster_ip = client("10.96.0.10:53");
+        answers(&by_cluster_ip, "10.244.0.1").await;
+        let before = nft("list table ip portolan");
+
+        // The API is down at the start.
+        let seen = api.requests().len();
+        api.fail_next(12, 503, "ServiceUnavailable");
+        let proxy = Running::start(&api, listening());
+        until("failed requests", || match api.requests().len() - seen {
+            count if count > 8 => Ok(()),
+            count => Err(count),
+        })
+        .await;
+        assert!(!proxy.progress.is_synced());
+        assert_eq!(nft("list table ip portolan"), before);
+        answers(&by_cluster_ip, "10.244.0.1").await;
+        proxy.progress.synced().await;
+        assert_eq!(nft("list table ip portolan"), before, "nothing that was right is written again");
+
+        // Later: watches end, history is gone (410), lists fail half way.
+        api.expire();
+        api.drop_watches();
+        api.fail_next(12, 500, "InternalError");
+        let seen = api.requests().len();
+        until("failed requests", || match api.requests().len() - seen {
+            count if count > 6 => Ok(()),
+            count => Err(count),
+        })
+        .await;
+        assert_eq!(nft("list table ip portolan"), before);
+        backend("10.244.0.2");
+        api.put(&paths::ENDPOINT_SLICES, slice(Some("10.244.0.2")));
+        answers(&by_cluster_ip, "10.244.0.2").await;
+        proxy.stop().await;
+    });
 }
 
 #[test]

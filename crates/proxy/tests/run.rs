@@ -383,7 +383,12 @@ async fn healthz_metrics_and_mode_are_served() {
     let api = api();
     api.put(&paths::SERVICES, service("web", "10.96.0.1"));
     let (healthz, metrics) = (free_address(), free_address());
-    let config = Config { healthz_address: Some(healthz), metrics_address: Some(metrics), ..config() };
+    let config = Config {
+        healthz_address: Some(healthz),
+        metrics_address: Some(metrics),
+        shown: Some("{\"mode\":\"nftables\"}".into()),
+        ..config()
+    };
     let proxy = Proxy::start(&api, config, Plane::default());
     proxy.progress.synced().await;
     let answer = get(healthz, "/healthz").await;
@@ -391,7 +396,10 @@ async fn healthz_metrics_and_mode_are_served() {
     assert!(get(healthz, "/livez").await.starts_with("HTTP/1.1 200"));
     assert!(get(healthz, "/else").await.starts_with("HTTP/1.1 404"));
     assert!(get(metrics, "/proxyMode").await.ends_with("nftables"));
+    let configz = get(metrics, "/configz").await;
+    assert!(configz.trim().ends_with("{\"kubeproxy.config.k8s.io\":{\"mode\":\"nftables\"}}"), "{configz}");
     let text = get(metrics, "/metrics").await;
+    assert!(text.contains("kubeproxy_sync_proxy_rules_service_changes_pending 0"), "{text}");
     assert!(
         text.contains("kubeproxy_sync_full_proxy_rules_duration_seconds_count{ip_family=\"IPv4\"} 1"),
         "{text}"
@@ -428,7 +436,7 @@ async fn health_check_node_ports_count_local_endpoints() {
     loop {
         let answer = get(address, "/anything").await;
         if answer.starts_with("HTTP/1.1 200") {
-            assert!(answer.contains("x-load-balancing-endpoint-weight: 2"), "{answer}");
+            assert!(answer.contains("\r\nX-Load-Balancing-Endpoint-Weight: 2\r\n"), "{answer}");
             break;
         }
         assert!(Instant::now() < deadline, "{answer}");
@@ -438,4 +446,22 @@ async fn health_check_node_ports_count_local_endpoints() {
         assert!(Instant::now() < deadline, "the port is closed with its Service");
     }
     proxy.stop().await;
+}
+
+#[tokio::test]
+async fn an_address_in_use_is_waited_for_or_the_end_as_one_likes() {
+    let api = api();
+    let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let config = Config { healthz_address: taken.local_addr().ok(), ..config() };
+    let proxy = Proxy::start(&api, config.clone(), Plane::default());
+    proxy.progress.synced().await;
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !api.all(&paths::EVENTS).iter().any(|event| event["reason"] == "FailedToStartProxierHealthcheck") {
+        assert!(Instant::now() < deadline, "{:?}", api.all(&paths::EVENTS));
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    proxy.stop().await;
+    let config = Config { bind_address_hard_fail: true, ..config };
+    let error = Proxy::start(&api, config, Plane::default()).task.await.unwrap().unwrap_err().to_string();
+    assert!(error.contains("--healthz-bind-address"), "{error}");
 }

@@ -5,7 +5,7 @@
 //! learns of that: nothing goes by unnoticed.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
 use crate::codec::{Message, Messages};
 use crate::socket::{NetlinkSocket, Protocol};
@@ -80,6 +80,13 @@ impl Monitor {
 impl AsFd for Monitor {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.netlink.as_fd()
+    }
+}
+
+/// For reactors that know no other.
+impl AsRawFd for Monitor {
+    fn as_raw_fd(&self) -> RawFd {
+        self.as_fd().as_raw_fd()
     }
 }
 

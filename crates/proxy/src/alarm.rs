@@ -1,0 +1,74 @@
+//! Hears when somebody else changes our rules, where the kernel tells.
+
+use std::io;
+
+use portolan_netlink::nft::{Intruder, Monitor};
+use tokio::io::unix::AsyncFd;
+
+type Open = Box<dyn FnOnce() -> io::Result<Monitor> + Send>;
+
+/// What rings. It is set up after the first sync: telling a listener of a whole ruleset would only slow that down.
+pub(crate) enum Alarm {
+    /// Nothing to hear by: this data plane has none, or it could not be set up.
+    Silent,
+    /// Not set up yet.
+    Off(Open),
+    On(AsyncFd<Monitor>),
+}
+
+impl Alarm {
+    pub(crate) fn when_synced(open: impl FnOnce() -> io::Result<Monitor> + Send + 'static) -> Self {
+        Self::Off(Box::new(open))
+    }
+
+    /// Begins to listen, in the runtime that calls. Later calls do nothing.
+    pub(crate) fn set(&mut self) {
+        if !matches!(self, Self::Off(_)) {
+            return;
+        }
+        let Self::Off(open) = std::mem::replace(self, Self::Silent) else { return };
+        #[expect(
+            deprecated,
+            reason = "its successor is unsafe code: a descriptor might change; ours never does"
+        )]
+        let registered = open().and_then(AsyncFd::new);
+        match registered {
+            Ok(monitor) => *self = Self::On(monitor),
+            Err(error) => {
+                tracing::warn!(%error, "cannot listen for others' changes of our rules; they are found by looking");
+            }
+        }
+    }
+
+    pub(crate) fn is_on(&self) -> bool {
+        matches!(self, Self::On(_))
+    }
+
+    /// Waits until somebody else changed our rules.
+    pub(crate) async fn rings(&mut self) -> Intruder {
+        if let Self::On(monitor) = self {
+            match heard(monitor).await {
+                Ok(intruder) => return intruder,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot listen for others' changes of our rules any more; they are found by looking");
+                    *self = Self::Silent;
+                    // What was missed meanwhile is found by a look.
+                    return Intruder::default();
+                }
+            }
+        }
+        std::future::pending().await
+    }
+}
+
+async fn heard(monitor: &mut AsyncFd<Monitor>) -> io::Result<Intruder> {
+    loop {
+        let mut ready = monitor.readable_mut().await?;
+        let heard = ready.get_inner_mut().heard()?;
+        // Everything was read: the descriptor is quiet until the next message.
+        ready.clear_ready();
+        if let Some(intruder) = heard {
+            return Ok(intruder);
+        }
+    }
+}
