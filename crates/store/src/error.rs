@@ -26,9 +26,15 @@ pub enum Error {
         /// A number, or "unknown".
         pid: String,
     },
-    /// Disk or connection trouble. A write that fails so may or may not have happened.
+    /// Disk or connection trouble. A write that fails so has not happened.
     #[error("store is unavailable: {0}")]
     Unavailable(String),
+    /// The store cannot say whether the write happened. It has not been tried twice.
+    #[error("outcome of the write is unknown: {0}")]
+    Unknown(String),
+    /// There is no room. Nothing was written; writes succeed again when there is.
+    #[error("store is full: {0}")]
+    Full(String),
     #[error("store is corrupt: {0}")]
     Corrupt(String),
 }
@@ -36,6 +42,6 @@ pub enum Error {
 impl Error {
     /// Whether the same call can succeed later, unchanged.
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Error::Unavailable(_) | Error::TooNew { .. })
+        matches!(self, Error::Unavailable(_) | Error::Full(_) | Error::TooNew { .. })
     }
 }

@@ -1,19 +1,22 @@
 //! The revisioned key-value log under the API server, behind one trait.
 //!
-//! Here: the [`Store`] trait, the values that cross it, and [`embedded::Embedded`], which keeps the log in one
-//! file on this machine. Not here: what the keys and values mean; the API server owns that (keys are
+//! Here: the [`Store`] trait, the values that cross it, [`embedded::Embedded`], which keeps the log in one file on
+//! this machine, and [`etcd::Etcd`], which several servers share. Not here: what the keys and values mean; the API server owns that (keys are
 //! Kubernetes' etcd keys, values are JSON objects without a resource version).
 //!
-//! Start at [`Store`], then [`Watch`], then [`embedded`].
+//! Start at [`Store`], then [`Watch`], then [`embedded`] or [`etcd`].
 
 #![forbid(unsafe_code)]
 
 pub mod embedded;
 mod error;
+pub mod etcd;
 pub mod limits;
+mod ring;
 mod types;
 mod watch;
 
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
 pub use error::Error;
@@ -51,4 +54,46 @@ pub trait Store: Send + Sync + 'static {
 
     /// Forget the history up to and including `before`. The content at `before` itself stays readable.
     fn compact(&self, before: Revision) -> BoxFuture<'_, Result<(), Error>>;
+
+    /// Keys that go by themselves, where several servers share the store and need to know of each other.
+    fn leases(&self) -> Option<&dyn Leases> {
+        None
+    }
+}
+
+/// Keys that live as long as their writer renews them.
+pub trait Leases: Send + Sync {
+    /// Write a key that is gone after `seconds`, unless it is written again. Unconditional, and may happen twice.
+    fn put_for(&self, key: &str, value: Bytes, seconds: u64) -> BoxFuture<'_, Result<Revision, Error>>;
+
+    /// Take such a key away at once.
+    fn remove(&self, key: &str) -> BoxFuture<'_, Result<(), Error>>;
+}
+
+/// The limits, before a transaction is sent anywhere.
+fn check(txn: &Txn) -> Result<(), Error> {
+    use limits::{KEY_SIZE_MAX, TXN_OPS_MAX, VALUE_SIZE_MAX};
+    let invalid = |text| Err(Error::Invalid(text));
+    if txn.ops.len() > TXN_OPS_MAX || txn.compares.len() > TXN_OPS_MAX {
+        let len = txn.ops.len().max(txn.compares.len());
+        return invalid(format!("transaction of {len} operations: the limit is {TXN_OPS_MAX}"));
+    }
+    for (index, op) in txn.ops.iter().enumerate() {
+        let key = op.key();
+        if key.is_empty() || key.len() > KEY_SIZE_MAX {
+            return invalid(format!("key of {} bytes: must have 1 to {KEY_SIZE_MAX}", key.len()));
+        }
+        if let Op::Put(_, value) = op
+            && value.len() > VALUE_SIZE_MAX
+        {
+            return invalid(format!(
+                "value of {key} has {} bytes: the limit is {VALUE_SIZE_MAX}",
+                value.len()
+            ));
+        }
+        if txn.ops[..index].iter().any(|earlier| earlier.key() == key) {
+            return invalid(format!("key {key} is written twice in one transaction"));
+        }
+    }
+    Ok(())
 }

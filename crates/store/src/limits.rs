@@ -7,8 +7,9 @@ pub const KEY_SIZE_MAX: usize = 1_024;
 /// etcd's default request limit (1.5 MiB): an object that fits here can move to etcd.
 pub const VALUE_SIZE_MAX: usize = 1_572_864;
 
-/// etcd's default. The largest of ours, creating a dual-stack Service with 100 node ports, needs a few.
-pub const TXN_OPS_MAX: usize = 128;
+/// etcd's default, less one for the marker that the etcd store adds. The largest of ours, creating a dual-stack
+/// Service with 100 node ports, needs a few.
+pub const TXN_OPS_MAX: usize = 127;
 
 /// Recent events kept in memory and, so that a restart does not make every client list again, on disk.
 /// 16,384 is a minute of a cluster that writes 270 objects a second: longer than a client needs to reconnect
@@ -37,3 +38,38 @@ pub const COMPACT_RECORDS_MAX: usize = 4_096;
 
 /// redb's page cache. All current values are in memory already; the cache serves writes only.
 pub const PAGE_CACHE_BYTES: usize = 16 << 20;
+
+/// Time one call may take at one etcd member: etcd itself gives up on a proposal after 5 s and an election.
+pub const ETCD_ATTEMPT_TIMEOUT_MS: u64 = 7_000;
+
+/// Time to connect to one member, TLS included.
+pub const ETCD_CONNECT_TIMEOUT_MS: u64 = 2_000;
+
+/// Time a call may take over all members and attempts. Longer than an election and a member's loss together, shorter
+/// than clients wait (kubectl: no limit; client-go's leader election: 10 s).
+pub const ETCD_CALL_TIMEOUT_MS: u64 = 9_000;
+
+/// Extra time to find out what became of a write whose answer was lost.
+pub const ETCD_RESOLVE_TIMEOUT_MS: u64 = 6_000;
+
+/// A connection on which nothing was heard for so long is asked for a sign of life, and given as long to answer.
+pub const ETCD_KEEP_ALIVE_MS: u64 = 2_000;
+
+/// Pause between attempts at members that do not answer: the first, doubled up to the last.
+pub const ETCD_RETRY_MS: (u64, u64) = (20, 500);
+
+/// Transactions of one server under way at etcd; more wait here. Each has a marker of its own. At 128 etcd's own
+/// batching of disk writes is full.
+pub const ETCD_TXNS_MAX: usize = 128;
+
+/// Keys asked for in the first step of a list, before their size is known; further steps aim at
+/// [`ETCD_PAGE_BYTES`], so that neither side holds the whole of a large list as one message.
+pub const ETCD_PAGE_KEYS: usize = 500;
+pub const ETCD_PAGE_BYTES: usize = 4 << 20;
+
+/// Longest message taken from etcd: a first step of the largest values is refused rather than held in memory, a
+/// fragment of a watch never gets near it.
+pub const ETCD_MESSAGE_BYTES_MAX: usize = 256 << 20;
+
+/// How often etcd's history is compacted, and how much of it stays: kube-apiserver's own interval.
+pub const ETCD_COMPACT_INTERVAL_MS: u64 = 300_000;

@@ -90,8 +90,8 @@ impl Txn {
 /// What became of a transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Commit {
-    /// Applied; all its ops carry this revision. A transaction that changed nothing takes no revision of its
-    /// own and returns the current one.
+    /// Applied; all its ops carry this revision. A transaction that changed nothing need not take a revision of
+    /// its own and returns the current one.
     Done(Revision),
     /// A condition did not hold and nothing was written. `current` has one entry for each condition.
     Conflict { current: Vec<(Arc<str>, Option<KeyValue>)> },

@@ -17,6 +17,8 @@ struct Shared {
     cut: AtomicBool,
     /// Everything up to this revision has been sent. One counter serves all watches of a store.
     progress: Arc<AtomicU64>,
+    /// Where the watch started: what it has returned everything up to, whatever the counter says.
+    start: Revision,
 }
 
 /// What travels between the ends.
@@ -47,8 +49,14 @@ pub struct WatchSender {
 impl Watch {
     /// A connected pair. `progress` is advanced by the store after it has sent everything up to its value.
     pub fn channel(progress: Arc<AtomicU64>) -> (WatchSender, Watch) {
+        Watch::channel_from(progress, 0)
+    }
+
+    /// The same for a watch after `start`, which the counter may not have reached yet.
+    pub fn channel_from(progress: Arc<AtomicU64>, start: Revision) -> (WatchSender, Watch) {
         let (sender, receiver) = mpsc::unbounded_channel();
-        let shared = Arc::new(Shared { pending: AtomicUsize::new(0), cut: AtomicBool::new(false), progress });
+        let shared =
+            Arc::new(Shared { pending: AtomicUsize::new(0), cut: AtomicBool::new(false), progress, start });
         let watch = Watch { events: receiver, shared: shared.clone(), ended: false };
         (WatchSender { events: sender, shared }, watch)
     }
@@ -89,7 +97,7 @@ impl Watch {
     /// It is what a bookmark may carry.
     pub fn progress(&self) -> Option<Revision> {
         // The sender queues first and advances the counter second, so the order here must be the reverse.
-        let revision = self.shared.progress.load(Ordering::Acquire);
+        let revision = self.shared.progress.load(Ordering::Acquire).max(self.shared.start);
         self.events.is_empty().then_some(revision)
     }
 }
@@ -114,6 +122,11 @@ impl WatchSender {
             // It fails when the receiver has gone; the next send says so.
             let _ = self.events.send(Message::Replay(events));
         }
+    }
+
+    /// Ends when the watcher has gone.
+    pub async fn closed(&self) {
+        self.events.closed().await;
     }
 
     /// End the watch with an error.

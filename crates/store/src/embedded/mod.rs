@@ -7,7 +7,6 @@
 mod committer;
 mod disk;
 mod lock;
-mod ring;
 mod state;
 
 use std::collections::VecDeque;
@@ -23,10 +22,10 @@ use self::committer::{Committer, Request};
 use self::disk::Disk;
 use self::lock::DirLock;
 use self::state::State;
-use crate::limits::{KEY_SIZE_MAX, QUEUE_TXNS_MAX, TXN_OPS_MAX, VALUE_SIZE_MAX};
-use crate::{Commit, Error, KeyValue, Op, Page, Revision, Store, Txn, Watch};
+use crate::limits::QUEUE_TXNS_MAX;
+use crate::{Commit, Error, KeyValue, Page, Revision, Store, Txn, Watch};
 
-pub use ring::RingLimits;
+pub use crate::ring::RingLimits;
 
 /// A store in a data directory of this machine. Dropping it finishes the writes under way and closes the file.
 #[derive(Debug)]
@@ -117,7 +116,7 @@ impl Store for Embedded {
     }
 
     fn commit(&self, txn: Txn) -> BoxFuture<'_, Result<Commit, Error>> {
-        match check(&txn) {
+        match crate::check(&txn) {
             Ok(()) => self.request(|reply| Request::Commit { txn, reply }),
             Err(error) => ready(Err(error)).boxed(),
         }
@@ -135,33 +134,6 @@ impl Store for Embedded {
     fn compact(&self, before: Revision) -> BoxFuture<'_, Result<(), Error>> {
         self.request(|reply| Request::Compact { before, reply })
     }
-}
-
-/// The limits, before a transaction takes a place in the queue.
-fn check(txn: &Txn) -> Result<(), Error> {
-    let invalid = |text| Err(Error::Invalid(text));
-    if txn.ops.len() > TXN_OPS_MAX || txn.compares.len() > TXN_OPS_MAX {
-        let len = txn.ops.len().max(txn.compares.len());
-        return invalid(format!("transaction of {len} operations: the limit is {TXN_OPS_MAX}"));
-    }
-    for (index, op) in txn.ops.iter().enumerate() {
-        let key = op.key();
-        if key.is_empty() || key.len() > KEY_SIZE_MAX {
-            return invalid(format!("key of {} bytes: must have 1 to {KEY_SIZE_MAX}", key.len()));
-        }
-        if let Op::Put(_, value) = op
-            && value.len() > VALUE_SIZE_MAX
-        {
-            return invalid(format!(
-                "value of {key} has {} bytes: the limit is {VALUE_SIZE_MAX}",
-                value.len()
-            ));
-        }
-        if txn.ops[..index].iter().any(|earlier| earlier.key() == key) {
-            return invalid(format!("key {key} is written twice in one transaction"));
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

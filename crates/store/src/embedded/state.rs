@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::disk::{Garbage, Record};
-use super::ring::{Ring, RingLimits};
+use crate::ring::{Ring, RingLimits};
 use crate::{Error, Event, KeyValue, Page, Revision, Watch, WatchSender};
 
 /// What an empty store's revision is, as in etcd.

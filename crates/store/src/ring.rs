@@ -19,24 +19,24 @@ impl Default for RingLimits {
 }
 
 #[derive(Debug)]
-pub(super) struct Ring {
+pub(crate) struct Ring {
     events: VecDeque<Event>,
     bytes: usize,
     limits: RingLimits,
 }
 
 impl Ring {
-    pub(super) fn new(limits: RingLimits) -> Ring {
+    pub(crate) fn new(limits: RingLimits) -> Ring {
         Ring { events: VecDeque::new(), bytes: 0, limits }
     }
 
-    pub(super) fn push(&mut self, event: Event) {
+    pub(crate) fn push(&mut self, event: Event) {
         self.bytes += size(&event);
         self.events.push_back(event);
     }
 
     /// Drop the oldest revisions while the ring is over its limits. A revision leaves whole or stays whole.
-    pub(super) fn evict_excess(&mut self) -> Vec<Event> {
+    pub(crate) fn evict_excess(&mut self) -> Vec<Event> {
         let (mut events, mut bytes, mut through) = (self.events.len(), self.bytes, 0);
         for event in &self.events {
             let over = events > self.limits.events || bytes > self.limits.bytes;
@@ -51,7 +51,7 @@ impl Ring {
     }
 
     /// Drop everything up to and including a revision.
-    pub(super) fn evict_through(&mut self, through: Revision) -> Vec<Event> {
+    pub(crate) fn evict_through(&mut self, through: Revision) -> Vec<Event> {
         let count = self.index_after(through);
         let evicted: Vec<Event> = self.events.drain(..count).collect();
         self.bytes -= evicted.iter().map(size).sum::<usize>();
@@ -59,7 +59,7 @@ impl Ring {
     }
 
     /// The events newer than `after`, oldest first.
-    pub(super) fn after(&self, after: Revision) -> impl DoubleEndedIterator<Item = &Event> {
+    pub(crate) fn after(&self, after: Revision) -> impl DoubleEndedIterator<Item = &Event> {
         self.events.range(self.index_after(after)..)
     }
 
