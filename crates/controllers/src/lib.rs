@@ -22,6 +22,8 @@ pub mod endpoints;
 pub mod endpointslice;
 mod feed;
 pub mod gc;
+pub mod leader;
+pub mod loadbalancer;
 pub mod mirroring;
 pub mod namespaces;
 pub mod nodes;
@@ -130,6 +132,11 @@ pub async fn run(client: Client, config: Config, shutdown: impl Future<Output = 
         let workers = config.workers;
         let shared = Arc::new(caches::Shared::start(client.clone(), config).await);
         let controllers = Arc::new(Controllers::new(&client, &shared));
+        tasks.spawn(loadbalancer::run(
+            client.clone(),
+            loadbalancer::Config { workers, ..loadbalancer::Config::default() },
+            std::future::pending(),
+        ));
         let mut feed = feed::Feed::new(shared, controllers.queues.clone());
         // The whole picture first: a Service planned before its pods are known would lose its endpoints.
         feed.step(&*controllers);
@@ -141,4 +148,15 @@ pub async fn run(client: Client, config: Config, shutdown: impl Future<Output = 
         () = work => {}
         () = shutdown => {}
     }
+}
+
+/// The same for one of several control planes: runs while it leads, as `election` says.
+pub async fn run_elected(
+    client: Client,
+    config: Config,
+    election: leader::Config,
+    shutdown: impl Future<Output = ()> + Send,
+) {
+    let work = || run(client.clone(), config.clone(), std::future::pending());
+    leader::lead(&client, election, work, shutdown).await;
 }
