@@ -1,7 +1,8 @@
 //! The program: one file per verb, each wiring roles together and nothing else.
 //!
 //! `up` is the control plane with this host as a node; `node` is a node of somebody's control plane; `kubeconfig` gives
-//! access; `lab` makes whole clusters in namespaces; `trace` explains; `echo` is the built-in image. Start at the verb you want.
+//! access; `lab` makes whole clusters in namespaces; `trace` explains; `echo` is the built-in image. Start at the verb you
+//! want.
 
 mod echo;
 mod failure;
@@ -51,7 +52,7 @@ fn main() -> ExitCode {
         Verb::Node(arguments) => node::run(arguments),
         Verb::Kubeconfig(arguments) => kubeconfig::run(&arguments),
         Verb::Lab(arguments) => lab::run(arguments),
-        Verb::Trace(arguments) => trace::run(arguments),
+        Verb::Trace(arguments) => trace::run(&arguments),
         Verb::Echo(arguments) => echo::run(arguments),
     };
     match result {

@@ -102,6 +102,11 @@ fn protocol(number: u8) -> String {
     }
 }
 
+/// Whether the object follows from the proxy's settings rather than from a Service.
+pub fn depends_on_settings(key: &Key) -> bool {
+    matches!(key, Key::Element(_, SetId::PodCidrs | SetId::ServiceCidrs | SetId::NodeportIps, _))
+}
+
 /// What the object is, with what it holds, and in brackets the words of `nft`.
 pub fn describe(key: &Key, object: Option<&Object>) -> String {
     match purpose(key, object) {

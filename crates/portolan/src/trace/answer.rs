@@ -57,8 +57,26 @@ pub(crate) fn answer(world: &World, settings: &ProxySettings, question: &Questio
         report.verdict.summary = "there is nothing to follow: see the problems".into();
     }
     report.assumptions.extend(world.assumptions.iter().cloned());
-    report.problems.extend(world.problems.iter().cloned());
+    add_problems_of_objects(world, &mut report);
     Answer { report, aimed }
+}
+
+/// Those of the objects that the question is about; the others are counted.
+fn add_problems_of_objects(world: &World, report: &mut Report) {
+    let service = report.service.as_ref().map(|service| format!("{}/{}", service.namespace, service.name));
+    let pods = report.endpoints.iter().filter_map(|endpoint| endpoint.pod.clone());
+    let concerned: Vec<String> = pods.chain(service).chain(report.from.name.clone()).collect();
+    let is_concerned =
+        |problem: &&Problem| problem.about.as_ref().is_none_or(|name| concerned.contains(name));
+    let (own, others): (Vec<&Problem>, Vec<&Problem>) = world.problems.iter().partition(is_concerned);
+    report.problems.extend(own.into_iter().cloned());
+    let mut names: Vec<&str> = others.iter().filter_map(|problem| problem.about.as_deref()).collect();
+    names.dedup();
+    if !names.is_empty() {
+        let said =
+            format!("other objects have problems of their own, not shown here: {}", resolve::few(&names));
+        report.assumptions.push(said);
+    }
 }
 
 struct Draft<'a> {
@@ -123,11 +141,11 @@ impl<'a> Draft<'a> {
         self.report.to.port = Some(destination.port());
         self.report.to.protocol = protocol.as_str();
         let Some(address) = resolve::of_family(&source.addresses, destination.ip()) else {
-            return Err(Problem {
-                kind: ProblemKind::OtherFamily,
-                what: format!("{} has no address of the family of {}", question.from, destination.ip()),
-                way_out: "use a Service address of the other family, or make the pods dual-stack".into(),
-            });
+            return Err(Problem::new(
+                ProblemKind::OtherFamily,
+                format!("{} has no address of the family of {}", question.from, destination.ip()),
+                "use a Service address of the other family, or make the pods dual-stack",
+            ));
         };
         self.report.from.address = Some(address);
         let packet = packet(&node, &source, address, destination, protocol);
@@ -145,19 +163,19 @@ impl<'a> Draft<'a> {
         let name = match asked {
             Some(name) => name,
             None if source.kind == PartyKind::Pod => {
-                return Err(Problem {
-                    kind: ProblemKind::NoNode,
-                    what: format!("pod {} is on no node yet", self.question.from),
-                    way_out: "wait until it is scheduled, or name a node with --node".into(),
-                });
+                return Err(Problem::new(
+                    ProblemKind::NoNode,
+                    format!("pod {} is on no node yet", self.question.from),
+                    "wait until it is scheduled, or name a node with --node",
+                ));
             }
             None => {
                 let Some(first) = world.nodes.keys().next() else {
-                    return Err(Problem {
-                        kind: ProblemKind::NoSuchNode,
-                        what: "the cluster has no node".into(),
-                        way_out: "join one: portolan node".into(),
-                    });
+                    return Err(Problem::new(
+                        ProblemKind::NoSuchNode,
+                        "the cluster has no node",
+                        "join one: portolan node",
+                    ));
                 };
                 if world.nodes.len() > 1 {
                     let said = format!("the packet comes to node {first} first; --node names another");
@@ -168,11 +186,11 @@ impl<'a> Draft<'a> {
         };
         let Some(view) = world.node_view(&name, self.settings) else {
             let names: Vec<&str> = world.nodes.keys().map(String::as_str).collect();
-            return Err(Problem {
-                kind: ProblemKind::NoSuchNode,
-                what: format!("there is no node {name}"),
-                way_out: format!("there are: {}", resolve::few(&names)),
-            });
+            return Err(Problem::new(
+                ProblemKind::NoSuchNode,
+                format!("there is no node {name}"),
+                format!("there are: {}", resolve::few(&names)),
+            ));
         };
         self.report.node = Some(name);
         Ok(view)
@@ -192,11 +210,11 @@ impl<'a> Draft<'a> {
                 let like = source.addresses.first().copied().unwrap_or(IpAddr::from([0, 0, 0, 0]));
                 let address = resolve::of_family(&pod.addresses, like).or(pod.addresses.first().copied());
                 let Some(address) = address else {
-                    return Err(Problem {
-                        kind: ProblemKind::NoAddress,
-                        what: format!("pod {} has no address yet", pod.name()),
-                        way_out: "wait until it runs".into(),
-                    });
+                    return Err(Problem::new(
+                        ProblemKind::NoAddress,
+                        format!("pod {} has no address yet", pod.name()),
+                        "wait until it runs",
+                    ));
                 };
                 return Ok(Some((SocketAddr::new(address, *port), *protocol)));
             }
@@ -346,11 +364,11 @@ impl<'a> Draft<'a> {
                 self.report.problems.push(diagnose::no_such_port(service, &asked));
             }
         } else if let Some(Step::UnallocatedServiceAddress { cidr }) = trace.steps.last() {
-            self.report.problems.push(Problem {
-                kind: ProblemKind::UnknownAddress,
-                what: format!("no Service has the address {} (of the range {cidr})", packet.destination),
-                way_out: "its Service may be gone: look its address up again".into(),
-            });
+            self.report.problems.push(Problem::new(
+                ProblemKind::UnknownAddress,
+                format!("no Service has the address {} (of the range {cidr})", packet.destination),
+                "its Service may be gone: look its address up again",
+            ));
         } else if let Some(pod) = self.world.pod_with(packet.destination) {
             self.report.steps = vec![format!(
                 "{destination} is pod {} itself: no Service takes part, and readiness does not matter",

@@ -17,7 +17,7 @@ use super::resolve::few;
 use super::world::{Pod, Service, World};
 
 fn problem(kind: ProblemKind, what: String, way_out: String) -> Problem {
-    Problem { kind, what, way_out }
+    Problem::new(kind, what, way_out)
 }
 
 /// Why no proxy serves this Service at all.

@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use portolan_api::{decode, resource};
 use serde_json::{Value, json};
 
-use super::objects::{Objects, name_of, set, text};
+use super::objects::{Objects, is_set, name_of, set, text};
 use super::report::{Problem, ProblemKind};
 
 const SUFFIXES: [&str; 3] = ["yaml", "yml", "json"];
@@ -109,6 +109,13 @@ fn check(
     let Some(list) = list_of(group, kind, objects) else { return };
     let mut said = Vec::new();
     let name = name_of(&list[index]);
+    if kind == "Service" {
+        // The server does this while it allocates; what follows takes it for done.
+        let address = text(&list[index], "/spec/clusterIP").to_owned();
+        if !address.is_empty() && !is_set(&list[index], "/spec/clusterIPs") {
+            set(&mut list[index], &["spec", "clusterIPs"], json!([address]));
+        }
+    }
     match decode::check(&list[index], (resource.schema)()) {
         Ok(decoded) => {
             said.extend(decoded.problems.iter().map(ToString::to_string));
@@ -122,10 +129,10 @@ fn check(
         }
         Err(error) => said.push(error.to_string()),
     }
-    objects.problems.extend(said.into_iter().map(|error| Problem {
-        kind: ProblemKind::RefusedByApi,
-        what: format!("{kind} {name}: the API server would refuse it: {error}"),
-        way_out: "correct the manifest; kubectl apply would not take it".into(),
+    objects.problems.extend(said.into_iter().map(|error| {
+        let what = format!("{kind} {name}: the API server would refuse it: {error}");
+        let way_out = "correct the manifest; kubectl apply would not take it";
+        Problem::new(ProblemKind::RefusedByApi, what, way_out).about(&name)
     }));
 }
 

@@ -203,6 +203,19 @@ pub(crate) struct Problem {
     pub(crate) kind: ProblemKind,
     pub(crate) what: String,
     pub(crate) way_out: String,
+    /// The object, as `namespace/name`; of others than those asked about only the number is told.
+    #[serde(skip)]
+    pub(crate) about: Option<String>,
+}
+
+impl Problem {
+    pub(crate) fn new(kind: ProblemKind, what: impl Into<String>, way_out: impl Into<String>) -> Self {
+        Self { kind, what: what.into(), way_out: way_out.into(), about: None }
+    }
+
+    pub(crate) fn about(self, object: &str) -> Self {
+        Self { about: Some(object.to_owned()), ..self }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

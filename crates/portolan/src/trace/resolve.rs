@@ -33,7 +33,7 @@ pub(crate) enum PortWish {
 }
 
 fn problem(kind: ProblemKind, what: String, way_out: impl Into<String>) -> Problem {
-    Problem { kind, what, way_out: way_out.into() }
+    Problem::new(kind, what, way_out)
 }
 
 /// Where an address lives: a pod, a node, or outside.

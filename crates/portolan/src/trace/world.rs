@@ -121,11 +121,9 @@ impl World {
             let name = super::objects::name_of(&raw);
             let bytes = raw.to_string().into_bytes();
             if let Err(error) = take(self, raw, &bytes) {
-                self.problems.push(Problem {
-                    kind: ProblemKind::Unreadable,
-                    what: format!("{name} cannot be read: {error}"),
-                    way_out: "correct the object".into(),
-                });
+                let what = format!("{name} cannot be read: {error}");
+                let problem = Problem::new(ProblemKind::Unreadable, what, "correct the object");
+                self.problems.push(problem.about(&name));
             }
         }
     }

@@ -1,0 +1,97 @@
+//! Whether the kernel of the node holds exactly what the explanation says, as far as this Service is concerned.
+
+use portolan_dataplane::nftables::{self, Key, Object, Objects, words};
+use portolan_dataplane::{Change, DataPlane, Driver, Nftables};
+use portolan_forward::{Family, ServiceKey, Table};
+use portolan_netlink::netns::Netns;
+use portolan_netlink::nft::Socket;
+
+use super::answer::Aimed;
+use super::report::{KernelPart, KernelState};
+
+pub(crate) fn not_looked_at(why: impl Into<String>) -> KernelPart {
+    KernelPart {
+        state: KernelState::NotLookedAt,
+        compared: 0,
+        missing: Vec::new(),
+        unexpected: Vec::new(),
+        different: Vec::new(),
+        note: Some(why.into()),
+    }
+}
+
+/// Compares within the node's namespace.
+pub(crate) fn look(netns: &Netns, aimed: &Aimed) -> KernelPart {
+    let family = Family::of(aimed.packet.destination);
+    let compared = netns.run(|| compare(&aimed.table, aimed.service.as_ref(), family));
+    match compared {
+        Ok(Ok(part)) => part,
+        Ok(Err(why)) => not_looked_at(why),
+        Err(error) => not_looked_at(error.to_string()),
+    }
+}
+
+fn compare(table: &Table, service: Option<&ServiceKey>, family: Family) -> Result<KernelPart, String> {
+    let root = |error: std::io::Error| format!("{error}; reading the kernel's rules needs root");
+    let plane = Nftables::new(Socket::open().map_err(root)?, nftables::Config::default());
+    let mut driver = Driver::new(plane);
+    let changes = driver.differences(table).map_err(|error| error.to_string())?;
+    let missing_table =
+        |change: &Change<Key, Object>| change.key == Key::Table(family) && change.from.is_none();
+    if changes.iter().any(missing_table) {
+        return Err("there is no table of Portolan's: is its proxy running on this node?".into());
+    }
+    let entry = service.and_then(|key| table.get(key));
+    let wanted = wanted(driver.plane(), table, service, family);
+    let concerned = changes.into_iter().filter(|change| {
+        change.key.family() == family && words::concerns(change, &wanted, entry.map(|table| &**table))
+    });
+    Ok(part(concerned, wanted.len()))
+}
+
+/// Every object that the Service and the node need, in this family.
+fn wanted(plane: &Nftables<Socket>, table: &Table, service: Option<&ServiceKey>, family: Family) -> Objects {
+    let mut wanted = Objects::new();
+    plane.base(table.node(), &mut wanted);
+    if let Some(service) = service.and_then(|key| table.get(key)) {
+        let entry = plane.lower(service, None);
+        plane.objects(table.node(), service, &entry, &mut wanted);
+    }
+    wanted.retain(|key, _| key.family() == family);
+    wanted
+}
+
+fn part(changes: impl Iterator<Item = Change<Key, Object>>, compared: usize) -> KernelPart {
+    let mut part = KernelPart {
+        state: KernelState::Same,
+        compared,
+        missing: Vec::new(),
+        unexpected: Vec::new(),
+        different: Vec::new(),
+        note: None,
+    };
+    let mut settings = false;
+    for Change { key, from, to } in changes {
+        part.state = KernelState::Drifted;
+        settings |= words::depends_on_settings(&key);
+        match (&from, &to) {
+            (None, _) => part.missing.push(words::describe(&key, to.as_ref())),
+            (Some(from), None) => part.unexpected.push(words::describe(&key, Some(from))),
+            (Some(from), Some(to)) => {
+                let held = words::describe(&key, Some(from));
+                part.different.push(format!("{held}, should be {}", words::describe(&key, Some(to))));
+            }
+        }
+    }
+    if part.state == KernelState::Drifted {
+        part.note = Some(
+            if settings {
+                "Ranges differ: are --cluster-cidr and --masquerade-all as the proxy has them?"
+            } else {
+                "The proxy mends this when it next looks (once a minute), or at once when restarted."
+            }
+            .into(),
+        );
+    }
+    part
+}
