@@ -26,7 +26,7 @@ use super::common::{Case, FakeDriver, NODE, World, driver, fake_driver, ip, node
 use super::net::{IMPATIENT, NODE_ADDRESSES, Net, PATIENT, Seen};
 use super::{ELSEWHERE, Lab, POD_1, POD_2, PORT};
 
-const CASES: u32 = 24;
+const CASES: u32 = 20;
 const HOSTS: [&str; 5] = ["outside", "node", "pod-1", "pod-2", "elsewhere"];
 const SECOND_PORT: u16 = 8081;
 const TRIES: usize = 3;
@@ -81,11 +81,11 @@ fn ports() -> impl Strategy<Value = Vec<ServicePortView>> {
 
 /// Where an endpoint is, its port, its condition, its zone hint.
 fn endpoints() -> impl Strategy<Value = Vec<(usize, u16, u8, u8)>> {
-    vec((0..3usize, select(vec![PORT, SECOND_PORT]), 0..6u8, 0..4u8), 0..6)
+    vec((0..3usize, select(vec![PORT, SECOND_PORT]), 0..9u8, 0..4u8), 0..6)
 }
 
 fn case() -> impl Strategy<Value = Case> {
-    let names = (0..4u8, 1..6u8, families());
+    let names = (0..5u8, 1..5u8, families());
     let addresses = (vec((1..4u8, 0..2usize), 0..2), vec((1..4u8, 0..2usize), 0..2));
     let flags = (any::<[bool; 2]>(), select(vec![None, None, Some(60), Some(10800)]));
     let sources =
@@ -152,7 +152,7 @@ fn node_view() -> impl Strategy<Value = NodeView> {
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => case().prop_map(|case| Step::Put(Box::new(case))),
-        2 => (0..4u8).prop_map(Step::Remove),
+        2 => (0..5u8).prop_map(Step::Remove),
         1 => node_view().prop_map(Step::Node),
         1 => Just(Step::Restart),
     ]
@@ -160,7 +160,7 @@ fn step() -> impl Strategy<Value = Step> {
 
 fn probe() -> impl Strategy<Value = Probe> {
     let to = prop_oneof![
-        6 => (0..2usize, 1..6u8, select(vec![80, 80, 80, 81]))
+        8 => (0..2usize, 1..5u8, select(vec![80, 80, 80, 80, 80, 81]))
             .prop_map(|(family, n, port)| (cluster_ip(family, n), port)),
         4 => (0..2usize, 1..4u8).prop_map(|(family, n)| (balancer(family, n), 80)),
         4 => (0..2usize, 30001..30004_u16)
@@ -299,11 +299,12 @@ fn random_clusters_and_changes_do_on_the_kernel_what_the_model_says() {
     let cases = std::env::var("PORTOLAN_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(CASES);
     let config = Config { cases, max_shrink_iters: 60, failure_persistence: None, ..Config::default() };
     let site = Mutex::new(Site::new());
-    let strategy = (node_view(), vec(step(), 1..12), vec(probe(), 24));
-    let result = TestRunner::new(config).run(&strategy, |(node, steps, probes)| {
+    let first = vec(case().prop_map(|case| Step::Put(Box::new(case))), 3..7);
+    let strategy = (node_view(), first, vec(step(), 0..8), vec(probe(), 24));
+    let result = TestRunner::new(config).run(&strategy, |(node, first, steps, probes)| {
         let mut site = site.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         site.begin(node);
-        for step in &steps {
+        for step in first.iter().chain(&steps) {
             site.take(step);
         }
         site.equals_from_scratch();
