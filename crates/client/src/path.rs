@@ -119,6 +119,8 @@ pub mod paths {
     pub const DEPLOYMENTS: ApiPath = namespaced("apps", "v1", "deployments", "Deployment");
     pub const REPLICA_SETS: ApiPath = namespaced("apps", "v1", "replicasets", "ReplicaSet");
     pub const SERVICE_CIDRS: ApiPath = cluster("networking.k8s.io", "v1", "servicecidrs", "ServiceCIDR");
+    pub const LOAD_BALANCER_POOLS: ApiPath =
+        cluster("portolan.dev", "v1alpha1", "loadbalancerpools", "LoadBalancerPool");
     pub const IP_ADDRESSES: ApiPath = cluster("networking.k8s.io", "v1", "ipaddresses", "IPAddress");
 }
 
