@@ -10,6 +10,8 @@ mod common;
 mod net;
 #[path = "packets/random.rs"]
 mod random;
+#[path = "packets/semantics.rs"]
+mod semantics;
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
@@ -248,17 +250,17 @@ fn affinity(family: usize) {
 }
 
 #[test]
-fn a_client_keeps_its_endpoint_over_ipv4() {
+fn aff_1_2_3_a_client_keeps_its_endpoint_over_ipv4() {
     affinity(0);
 }
 
 #[test]
-fn a_client_keeps_its_endpoint_over_ipv6() {
+fn aff_1_2_3_a_client_keeps_its_endpoint_over_ipv6() {
     affinity(1);
 }
 
 #[test]
-fn affinity_ends_after_its_time() {
+fn aff_1_affinity_ends_after_its_time() {
     let case = everywhere(Case::new("sticky", &["172.30.0.1"]).affinity(1), 0);
     let lab = Lab::new(node(), [case]);
     let to = SocketAddr::new(ip("172.30.0.1"), 80);
@@ -287,7 +289,7 @@ fn affinity_of_policy_local_knows_both_pools() {
 }
 
 #[test]
-fn established_connections_survive_every_change_and_a_restart() {
+fn ct_1_and_3_established_connections_survive_every_change_and_a_restart() {
     use std::io::{Read, Write};
     let case = Case::new("long", &["172.30.0.1"]).endpoint(ELSEWHERE[0], 9090);
     let mut lab = Lab::new(node(), [case.clone()]);
@@ -314,7 +316,7 @@ fn established_connections_survive_every_change_and_a_restart() {
 }
 
 #[test]
-fn no_new_connection_fails_while_the_pool_changes() {
+fn ct_4_no_new_connection_fails_while_the_pool_changes() {
     let all = everywhere(Case::new("busy", &["172.30.0.1"]), 0);
     let mut lab = Lab::new(node(), [all.clone()]);
     let to = SocketAddr::new(ip("172.30.0.1"), 80);
@@ -337,7 +339,7 @@ fn no_new_connection_fails_while_the_pool_changes() {
 }
 
 #[test]
-fn other_bits_of_the_mark_stay_as_they_were() {
+fn masq_4_other_bits_of_the_mark_stay_as_they_were() {
     let case = everywhere(Case::new("marked", &["172.30.0.1"]).node_port(30001), 0);
     let lab = Lab::new(node(), [case]);
     let script = "table ip witness {
