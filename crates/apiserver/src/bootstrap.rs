@@ -1,12 +1,13 @@
-//! The objects that every cluster has: its first namespaces, and the Service `kubernetes` that leads to this server.
+//! The objects that every cluster has: its first namespaces, and the Service `kubernetes` that leads to the servers.
 //!
 //! The allocators have made the default ServiceCIDR before. Everything goes through the same writes as a client's.
 
-use portolan_api::resource::{ENDPOINT_SLICES, ENDPOINTS, NAMESPACES, Resource, SERVICES};
+use portolan_api::resource::{NAMESPACES, Resource, SERVICES};
 use serde_json::{Value, json};
 
 use crate::config::StartError;
 use crate::errors::{ApiError, Result};
+use crate::masters;
 use crate::object::meta;
 use crate::server::ApiServer;
 use crate::write::{At, Part};
@@ -22,11 +23,7 @@ pub(crate) async fn run(server: &ApiServer) -> std::result::Result<(), StartErro
     }
     let service = service(server)?;
     create(server, &SERVICES, service).await.map_err(|error| failed("service kubernetes", &error))?;
-    for (resource, object) in [(&ENDPOINTS, endpoints(server)), (&ENDPOINT_SLICES, slice(server))] {
-        let put = put(server, resource, object).await;
-        put.map_err(|error| failed(&format!("{} kubernetes", resource.singular), &error))?;
-    }
-    Ok(())
+    masters::publish(server).await.map_err(|error| failed("endpoints of kubernetes", &error))
 }
 
 fn failed(object: &str, error: &ApiError) -> StartError {
@@ -39,14 +36,15 @@ async fn create(server: &ApiServer, resource: &'static Resource, object: Value) 
     if server.fetch(at(resource, &object)).await.is_ok() {
         return Ok(());
     }
-    match server.insert(resource, object, false, &mut Vec::new()).await {
-        Err(error) if !error.is("AlreadyExists") => Err(error),
+    match server.insert(resource, object.clone(), false, &mut Vec::new()).await {
+        // Another server may have made it meanwhile, in which case even its address is taken.
+        Err(error) if server.fetch(at(resource, &object)).await.is_err() => Err(error),
         _ => Ok(()),
     }
 }
 
 /// Creates the object, or replaces what it says about addresses and ports.
-async fn put(server: &ApiServer, resource: &'static Resource, object: Value) -> Result<()> {
+pub(crate) async fn put(server: &ApiServer, resource: &'static Resource, object: Value) -> Result<()> {
     create(server, resource, object.clone()).await?;
     let change = &mut |old: &Value| {
         let mut new = old.clone();
@@ -87,37 +85,4 @@ fn service(server: &ApiServer) -> std::result::Result<Value, StartError> {
             "sessionAffinity": "None",
         },
     }))
-}
-
-fn endpoints(server: &ApiServer) -> Value {
-    let config = server.config();
-    json!({
-        "apiVersion": "v1",
-        "kind": "Endpoints",
-        "metadata": {
-            "name": "kubernetes",
-            "namespace": "default",
-            "labels": { "endpointslice.kubernetes.io/skip-mirror": "true" },
-        },
-        "subsets": [{
-            "addresses": [{ "ip": config.advertise_address }],
-            "ports": [{ "name": "https", "port": config.secure_port, "protocol": "TCP" }],
-        }],
-    })
-}
-
-fn slice(server: &ApiServer) -> Value {
-    let config = server.config();
-    json!({
-        "apiVersion": "discovery.k8s.io/v1",
-        "kind": "EndpointSlice",
-        "metadata": {
-            "name": "kubernetes",
-            "namespace": "default",
-            "labels": { "kubernetes.io/service-name": "kubernetes" },
-        },
-        "addressType": if config.advertise_address.is_ipv6() { "IPv6" } else { "IPv4" },
-        "endpoints": [{ "addresses": [config.advertise_address], "conditions": { "ready": true } }],
-        "ports": [{ "name": "https", "port": config.secure_port, "protocol": "TCP" }],
-    })
 }

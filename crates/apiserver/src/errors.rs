@@ -91,6 +91,14 @@ impl From<portolan_store::Error> for ApiError {
                 tracing::warn!(%text, "store is unavailable");
                 status::unavailable("the store is unavailable; the server's log says why").into()
             }
+            Store::Unknown(text) => {
+                tracing::warn!(%text, "the outcome of a write is unknown");
+                status::timeout("the store did not answer; the write may or may not have happened", 0).into()
+            }
+            error @ Store::Full(_) => {
+                tracing::warn!(%error, "nothing can be written");
+                status::unavailable("the store's disk is full; nothing was written").into()
+            }
             other => status::internal_error(other).into(),
         }
     }

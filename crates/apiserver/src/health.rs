@@ -5,6 +5,7 @@ use http::{Response, StatusCode};
 use serde_json::json;
 
 use crate::body::Body;
+use crate::limits::HEALTH_STORE_WAIT;
 use crate::object;
 use crate::query::Query;
 use crate::server::{ApiServer, text};
@@ -34,7 +35,8 @@ pub(crate) async fn answer(server: &ApiServer, path: &str, query: &Query) -> Opt
     let endpoint = parts.next().filter(|name| matches!(*name, "healthz" | "livez" | "readyz"))?;
     let mut checks = vec![("ping", true)];
     if endpoint != "livez" {
-        checks.push(("store", server.store().revision().await.is_ok()));
+        let answer = tokio::time::timeout(HEALTH_STORE_WAIT, server.store().revision()).await;
+        checks.push(("store", matches!(answer, Ok(Ok(_)))));
     }
     if endpoint == "readyz" {
         checks.push(("bootstrap", server.is_ready()));

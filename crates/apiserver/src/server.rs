@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -21,12 +21,13 @@ use crate::call::{Call, Verb};
 use crate::config::{Config, StartError};
 use crate::discovery::Discovery;
 use crate::errors::{ApiError, Result};
+use crate::limits::REPAIR_INTERVAL;
 use crate::lines::Lines;
 use crate::metrics::{Labels, Metrics};
 use crate::openapi::OpenApi;
 use crate::path::{self, ResourcePath, Target};
 use crate::query::Query;
-use crate::{bootstrap, health, namespaces, object, respond, verbs};
+use crate::{bootstrap, health, masters, namespaces, object, respond, verbs};
 
 /// An API server: one per process, shared by all connections.
 pub struct ApiServer {
@@ -62,6 +63,10 @@ impl ApiServer {
         });
         bootstrap::run(&server).await?;
         tokio::spawn(namespaces::run(Arc::downgrade(&server)));
+        tokio::spawn(repair(Arc::downgrade(&server)));
+        if server.store.leases().is_some() {
+            tokio::spawn(masters::run(Arc::downgrade(&server)));
+        }
         server.ready.store(true, Ordering::Release);
         Ok(server)
     }
@@ -193,6 +198,12 @@ impl ApiServer {
         self.stop.send_replace(true);
     }
 
+    /// Takes this server out of the endpoints of the Service `kubernetes`, if others are left. For after
+    /// [`stop`](Self::stop).
+    pub async fn leave(&self) {
+        masters::leave(self).await;
+    }
+
     /// Becomes true when the server is going.
     pub(crate) fn stopped(&self) -> watch::Receiver<bool> {
         self.stop.subscribe()
@@ -214,6 +225,10 @@ impl ApiServer {
         &*self.store
     }
 
+    pub(crate) fn shared_store(&self) -> Arc<dyn Store> {
+        self.store.clone()
+    }
+
     pub(crate) fn allocator(&self) -> &Allocator {
         &self.allocator
     }
@@ -224,6 +239,24 @@ impl ApiServer {
 
     pub(crate) fn lines(&self) -> &Lines {
         &self.lines
+    }
+}
+
+/// Repairs the allocators now and then, until the server is gone.
+async fn repair(server: Weak<ApiServer>) {
+    let mut suspects = alloc::repair::Suspects::new();
+    loop {
+        let Some(server) = server.upgrade() else { return };
+        let mut stopped = server.stopped();
+        tokio::select! {
+            () = server.allocator().repair_and_log(&mut suspects) => {}
+            _ = stopped.wait_for(|stop| *stop) => return,
+        }
+        drop(server);
+        tokio::select! {
+            () = tokio::time::sleep(REPAIR_INTERVAL) => {}
+            _ = stopped.wait_for(|stop| *stop) => return,
+        }
     }
 }
 

@@ -252,26 +252,26 @@ impl ApiServer {
     }
 
     /// Commits `txn` with what the allocators add to it, and tells them how it went.
-    async fn commit(&self, mut txn: Txn, mut plan: Option<Plan>) -> Result<Outcome> {
-        if let Some(plan) = &mut plan {
-            // The plan keeps its conditions: at a conflict it looks which of them failed.
-            txn.compares.extend_from_slice(&plan.compares);
-            txn.ops.append(&mut plan.ops);
-        }
-        match self.store().commit(txn).await? {
-            Commit::Done(revision) => {
-                if let Some(plan) = plan {
-                    plan.committed();
-                }
-                Ok(Outcome::Done(revision))
+    async fn commit(&self, mut txn: Txn, plan: Option<Plan>) -> Result<Outcome> {
+        let Some(mut plan) = plan else { return Ok(self.store().commit(txn).await?.into()) };
+        // The plan keeps its conditions: at a conflict it looks which of them failed.
+        txn.compares.extend_from_slice(&plan.compares);
+        txn.ops.append(&mut plan.ops);
+        let store = self.shared_store();
+        // A task of its own: the transaction goes on when the client goes away, and what it allocates must not be
+        // given back then.
+        let task = tokio::spawn(async move {
+            let outcome = store.commit(txn).await;
+            match &outcome {
+                Ok(Commit::Done(_)) => plan.committed(),
+                Ok(Commit::Conflict { current }) => _ = plan.conflict(current),
+                Err(portolan_store::Error::Unknown(_)) => plan.unknown(),
+                Err(_) => drop(plan),
             }
-            Commit::Conflict { current } => {
-                if let Some(plan) = plan {
-                    plan.conflict(&current);
-                }
-                Ok(Outcome::Conflict(current))
-            }
-        }
+            outcome
+        });
+        let outcome = task.await.map_err(status::internal_error)?;
+        Ok(outcome?.into())
     }
 }
 
@@ -286,6 +286,15 @@ enum Insert {
 enum Outcome {
     Done(Revision),
     Conflict(Vec<(Arc<str>, Option<KeyValue>)>),
+}
+
+impl From<Commit> for Outcome {
+    fn from(commit: Commit) -> Self {
+        match commit {
+            Commit::Done(revision) => Self::Done(revision),
+            Commit::Conflict { current } => Self::Conflict(current),
+        }
+    }
 }
 
 /// Whether nothing holds a deleted object any more.

@@ -3,7 +3,6 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -39,21 +38,17 @@ impl Allocator {
         Ok(fixes)
     }
 
-    /// Repairs now and every `interval`, for ever, and logs what it finds. Kubernetes does so every three minutes.
-    pub async fn repair_forever(&self, interval: Duration) {
-        let mut suspects = Suspects::new();
-        loop {
-            match self.repair(&mut suspects).await {
-                Ok(fixes) => {
-                    for fix in fixes {
-                        tracing::warn!(reason = fix.reason, service = ?fix.owner, "{}", fix.message);
-                    }
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "repair of the allocators could not read or write the store");
+    /// One run of repair that logs what it finds.
+    pub(crate) async fn repair_and_log(&self, suspects: &mut Suspects) {
+        match self.repair(suspects).await {
+            Ok(fixes) => {
+                for fix in fixes {
+                    tracing::warn!(reason = fix.reason, service = ?fix.owner, "{}", fix.message);
                 }
             }
-            tokio::time::sleep(interval).await;
+            Err(error) => {
+                tracing::warn!(%error, "repair of the allocators could not read or write the store")
+            }
         }
     }
 

@@ -288,6 +288,14 @@ impl Plan {
         self.shared.desk.release(std::mem::take(&mut self.port_releases));
     }
 
+    /// Nobody knows whether the transaction happened. Its ports stay reserved: repair frees them if it did not.
+    /// Addresses need no such care, since their objects are part of the transaction.
+    pub fn unknown(mut self) {
+        if let Some(ports) = self.ports.take() {
+            ports.keep();
+        }
+    }
+
     /// The transaction met a conflict: learns which addresses are taken. True if one of the plan's own compares
     /// failed (plan again); false if only the Service's own did.
     pub fn conflict(self, current: &[(Arc<str>, Option<KeyValue>)]) -> bool {

@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test reports")]
 
+mod abandoned;
 mod common;
 mod crud;
 mod delete;
