@@ -21,6 +21,7 @@ pub struct Config {
     /// Labels for the Node object, over the agent's own.
     pub labels: BTreeMap<String, String>,
     pub network: NetworkConfig,
+    pub names: Names,
     pub restart_backoff: BackoffLimits,
 }
 
@@ -39,6 +40,7 @@ impl Config {
             self_exe: self_exe.into(),
             labels: BTreeMap::new(),
             network: NetworkConfig::default(),
+            names: Names::default(),
             restart_backoff: BackoffLimits::default(),
         }
     }
@@ -62,6 +64,27 @@ pub struct NetworkConfig {
 impl Default for NetworkConfig {
     fn default() -> Self {
         Self { mtu: None, peer_routes: true, cluster_cidrs: Vec::new() }
+    }
+}
+
+/// Whom pods ask for names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Names {
+    /// The servers of the cluster's own names, usually the `ClusterIP` of `kube-system/kube-dns`. With none, pods ask
+    /// whom the node asks.
+    pub cluster_dns: Vec<IpAddr>,
+    pub cluster_domain: String,
+    /// The node's own settings, of which pods get a part.
+    pub resolv_conf: PathBuf,
+}
+
+impl Default for Names {
+    fn default() -> Self {
+        Self {
+            cluster_dns: Vec::new(),
+            cluster_domain: "cluster.local".into(),
+            resolv_conf: "/etc/resolv.conf".into(),
+        }
     }
 }
 

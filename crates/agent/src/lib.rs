@@ -21,6 +21,6 @@ mod probe;
 mod process;
 mod state_dir;
 
-pub use config::{BackoffLimits, Config, NetworkConfig};
+pub use config::{BackoffLimits, Config, Names, NetworkConfig};
 pub use error::Error;
 pub use manager::run;

@@ -11,6 +11,7 @@ use tokio::task::{Id, JoinError, JoinSet};
 
 use crate::network::{self, PodNetwork};
 use crate::node::NodeTask;
+use crate::pod::services::ServiceView;
 use crate::pod::worker::{self, Context, Input, Wish};
 use crate::process::Spawner;
 use crate::state_dir::StateDir;
@@ -39,6 +40,7 @@ pub async fn run(
         spawner: Spawner::start().map_err(Error::Spawner)?,
         network: PodNetwork::new(&config),
         range: node.range(),
+        services: Cache::start(client.clone(), paths::SERVICES, Selectors::default(), ServiceView::project),
         client: client.clone(),
         config: config.clone(),
         dirs,

@@ -4,6 +4,7 @@
 //! <data_dir>/agent.lock                        held by the running agent
 //! <data_dir>/pods/<namespace>_<name>/netns     the pod's network namespace, bind-mounted
 //! <data_dir>/pods/<namespace>_<name>/pids/<container>        process id and start time
+//! <data_dir>/pods/<namespace>_<name>/etc/hosts                and resolv.conf, hostname: what the pod finds in /etc
 //! <data_dir>/pods/<namespace>_<name>/logs/<container>/<n>.log   output of the n-th run
 //! ```
 
@@ -77,6 +78,11 @@ impl PodDir {
     /// Where the pod's network namespace is mounted.
     pub(crate) fn netns(&self) -> PathBuf {
         self.0.join("netns")
+    }
+
+    /// Where the files are that the pod finds under `/etc`.
+    pub(crate) fn etc(&self) -> PathBuf {
+        self.0.join("etc")
     }
 
     /// Notes a container's process, so that a later agent can find it.

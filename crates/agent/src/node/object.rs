@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use ipnet::Ipv4Net;
 use portolan_api::core::v1::{Node, NodeAddress, NodeCondition, NodeStatus, NodeSystemInfo};
 use portolan_api::schema::Object as _;
 use portolan_api::{Quantity, Time};
@@ -68,9 +69,13 @@ pub(crate) fn labels(config: &Config) -> BTreeMap<String, String> {
 }
 
 /// The object for a node that is not registered yet.
-pub(crate) fn new_node(config: &Config) -> Node {
+pub(crate) fn new_node(config: &Config, range: Option<Ipv4Net>) -> Node {
     let mut node = Node::named("", &config.node_name);
     node.metadata.labels = labels(config);
+    if let Some(range) = range {
+        node.spec.pod_cidr = range.to_string();
+        node.spec.pod_cidrs = vec![range.to_string()];
+    }
     node
 }
 
@@ -171,7 +176,7 @@ mod tests {
 
     #[test]
     fn a_node_says_who_and_where_it_is() {
-        let node = new_node(&config());
+        let node = new_node(&config(), None);
         assert_eq!(node.metadata.name, "node-a");
         assert_eq!(node.metadata.labels["kubernetes.io/hostname"], "node-a");
         assert_eq!(node.metadata.labels["topology.kubernetes.io/zone"], "z1");

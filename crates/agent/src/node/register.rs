@@ -1,5 +1,6 @@
 //! Writing the Node object and the lease.
 
+use ipnet::Ipv4Net;
 use portolan_api::coordination::v1::Lease;
 use portolan_api::core::v1::Node;
 use portolan_api::schema::Object as _;
@@ -16,8 +17,13 @@ const LEASE_DURATION_SECONDS: i32 = 40;
 /// How often a write that met somebody else's is tried.
 const CONFLICTS_MAX: usize = 5;
 
-/// Creates the Node object, or brings the labels of the present one up to date.
-pub(super) async fn register(client: &Client, config: &Config) -> Result<Node, Error> {
+/// Creates the Node object, or brings the labels of the present one up to date. A new one starts with `range`: pods with
+/// addresses of it may be running, if somebody deleted the object that was there before.
+pub(super) async fn register(
+    client: &Client,
+    config: &Config,
+    range: Option<Ipv4Net>,
+) -> Result<Node, Error> {
     for _ in 0..CONFLICTS_MAX {
         let result = match client.get::<Node>(&paths::NODES, None, &config.node_name).await {
             Ok(mut node) => {
@@ -28,7 +34,9 @@ pub(super) async fn register(client: &Client, config: &Config) -> Result<Node, E
                 node.metadata.labels.extend(labels);
                 client.update(&paths::NODES, None, &config.node_name, &node).await
             }
-            Err(e) if e.is_not_found() => client.create(&paths::NODES, None, &object::new_node(config)).await,
+            Err(e) if e.is_not_found() => {
+                client.create(&paths::NODES, None, &object::new_node(config, range)).await
+            }
             Err(e) => Err(e),
         };
         match result {

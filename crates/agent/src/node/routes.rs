@@ -78,6 +78,7 @@ mod tests {
         NodeView {
             name: name.into(),
             addresses: vec!["fd00::1".parse().unwrap(), address.parse().unwrap()],
+            ready: true,
             ranges: vec![range.parse().unwrap()],
         }
     }

@@ -9,7 +9,7 @@ use ipnet::{IpNet, Ipv4Net};
 use portolan_api::coordination::v1::Lease;
 use portolan_api::core::v1::Node;
 use portolan_client::{BoxError, Cache, Client, Selectors, paths};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use super::object::Facts;
 use super::{register, routes};
@@ -19,6 +19,8 @@ use crate::network::egress;
 const LEASE_EVERY: Duration = Duration::from_secs(10);
 /// The status changes rarely; a write now and then shows that it is still meant.
 const STATUS_EVERY: Duration = Duration::from_mins(5);
+/// Before a status that somebody wrote over is written again. A controller does that to a node that was silent.
+const REPAIR_PAUSE: Duration = Duration::from_millis(100);
 /// The first wait after a failed write, doubled up to [`LEASE_EVERY`].
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 /// Routes that could not be set, such as through an address that is not there yet, and routes that somebody removed.
@@ -32,6 +34,8 @@ pub(crate) struct NodeView {
     pub(crate) addresses: Vec<IpAddr>,
     /// Where the addresses of its pods are from.
     pub(crate) ranges: Vec<IpNet>,
+    /// It is said to be ready.
+    pub(crate) ready: bool,
 }
 
 impl NodeView {
@@ -46,6 +50,7 @@ impl NodeView {
             name: node.metadata.name.clone(),
             addresses: internal.filter_map(|a| a.address.parse().ok()).collect(),
             ranges,
+            ready: node.status.conditions.iter().any(|c| c.type_ == "Ready" && c.status == "True"),
         }
     }
 
@@ -65,12 +70,14 @@ pub(crate) struct NodeTask {
     config: Arc<Config>,
     facts: Arc<Facts>,
     range: watch::Sender<Option<Ipv4Net>>,
+    /// The Node object does not say what it should.
+    amiss: Arc<Notify>,
 }
 
 impl NodeTask {
     pub(crate) fn new(client: Client, config: Arc<Config>) -> Self {
         let facts = Arc::new(Facts::read());
-        Self { client, config, facts, range: watch::Sender::new(None) }
+        Self { client, config, facts, range: watch::Sender::new(None), amiss: Arc::default() }
     }
 
     /// The range of the node's pods, once a controller has assigned it.
@@ -80,12 +87,17 @@ impl NodeTask {
 
     /// Runs until dropped.
     pub(crate) async fn run(self) {
+        self.register().await;
+        tokio::join!(self.renew_lease(), self.report_status(), self.follow_nodes());
+    }
+
+    async fn register(&self) {
         self.retried("register", || {
             let task = self.clone();
-            async move { register::register(&task.client, &task.config).await.map(drop) }
+            let range = *self.range.borrow();
+            async move { register::register(&task.client, &task.config, range).await.map(drop) }
         })
         .await;
-        tokio::join!(self.renew_lease(), self.report_status(), self.follow_nodes());
     }
 
     /// Attempts own what they need: a future that borrows from its closure is not known to be `Send`.
@@ -132,7 +144,11 @@ impl NodeTask {
             .await;
             let changed =
                 async { while range.changed().await.is_ok() && range.borrow().is_some() == has_range {} };
-            drop(tokio::time::timeout(STATUS_EVERY, changed).await);
+            tokio::select! {
+                _ = tokio::time::timeout(STATUS_EVERY, changed) => {}
+                // If somebody keeps saying otherwise, both get their word, but not as fast as they can.
+                () = self.amiss.notified() => tokio::time::sleep(REPAIR_PAUSE).await,
+            }
         }
     }
 
@@ -146,6 +162,15 @@ impl NodeTask {
             dirty.take();
             let all: HashMap<String, Arc<NodeView>> =
                 nodes.all().into_iter().map(|(key, node)| (key.name.to_string(), node)).collect();
+            match all.get(&self.config.node_name) {
+                // Deleted while we run: as long as we do, the node is there.
+                None => {
+                    self.register().await;
+                    self.amiss.notify_one();
+                }
+                Some(own) if !own.ready && self.range.borrow().is_some() => self.amiss.notify_one(),
+                Some(_) => {}
+            }
             if let Some(range) = all.get(&self.config.node_name).and_then(|node| node.range_v4()) {
                 // Before any pod has an address of it.
                 if *self.range.borrow() != Some(range) {

@@ -9,11 +9,12 @@ use portolan_client::EventType::{Normal, Warning};
 use rustix::process::Signal;
 
 use super::container::{self, Ended, RestartPolicy, Role, Running, State};
-use super::env::Facts;
+use super::env::{Facts, Given};
 use super::image::Refusal;
 use super::life::{self, Life};
 use super::status::full_name;
 use super::worker::{News, Worker};
+use super::{services, sources};
 use crate::probe::state::{ProbeKind, Settings, Verdict};
 use crate::probe::{self, Check};
 use crate::process::{Exit, Handle, Launch, Output};
@@ -35,7 +36,7 @@ impl Worker {
     /// Starts a container; what comes of it is in its record.
     pub(super) async fn start(&mut self, index: usize) {
         let Some(spec) = self.spec(index).cloned() else { return };
-        let launch = match self.launch(&spec) {
+        let launch = match self.launch(&spec).await {
             Ok(launch) => launch,
             Err(refusal) => return self.block(index, refusal),
         };
@@ -63,19 +64,39 @@ impl Worker {
         }
     }
 
-    fn launch(&self, spec: &Container) -> Result<Launch, Refusal> {
+    async fn launch(&self, spec: &Container) -> Result<Launch, Refusal> {
+        let given = self.given(spec).await?;
         let ip = |ips: &[std::net::IpAddr]| ips.first().map(ToString::to_string).unwrap_or_default();
         let (pod_ip, host_ip) = (ip(&self.pod_ips), ip(&self.ctx.config.node_ips));
         let node_name = &self.ctx.config.node_name;
         let facts = Facts { pod: &self.pod, pod_ip: &pod_ip, host_ip: &host_ip, node_name };
-        let launch = life::launch(spec, &facts, &self.ctx.config)?;
+        let launch = life::launch(spec, &facts, &given, &self.ctx.config)?;
         let netns = self.attachment.as_ref().map(|attachment| attachment.netns.clone());
-        let hostname = netns.is_some().then(|| life::hostname(&facts));
-        Ok(Launch { netns, hostname, ..launch })
+        let hostname = netns.is_some().then(|| {
+            let own = launch.env.iter().find(|(name, _)| name == "HOSTNAME");
+            own.map(|(_, name)| name.clone()).unwrap_or_default()
+        });
+        Ok(Launch { netns, hostname, mounts: self.mounts.clone(), ..launch })
+    }
+
+    /// What the environment is made of, as it is at this moment.
+    async fn given(&self, spec: &Container) -> Result<Given, Refusal> {
+        self.ctx.services.synced().await;
+        let links = self.pod.spec.enable_service_links != Some(false);
+        let fetched = sources::fetch(&self.ctx.client, &self.key.namespace, spec).await;
+        Ok(Given {
+            services: services::variables(&self.ctx.services, &self.key.namespace, links),
+            sources: fetched.map_err(|error| Refusal::config(error.to_string()))?,
+        })
     }
 
     fn block(&mut self, index: usize, refusal: Refusal) {
         let name = self.name(index);
+        if matches!(&self.records[index].state, State::Blocked(known) if known.message == refusal.message) {
+            // Nothing new: the user has been told.
+            self.records[index].state = State::Blocked(refusal);
+            return;
+        }
         let reason = if refusal.reason == "ErrImageNeverPull" { refusal.reason } else { "Failed" };
         let prefix = if reason == "Failed" { "Error: " } else { "" };
         self.event(Warning, reason, &name, &format!("{prefix}{}", refusal.message));
@@ -142,8 +163,8 @@ impl Worker {
     /// Takes in a probe's news.
     pub(super) fn probed(&mut self, index: usize, report: &probe::Report) {
         let name = self.name(index);
-        if let Some(complaint) = &report.complaint {
-            self.event(Warning, "Unhealthy", &name, complaint);
+        if let Some((reason, message)) = &report.complaint {
+            self.event(Warning, reason, &name, message);
         }
         let Some(running) = self.records[index].running_mut() else { return };
         match (report.kind, report.turned) {

@@ -4,6 +4,7 @@
 //! `portolan.dev/host` has nothing of its own: `command` runs a program of the node, such as a shell script.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use portolan_api::core::v1::Container;
 
@@ -24,6 +25,19 @@ pub(crate) struct Program {
 pub(crate) struct Refusal {
     pub(crate) reason: &'static str,
     pub(crate) message: String,
+    /// When to try again; absent: not before the pod changes.
+    pub(crate) retry_at: Option<Instant>,
+}
+
+/// How long a container waits for a `ConfigMap` or Secret that is not there.
+const CONFIG_RETRY: Duration = Duration::from_secs(2);
+
+impl Refusal {
+    /// Something that the container's settings name is missing; somebody may yet make it.
+    pub(crate) fn config(message: String) -> Self {
+        let retry_at = Some(Instant::now() + CONFIG_RETRY);
+        Self { reason: "CreateContainerConfigError", message, retry_at }
+    }
 }
 
 /// The image without tag and digest.
@@ -59,6 +73,7 @@ pub(crate) fn program(
                 "image {:?} has no program of its own: set the container's command to a program of the node",
                 container.image
             ),
+            retry_at: None,
         }),
         (_, _) => Err(Refusal {
             reason: "ErrImageNeverPull",
@@ -67,6 +82,7 @@ pub(crate) fn program(
                  (and {HOST}, which runs a program of the node)",
                 container.image
             ),
+            retry_at: None,
         }),
     }
 }

@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use portolan_api::core::v1::{Container, LifecycleHandler, Probe};
 use tokio::task::AbortHandle;
 
-use super::env::{self, Facts};
+use super::env::{self, Facts, Given};
+use super::hosts;
 use super::image::{self, Refusal};
 use crate::Config;
 use crate::probe::Check;
@@ -41,10 +43,14 @@ impl Drop for Life {
 }
 
 /// How to start `container`: the program, its arguments and environment with all variables filled in.
-/// Namespaces are for the caller to add.
-pub(super) fn launch(container: &Container, facts: &Facts<'_>, config: &Config) -> Result<Launch, Refusal> {
-    let config_error = |message| Refusal { reason: "CreateContainerConfigError", message };
-    let spec_env = env::environment(container, facts).map_err(config_error)?;
+/// Namespaces and files are for the caller to add.
+pub(super) fn launch(
+    container: &Container,
+    facts: &Facts<'_>,
+    given: &Given,
+    config: &Config,
+) -> Result<Launch, Refusal> {
+    let spec_env = env::environment(container, facts, given).map_err(Refusal::config)?;
     let known: BTreeMap<&str, &str> = spec_env.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
     let expand = |list: &[String]| -> Vec<String> {
         list.iter().map(|text| env::expand(text, |name| known.get(name).map(ToString::to_string))).collect()
@@ -52,7 +58,8 @@ pub(super) fn launch(container: &Container, facts: &Facts<'_>, config: &Config) 
     let (command, args) = (expand(&container.command), expand(&container.args));
     let program = image::program(container, &command, &args, &config.self_exe)?;
     let meta = &facts.pod.metadata;
-    let mut env = vec![("PATH".to_owned(), PATH.to_owned()), ("HOSTNAME".to_owned(), hostname(facts))];
+    let hostname = hosts::hostname(facts.pod, facts.node_name, &config.names).map_err(Refusal::config)?;
+    let mut env = vec![("PATH".to_owned(), PATH.to_owned()), ("HOSTNAME".to_owned(), hostname)];
     if program.is_echo {
         let own = [
             ("POD_NAME", meta.name.as_str()),
@@ -70,18 +77,8 @@ pub(super) fn launch(container: &Container, facts: &Facts<'_>, config: &Config) 
         working_dir: Some(&container.working_dir).filter(|dir| !dir.is_empty()).map(PathBuf::from),
         netns: None,
         hostname: None,
+        mounts: Arc::default(),
     })
-}
-
-/// What the pod is called inside: at most 63 characters, as a label of a name.
-pub(super) fn hostname(facts: &Facts<'_>) -> String {
-    if facts.pod.spec.host_network {
-        return facts.node_name.to_owned();
-    }
-    let spec = &facts.pod.spec;
-    let name = if spec.hostname.is_empty() { &facts.pod.metadata.name } else { &spec.hostname };
-    let cut = name.char_indices().nth(63).map_or(name.as_str(), |(at, _)| &name[..at]);
-    cut.trim_end_matches(['-', '.']).to_owned()
 }
 
 /// Why a program did not start, in the words that people search for.
@@ -140,7 +137,7 @@ mod tests {
             "env": [{"name": "PORT", "value": "80"}, {"name": "POD_NAME", "value": "mine"}],
         }))
         .unwrap();
-        let launch = launch(&container, &facts(&pod), &config()).unwrap();
+        let launch = launch(&container, &facts(&pod), &Given::default(), &config()).unwrap();
         assert_eq!(
             (launch.program.as_str(), launch.args.join(" ").as_str()),
             ("/bin/portolan", "echo --http 80")
@@ -148,16 +145,6 @@ mod tests {
         let env: BTreeMap<_, _> = launch.env.into_iter().collect();
         assert_eq!((env["POD_NAME"].as_str(), env["POD_IP"].as_str()), ("mine", "10.1.0.5"));
         assert_eq!(env["HOSTNAME"], "web-1");
-    }
-
-    #[test]
-    fn hostnames_fit_a_label() {
-        let long = "x".repeat(62) + "-tail";
-        let name = |spec: serde_json::Value| hostname(&facts(&pod(&spec)));
-        assert_eq!(name(json!({})), "web-1");
-        assert_eq!(name(json!({"hostname": "db"})), "db");
-        assert_eq!(name(json!({"hostname": long})), "x".repeat(62));
-        assert_eq!(name(json!({"hostNetwork": true})), "node-a");
     }
 
     #[test]

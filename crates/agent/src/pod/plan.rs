@@ -17,6 +17,11 @@ impl Plan {
     fn consider(&mut self, index: usize, record: &Record, policy: RestartPolicy, now: Instant) {
         match &record.state {
             State::Waiting => self.start.push(index),
+            State::Blocked(refusal) => match refusal.retry_at {
+                Some(at) if at > now => self.wake = Some(self.wake.map_or(at, |wake| wake.min(at))),
+                Some(_) => self.start.push(index),
+                None => {}
+            },
             State::Ended(_) if record.wants_restart(policy) => match record.restart_at() {
                 Some(at) if at > now => self.wake = Some(self.wake.map_or(at, |wake| wake.min(at))),
                 _ => self.start.push(index),
@@ -77,6 +82,7 @@ pub(crate) fn is_initialized(records: &[Record]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::super::fixtures::{ended, pod_of, running};
+    use super::super::image::Refusal;
     use super::*;
     use std::time::Duration;
 
@@ -153,6 +159,18 @@ mod tests {
         assert!(is_over(&records, RestartPolicy::Never));
         assert_eq!(starts(&records, RestartPolicy::Never), NONE);
         assert_eq!(starts(&records, RestartPolicy::Always), [0]);
+    }
+
+    #[test]
+    fn what_is_missing_is_looked_for_again() {
+        let mut records = pod_of(&[Role::Main, Role::Main]);
+        let refusal = Refusal::config("configmap \"a\" not found".into());
+        let at = refusal.retry_at.unwrap();
+        records[0].state = State::Blocked(Refusal { retry_at: None, ..refusal.clone() });
+        records[1].state = State::Blocked(refusal);
+        let before = at.checked_sub(Duration::from_millis(1)).unwrap();
+        assert_eq!(plan(&records, RestartPolicy::Always, before), Plan { start: vec![], wake: Some(at) });
+        assert_eq!(plan(&records, RestartPolicy::Always, at).start, [1]);
     }
 
     #[test]

@@ -198,8 +198,11 @@ fn init_containers() {
 #[test]
 fn an_image_that_cannot_run_is_waiting() {
     let mut case = case(&[Role::Main], "Always");
-    let refusal =
-        super::super::image::Refusal { reason: "ErrImageNeverPull", message: "no image store".into() };
+    let refusal = super::super::image::Refusal {
+        reason: "ErrImageNeverPull",
+        message: "no image store".into(),
+        retry_at: None,
+    };
     case.records[0].state = State::Blocked(refusal);
     let status = case.derive();
     assert_eq!(status.phase, "Pending");

@@ -14,18 +14,20 @@ use std::time::{Duration, Instant};
 use ipnet::Ipv4Net;
 use portolan_api::Time;
 use portolan_api::core::v1::{Pod, PodStatus};
-use portolan_client::{Client, DeleteOptions, EventRecorder, EventType, Key, ObjectRef, paths};
+use portolan_client::{Cache, Client, DeleteOptions, EventRecorder, EventType, Key, ObjectRef, paths};
 use tokio::sync::{mpsc, watch};
 
 use super::container::{self, Record, RestartPolicy, State};
+use super::files;
 use super::life::Life;
 use super::plan::{is_over, plan};
+use super::services::ServiceView;
 use super::status::{self, View};
 use super::writer::StatusWriter;
 use crate::Config;
 use crate::network::{Attachment, PodNetwork};
 use crate::probe;
-use crate::process::{Exit, Spawner};
+use crate::process::{Exit, Mounts, Spawner};
 use crate::state_dir::{PodDir, StateDir};
 
 /// The first wait after a pod's network could not be made, and the longest.
@@ -45,6 +47,7 @@ pub(crate) struct Context {
     pub(crate) network: PodNetwork,
     pub(crate) dirs: StateDir,
     pub(crate) range: watch::Receiver<Option<Ipv4Net>>,
+    pub(crate) services: Cache<ServiceView>,
 }
 
 /// What is to become of a pod.
@@ -83,6 +86,8 @@ pub(super) struct Worker {
     pub(super) lives: Vec<Option<Life>>,
     pub(super) attachment: Option<Attachment>,
     pub(super) pod_ips: Vec<IpAddr>,
+    /// The pod's own files under `/etc`.
+    pub(super) mounts: Arc<Mounts>,
     start_time: Time,
     network_ready: bool,
     reported: PodStatus,
@@ -104,6 +109,7 @@ pub(crate) async fn run(ctx: Arc<Context>, key: Key, mut input: watch::Receiver<
         lives: records.iter().map(|_| None).collect(),
         attachment: None,
         pod_ips: Vec::new(),
+        mounts: Arc::default(),
         network_ready: false,
         ctx,
         key,
@@ -152,7 +158,11 @@ impl Worker {
         let mut wait = SETUP_RETRY.0;
         while !self.ending() {
             self.report();
-            let failed = match self.attach().await {
+            let made = match self.attach().await {
+                Ok(()) => self.write_files().await,
+                Err(failed) => Err(failed),
+            };
+            let failed = match made {
                 Ok(()) => {
                     self.network_ready = true;
                     return true;
@@ -173,6 +183,19 @@ impl Worker {
         false
     }
 
+    /// Writes what the pod finds under `/etc`. The address is known by now.
+    async fn write_files(&mut self) -> Result<(), String> {
+        let (ctx, dir) = (self.ctx.clone(), self.dir.clone());
+        let (pod, ips) = (self.pod.clone(), self.pod_ips.clone());
+        let write = move || files::write(&pod, &ips, &ctx.config, &dir);
+        let (mounts, complaints) = blocking(write).await??;
+        self.mounts = Arc::new(mounts);
+        for (reason, message) in complaints {
+            self.event(EventType::Warning, reason, "", &message);
+        }
+        Ok(())
+    }
+
     async fn attach(&mut self) -> Result<(), String> {
         if self.pod.spec.host_network {
             self.pod_ips.clone_from(&self.ctx.config.node_ips);
@@ -191,6 +214,9 @@ impl Worker {
                 return Err("the pod is to end".into());
             }
         };
+        if self.attachment.is_some() {
+            return Ok(());
+        }
         self.ctx.network.set_range(range);
         let preferred: Option<Ipv4Addr> = self.pod.status.pod_ip.parse().ok();
         let (ctx, key, path) = (self.ctx.clone(), self.key.clone(), self.dir.netns());

@@ -1,4 +1,4 @@
-//! Asking a container: by HTTP, by connecting, by running a command.
+//! Asking a container: by HTTP, by gRPC, by connecting, by running a command.
 //!
 //! Sockets are opened from the node's own network, as kubelet does; commands run in the container's namespaces. The
 //! texts of failures are kubelet's (Go's) own, since people search for them.
@@ -16,6 +16,7 @@ use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 use tokio::net::unix::pipe::Receiver;
 
+use super::grpc::Health;
 use super::http::Get;
 use super::state::Outcome;
 use crate::process::{Launch, Output, Spawner};
@@ -27,6 +28,7 @@ const OUTPUT_MAX: usize = 10 << 10;
 #[derive(Debug, Clone)]
 pub(crate) enum Check {
     Http(Arc<Get>),
+    Grpc(Arc<Health>),
     Tcp {
         host: String,
         port: u16,
@@ -61,10 +63,10 @@ impl Check {
             let launch = Launch { program: program.clone(), args: args.to_vec(), ..launch.clone() };
             return Ok(Self::Exec(Arc::new(launch)));
         }
-        if probe.grpc.is_some() {
-            return Err(
-                "gRPC probes are not supported by this node yet; use httpGet, tcpSocket or exec".into()
-            );
+        if let Some(grpc) = &probe.grpc {
+            let port = port(&IntOrString::Int(grpc.port), container)?;
+            let service = grpc.service.clone().unwrap_or_default();
+            return Ok(Self::Grpc(Arc::new(Health::new(pod_ip.to_string(), port, service))));
         }
         Err("missing probe handler".into())
     }
@@ -75,6 +77,10 @@ impl Check {
             Self::Http(get) => match tokio::time::timeout(timeout, get.ask()).await {
                 Ok(outcome) => outcome,
                 Err(_) => Outcome::Failure(get.timed_out()),
+            },
+            Self::Grpc(health) => match tokio::time::timeout(timeout, health.ask()).await {
+                Ok(outcome) => outcome,
+                Err(_) => Outcome::Failure(health.timed_out(timeout)),
             },
             Self::Tcp { host, port } => {
                 let address = join(host, *port);
@@ -178,6 +184,7 @@ mod tests {
             working_dir: None,
             netns: None,
             hostname: None,
+            mounts: Arc::default(),
         }
     }
 
@@ -245,12 +252,5 @@ mod tests {
         while state().contains(" S ") {
             tokio::task::yield_now().await;
         }
-    }
-
-    #[test]
-    fn grpc_says_that_it_is_missing() {
-        assert!(
-            matches!(check(&json!({"grpc": {"port": 1}})), Check::Impossible(why) if why.contains("gRPC"))
-        );
     }
 }

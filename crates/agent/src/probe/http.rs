@@ -18,10 +18,12 @@ use super::check::{connect, dial_error, join};
 use super::state::Outcome;
 
 /// Programs tell probes from users by this name.
-const AGENT: &str = "kube-probe/1.36";
+pub(super) const AGENT: &str = "kube-probe/1.36";
 const REDIRECTS_MAX: usize = 10;
 /// How much of an answer is read.
 const BODY_MAX: usize = 10 << 10;
+/// The head of an answer.
+const HEAD_MAX: usize = 64 << 10;
 
 /// A GET, ready to be sent.
 #[derive(Debug)]
@@ -91,6 +93,8 @@ impl Get {
             let next = redirect(&url, &response);
             match (response.status().as_u16(), next) {
                 (300..=399, Some(next)) if next.host == url.host => url = next,
+                // To another host: there it ends, and the user is told.
+                (300..=399, Some(_)) => return Outcome::Warned("Probe terminated redirects".into()),
                 (200..=399, _) => return Outcome::Success,
                 (code, _) => return Outcome::Failure(format!("HTTP probe failed with statuscode: {code}")),
             }
@@ -122,7 +126,8 @@ async fn exchange<T: Read + Write + Unpin>(
     io: T,
     request: Request<Empty<Bytes>>,
 ) -> Result<Response<()>, String> {
-    let (mut sender, connection) = http1::handshake(io).await.map_err(|e| e.to_string())?;
+    let (mut sender, connection) =
+        http1::Builder::new().max_buf_size(HEAD_MAX).handshake(io).await.map_err(|e| e.to_string())?;
     // The connection is driven beside the exchange, in this very task, and dropped with it: probes keep none alive.
     let answer = async {
         let response = sender.send_request(request).await.map_err(|e| e.to_string())?;

@@ -71,7 +71,8 @@ async fn redirects_are_followed_within_the_host_only() {
     .await;
     let unavailable = Outcome::Failure("HTTP probe failed with statuscode: 503".into());
     assert_eq!(get(port, json!({"path": "/local"})).await, unavailable);
-    assert_eq!(get(port, json!({"path": "/away"})).await, Outcome::Success);
+    let warned = Outcome::Warned("Probe terminated redirects".into());
+    assert_eq!(get(port, json!({"path": "/away"})).await, warned);
     let Outcome::Failure(text) = get(port, json!({"path": "/loop"})).await else { panic!() };
     assert!(text.ends_with("stopped after 10 redirects"), "{text}");
 }
@@ -85,4 +86,15 @@ async fn nobody_there_is_a_failure() {
     let text =
         format!("Get \"http://127.0.0.1:{port}/\": dial tcp 127.0.0.1:{port}: connect: connection refused");
     assert_eq!(get(port, json!({})).await, Outcome::Failure(text));
+}
+
+#[tokio::test]
+async fn endless_answers_are_cut() {
+    let port = serve(|head| match head.split(' ').nth(1) {
+        Some("/body") => format!("HTTP/1.1 200 x\r\n\r\n{}", "x".repeat(5_000_000)),
+        _ => format!("HTTP/1.1 200 x\r\nx-a: {}\r\n\r\n", "x".repeat(5_000_000)),
+    })
+    .await;
+    assert_eq!(get(port, json!({"path": "/body"})).await, Outcome::Success);
+    assert!(matches!(get(port, json!({"path": "/head"})).await, Outcome::Failure(_)));
 }

@@ -1,6 +1,7 @@
 //! Probes: [`state`] decides, [`check`] asks, [`run`] is the task between them.
 
 mod check;
+mod grpc;
 mod http;
 mod run;
 pub(crate) mod state;

@@ -18,8 +18,8 @@ pub(crate) struct Report {
     pub(crate) kind: ProbeKind,
     /// The new verdict, if it turned.
     pub(crate) turned: Option<Verdict>,
-    /// Why the last answer was no success, for an event.
-    pub(crate) complaint: Option<String>,
+    /// What there is to say about the last answer, for an event: reason and message.
+    pub(crate) complaint: Option<(&'static str, String)>,
 }
 
 /// Asks again and again, until the probe is decided or the task is aborted. `wrap` makes of a report what `out` carries.
@@ -38,9 +38,14 @@ pub(crate) async fn start<E: Send>(
         let change = state.record(&outcome, Instant::now());
         let complaint = match outcome {
             Outcome::Failure(text) if change.counted => {
-                Some(format!("{} probe failed: {text}", kind.title()))
+                Some(("Unhealthy", format!("{} probe failed: {text}", kind.title())))
             }
-            Outcome::Error(text) if change.counted => Some(format!("{} probe errored: {text}", kind.title())),
+            Outcome::Error(text) if change.counted => {
+                Some(("Unhealthy", format!("{} probe errored: {text}", kind.title())))
+            }
+            Outcome::Warned(text) => {
+                Some(("ProbeWarning", format!("{} probe warning: {text}", kind.title())))
+            }
             _ => None,
         };
         if change.turned.is_none() && complaint.is_none() {

@@ -32,6 +32,8 @@ impl ProbeKind {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Outcome {
     Success,
+    /// A success about which the user should know something.
+    Warned(String),
     /// The container answered, or did not, and that counts; with the text for the event.
     Failure(String),
     /// The question could not be put; it does not count.
@@ -133,7 +135,7 @@ impl ProbeState {
 
     /// Takes in the answer to the question asked at [`Self::next`]. `now` is when it came.
     pub(crate) fn record(&mut self, outcome: &Outcome, now: Instant) -> Report {
-        let success = *outcome == Outcome::Success;
+        let success = matches!(outcome, Outcome::Success | Outcome::Warned(_));
         match self.early.take().filter(|early| early.at < self.tick) {
             Some(early) if !success => {
                 self.early = Some(Early::after(early.wait * 2, now));

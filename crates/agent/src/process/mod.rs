@@ -5,7 +5,9 @@
 //! survive that; the next agent finds it by its network namespace (see [`crate::state_dir`]).
 
 mod exit;
+mod mounts;
 mod spawner;
 
 pub(crate) use exit::{Exit, Handle, Signaller};
+pub(crate) use mounts::Mounts;
 pub(crate) use spawner::{Launch, Output, Spawner};

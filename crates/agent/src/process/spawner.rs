@@ -15,6 +15,7 @@ use rustix::thread::UnshareFlags;
 use tokio::sync::oneshot;
 
 use super::exit::Handle;
+use super::mounts::Mounts;
 
 /// A process to be started.
 #[derive(Debug, Clone)]
@@ -28,6 +29,8 @@ pub(crate) struct Launch {
     pub(crate) netns: Option<Arc<Netns>>,
     /// Absent: the node's own name.
     pub(crate) hostname: Option<String>,
+    /// Files that it sees in place of the node's.
+    pub(crate) mounts: Arc<Mounts>,
 }
 
 /// Where the process writes to.
@@ -82,14 +85,14 @@ fn start(launch: Launch, output: Output) -> io::Result<Child> {
     if let Some(dir) = launch.working_dir {
         command.current_dir(dir);
     }
-    let (netns, hostname, parent) = (launch.netns, launch.hostname, getpid());
+    let (netns, hostname, mounts, parent) = (launch.netns, launch.hostname, launch.mounts, getpid());
     // SAFETY: between fork and exec only system calls are made; nothing allocates or locks.
-    unsafe { command.pre_exec(move || enter(netns.as_deref(), hostname.as_deref(), parent)) };
+    unsafe { command.pre_exec(move || enter(netns.as_deref(), hostname.as_deref(), &mounts, parent)) };
     command.spawn()
 }
 
 /// In the child: its session, its namespaces, its end.
-fn enter(netns: Option<&Netns>, hostname: Option<&str>, parent: Pid) -> io::Result<()> {
+fn enter(netns: Option<&Netns>, hostname: Option<&str>, mounts: &Mounts, parent: Pid) -> io::Result<()> {
     setsid()?;
     set_parent_process_death_signal(Some(Signal::KILL))?;
     // The parent may have ended before the line above.
@@ -104,5 +107,5 @@ fn enter(netns: Option<&Netns>, hostname: Option<&str>, parent: Pid) -> io::Resu
         unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWUTS)? };
         rustix::system::sethostname(hostname.as_bytes())?;
     }
-    Ok(())
+    mounts.apply()
 }

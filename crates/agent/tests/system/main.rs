@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod lifecycle;
+mod names;
 mod network;
 mod node;
 mod probes;
