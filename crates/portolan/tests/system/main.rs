@@ -10,4 +10,6 @@ mod facts;
 mod kubectl;
 mod lab_life;
 mod other_kernel;
+mod soak;
+mod trace;
 mod up_alone;
