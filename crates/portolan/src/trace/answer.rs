@@ -178,7 +178,8 @@ impl<'a> Draft<'a> {
                     ));
                 };
                 if world.nodes.len() > 1 {
-                    let said = format!("the packet comes to node {first} first; --node names another");
+                    let said =
+                        format!("the packet is taken to come to {first} first; --node names another node");
                     self.report.assumptions.push(said);
                 }
                 first.clone()
@@ -340,6 +341,7 @@ impl<'a> Draft<'a> {
                 }
             })
             .collect();
+        self.report.endpoints.sort_by_key(|part| (!part.used, part.address, part.port));
         self.report.steps =
             steps(&part, explanation, packet, self.report.node.as_deref().unwrap_or_default());
         self.report.service = Some(part);
@@ -512,7 +514,7 @@ fn steps(part: &ServicePart, explanation: &Explanation, packet: &Packet, node: &
     }
     steps.push(match explanation.origin {
         Origin::Pod => format!("{} counts as a pod of the cluster", packet.source),
-        Origin::Node => format!("{} is node {node} itself", packet.source),
+        Origin::Node => format!("{} is {node} itself", packet.source),
         Origin::Outside => format!("{} counts as outside the cluster", packet.source),
     });
     steps.push(policy_step(explanation, node));
@@ -530,7 +532,7 @@ fn steps(part: &ServicePart, explanation: &Explanation, packet: &Packet, node: &
             Outcome::Reject => {
                 "no endpoint may be used, on any node: rejected, so that the client knows at once".into()
             }
-            _ => format!("no endpoint on node {node} may be used: dropped"),
+            _ => format!("no endpoint on {node} may be used: dropped"),
         });
         return steps;
     }
@@ -541,7 +543,7 @@ fn steps(part: &ServicePart, explanation: &Explanation, packet: &Packet, node: &
         ));
     }
     let kept = if explanation.source.is_masqueraded() {
-        format!("the source address is replaced by node {node}'s")
+        format!("the source address is replaced by that of {node}")
     } else {
         "the source address is kept".into()
     };
@@ -557,7 +559,7 @@ fn policy_step(explanation: &Explanation, node: &str) -> String {
         (Policy::Local, true) => {
             format!("{field} is Local, but that is for outside clients; from inside: any usable endpoint")
         }
-        (Policy::Local, false) => format!("{field} is Local: only endpoints on node {node}"),
+        (Policy::Local, false) => format!("{field} is Local: only endpoints on {node}"),
     }
 }
 

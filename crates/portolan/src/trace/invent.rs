@@ -62,6 +62,9 @@ fn pod_of(workload: &Value, number: u64) -> Value {
     let template = workload.pointer("/spec/template").cloned().unwrap_or_default();
     let mut pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": template["metadata"], "spec": template["spec"]});
     set(&mut pod, &["metadata", "name"], json!(name));
+    if let Some(resource) = portolan_api::resource::find("", "v1", "pods") {
+        resource.strategy.default(&mut pod);
+    }
     set(&mut pod, &["metadata", "namespace"], workload["metadata"]["namespace"].clone());
     if text(workload, "/kind") == "StatefulSet" {
         set(&mut pod, &["spec", "hostname"], json!(name));
@@ -219,6 +222,9 @@ fn services(objects: &mut Objects) {
                 set(service, &["spec", "clusterIPs"], json!([address]));
             }
             set(service, &["spec", "clusterIP"], json!(address));
+        } else if list(service, "/spec/clusterIPs").is_empty() {
+            let address = service["spec"]["clusterIP"].clone();
+            set(service, &["spec", "clusterIPs"], json!([address]));
         }
         let allocates = service.pointer("/spec/allocateLoadBalancerNodePorts") != Some(&json!(false));
         if kind == "NodePort" || (kind == "LoadBalancer" && allocates) {
@@ -231,6 +237,11 @@ fn services(objects: &mut Objects) {
                 port["nodePort"] = json!(number);
                 invented.push(format!("{name} node port {number}"));
             }
+        }
+        let checked = kind == "LoadBalancer" && text(service, "/spec/externalTrafficPolicy") == "Local";
+        if checked && service.pointer("/spec/healthCheckNodePort").and_then(Value::as_u64).unwrap_or(0) == 0 {
+            let free = (u64::from(NODE_PORT_FIRST)..32768).find(|number| node_ports.insert(*number));
+            set(service, &["spec", "healthCheckNodePort"], json!(free));
         }
     }
     if !invented.is_empty() {

@@ -88,7 +88,7 @@ fn part(changes: impl Iterator<Item = Change<Key, Object>>, compared: usize) -> 
             if settings {
                 "Ranges differ: are --cluster-cidr and --masquerade-all as the proxy has them?"
             } else {
-                "The proxy mends this when it next looks (once a minute), or at once when restarted."
+                "A proxy that runs mends this within a second: is it running on this node? Its log says more."
             }
             .into(),
         );

@@ -222,7 +222,8 @@ fn flow_part(flow: &Flow) -> FlowPart {
     FlowPart {
         endpoint: endpoint.to_string(),
         translated: flow.is_dnat(),
-        masqueraded: flow.reply.dst != flow.original.src,
+        // By the address alone one could not tell where a node masquerades what it sends itself.
+        masqueraded: flow.status & Flow::SRC_NAT != 0,
         seen_as: flow.reply.dst,
     }
 }

@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use portolan_api::{decode, resource};
 use serde_json::{Value, json};
 
-use super::objects::{Objects, is_set, name_of, set, text};
+use super::objects::{Objects, name_of, set, text};
 use super::report::{Problem, ProblemKind};
 
 const SUFFIXES: [&str; 3] = ["yaml", "yml", "json"];
@@ -109,31 +109,35 @@ fn check(
     let Some(list) = list_of(group, kind, objects) else { return };
     let mut said = Vec::new();
     let name = name_of(&list[index]);
-    if kind == "Service" {
-        // The server does this while it allocates; what follows takes it for done.
-        let address = text(&list[index], "/spec/clusterIP").to_owned();
-        if !address.is_empty() && !is_set(&list[index], "/spec/clusterIPs") {
-            set(&mut list[index], &["spec", "clusterIPs"], json!([address]));
-        }
-    }
     match decode::check(&list[index], (resource.schema)()) {
         Ok(decoded) => {
             said.extend(decoded.problems.iter().map(ToString::to_string));
             list[index] = decoded.value;
             resource.strategy.default(&mut list[index]);
-            // Workloads are templates here, and slices may come from a cluster with names of its own making.
-            if matches!(kind, "Service" | "Pod" | "Endpoints" | "EndpointSlice") {
+            if matches!(kind, "Pod" | "Endpoints" | "EndpointSlice") {
                 let errors = resource.strategy.validate_create(&list[index]);
                 said.extend(errors.iter().map(ToString::to_string));
             }
         }
         Err(error) => said.push(error.to_string()),
     }
-    objects.problems.extend(said.into_iter().map(|error| {
-        let what = format!("{kind} {name}: the API server would refuse it: {error}");
-        let way_out = "correct the manifest; kubectl apply would not take it";
-        Problem::new(ProblemKind::RefusedByApi, what, way_out).about(&name)
-    }));
+    objects.problems.extend(said.iter().map(|error| refused(kind, &name, error)));
+}
+
+fn refused(kind: &str, name: &str, error: &str) -> Problem {
+    let what = format!("{kind} {name}: the API server would refuse it: {error}");
+    let way_out = "correct the manifest; kubectl apply would not take it";
+    Problem::new(ProblemKind::RefusedByApi, what, way_out).about(name)
+}
+
+/// Services are checked once they have their addresses and ports: the server allocates before it validates.
+pub(crate) fn check_services(objects: &mut Objects) {
+    let Some(resource) = resource::find("", "v1", "services") else { return };
+    for service in &objects.services {
+        let name = name_of(service);
+        let errors = resource.strategy.validate_create(service);
+        objects.problems.extend(errors.iter().map(|error| refused("Service", &name, &error.to_string())));
+    }
 }
 
 #[cfg(test)]
@@ -158,6 +162,7 @@ mod tests {
                        sessionAffinity: ClientIp, ports: [{port: 80}]}}";
         let mut objects = Objects::default();
         documents(content).unwrap().into_iter().for_each(|d| take(d, "default", &mut objects));
+        check_services(&mut objects);
         assert_eq!(objects.services.len(), 1);
         let said: Vec<&str> = objects.problems.iter().map(|problem| &*problem.what).collect();
         assert!(said.iter().any(|text| text.contains("spec.selectr")), "{said:?}");

@@ -27,8 +27,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use ipnet::IpNet;
+use portolan_lab::Lab;
 
 use answer::{Aimed, Answer, Question};
 use places::Places;
@@ -52,6 +54,9 @@ pub(crate) struct Arguments {
     /// The cluster to ask; otherwise $KUBECONFIG
     #[arg(long, conflicts_with = "manifests")]
     kubeconfig: Option<PathBuf>,
+    /// A lab of this machine, from anywhere on it
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["manifests", "kubeconfig"])]
+    lab: Option<String>,
     /// Objects from a directory or file instead of a cluster; what a cluster would add is made up, and said
     #[arg(long)]
     manifests: Option<PathBuf>,
@@ -109,6 +114,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         Some(path) => {
             let mut objects = manifests::read(path, &arguments.namespace)?;
             invent::complete(&mut objects);
+            manifests::check_services(&mut objects);
             derive::slices(&mut objects);
             answer::answer(&World::new(objects), &settings, &question).report
         }
@@ -133,22 +139,32 @@ fn print(report: &Report, output: Output) -> anyhow::Result<()> {
     }
 }
 
+fn kubeconfig(arguments: &Arguments) -> anyhow::Result<PathBuf> {
+    if let Some(name) = &arguments.lab {
+        return Ok(Lab::find(name)?.layout.kubeconfig());
+    }
+    let from_environment = || std::env::var_os("KUBECONFIG").filter(|path| !path.is_empty());
+    let given = arguments.kubeconfig.clone().or_else(|| from_environment().map(PathBuf::from));
+    given.context("no cluster to ask: give --kubeconfig (or set KUBECONFIG), or files with --manifests")
+}
+
 fn of_cluster(
     arguments: &Arguments,
     settings: &ProxySettings,
     question: &Question,
 ) -> anyhow::Result<Report> {
-    let from_environment =
-        || std::env::var_os("KUBECONFIG").filter(|path| !path.is_empty()).map(PathBuf::from);
-    let Some(kubeconfig) = arguments.kubeconfig.clone().or_else(from_environment) else {
-        anyhow::bail!("no cluster to ask: give --kubeconfig (or set KUBECONFIG), or files with --manifests");
-    };
+    let kubeconfig = kubeconfig(arguments)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let places = Places::new(&kubeconfig);
     let mut looks = 0;
     loop {
         looks += 1;
-        let world = World::new(runtime.block_on(cluster::read(&kubeconfig))?);
+        let read = || runtime.block_on(cluster::read(&kubeconfig));
+        let objects = match places.api() {
+            Some(netns) => netns.run(read)?,
+            None => read(),
+        };
+        let world = World::new(objects?);
         let Answer { mut report, aimed } = answer::answer(&world, settings, question);
         let Some(aimed) = aimed else { return Ok(report) };
         report.kernel = kernel_part(arguments.kernel, &places, &aimed)?;

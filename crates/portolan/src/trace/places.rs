@@ -71,6 +71,11 @@ impl Places {
         ))
     }
 
+    /// Where the API server can be reached from, if not from here.
+    pub(crate) fn api(&self) -> Option<Netns> {
+        Some(self.lab.as_ref()?.place("control-plane").ok()?.netns)
+    }
+
     /// The command that runs this trace in a place of the lab.
     pub(crate) fn how(&self, place: &str) -> Option<String> {
         let name = &self.lab.as_ref()?.layout.name;

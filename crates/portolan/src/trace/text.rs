@@ -10,7 +10,7 @@ impl fmt::Display for Report {
         writeln!(f, "To       {}", to(self))?;
         writeln!(f, "Verdict  {}", self.verdict.summary)?;
         if !self.steps.is_empty() {
-            let on = self.node.as_ref().map(|node| format!(" on node {node}")).unwrap_or_default();
+            let on = self.node.as_ref().map(|node| format!(" on {node}")).unwrap_or_default();
             writeln!(f, "\nWhat happens{on}")?;
             for (number, step) in (1..).zip(&self.steps) {
                 writeln!(f, "  {number}. {step}")?;
@@ -48,7 +48,7 @@ fn from(report: &Report) -> String {
     let address = from.address.map(|address| format!(" ({address})")).unwrap_or_default();
     match from.kind {
         PartyKind::Pod => {
-            let node = from.node.as_ref().map(|node| format!(" on node {node}")).unwrap_or_default();
+            let node = from.node.as_ref().map(|node| format!(" on {node}")).unwrap_or_default();
             format!("pod {name}{address}{node}")
         }
         PartyKind::Node => format!("node {name}{address}"),
@@ -115,15 +115,15 @@ fn kernel(report: &Report, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let node = report.node.as_deref().unwrap_or_default();
     let note = kernel.note.as_deref().unwrap_or_default();
     match kernel.state {
-        KernelState::NotLookedAt => return writeln!(f, "\nKernel of node {node}: not looked at: {note}"),
+        KernelState::NotLookedAt => return writeln!(f, "\nKernel of {node}: not looked at: {note}"),
         KernelState::Same => {
             return writeln!(
                 f,
-                "\nKernel of node {node}: holds exactly this ({} objects compared)",
+                "\nKernel of {node}: holds exactly this ({} objects compared)",
                 kernel.compared
             );
         }
-        KernelState::Drifted => writeln!(f, "\nKernel of node {node}: DIFFERS from what it should hold")?,
+        KernelState::Drifted => writeln!(f, "\nKernel of {node}: DIFFERS from what it should hold")?,
     }
     for (what, lines) in
         [("missing", &kernel.missing), ("unexpected", &kernel.unexpected), ("different", &kernel.different)]
