@@ -50,4 +50,4 @@ pub use authn::User;
 pub use body::Body;
 pub use config::{Config, StartError};
 pub use serve::serve;
-pub use server::ApiServer;
+pub use server::{ApiServer, SNAPSHOT_PATH};

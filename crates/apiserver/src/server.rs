@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use crate::alloc::{self, Allocator};
 use crate::authn::User;
 use crate::authz::{self, Attributes};
-use crate::body::{Body, full};
+use crate::body::{self, Body, full};
 use crate::call::{Call, Verb};
 use crate::config::{Config, StartError};
 use crate::discovery::Discovery;
@@ -148,6 +148,7 @@ impl ApiServer {
         }
         let accept = headers.get(ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
         match clean {
+            SNAPSHOT_PATH => Ok(snapshot(self.shared_store())),
             "/version" => Ok(json(headers, health::version())),
             "/metrics" => {
                 let mut response = text(StatusCode::OK, &self.metrics.render());
@@ -240,6 +241,23 @@ impl ApiServer {
     pub(crate) fn lines(&self) -> &Lines {
         &self.lines
     }
+}
+
+/// Where the whole store can be read, as a file of `portolan snapshot`. No rule allows this path: only
+/// `system:masters` get it.
+pub const SNAPSHOT_PATH: &str = "/portolan/snapshot";
+
+/// When the store fails on the way, the answer ends early, which the reader notices.
+fn snapshot(store: Arc<dyn Store>) -> Response<Body> {
+    let saver = portolan_store::snapshot::Saver::new(store);
+    let pieces = futures_util::stream::unfold(saver, |mut saver| async move {
+        let piece = saver.next().await.inspect_err(|error| tracing::warn!(%error, "a snapshot was broken off"));
+        Some((piece.ok()??, saver))
+    });
+    let mut response = Response::new(body::stream(pieces));
+    let kind = HeaderValue::from_static("application/octet-stream");
+    response.headers_mut().insert(CONTENT_TYPE, kind);
+    response
 }
 
 /// Repairs the allocators now and then, until the server is gone.

@@ -11,10 +11,13 @@ mod kernel_check;
 mod kubeconfig;
 mod lab;
 mod logging;
+mod migrate;
 mod node;
 mod node_address;
 mod ready;
 mod service_route;
+mod snapshot;
+mod store;
 mod trace;
 mod up;
 
@@ -38,6 +41,10 @@ enum Verb {
     Node(node::Arguments),
     /// Issue access to a control plane whose data directory is on this host
     Kubeconfig(kubeconfig::Arguments),
+    /// Save, check and restore the store
+    Snapshot(snapshot::Arguments),
+    /// Move the store of a data directory into etcd
+    Migrate(migrate::Arguments),
     /// Whole clusters in network namespaces on this machine
     Lab(lab::Arguments),
     /// Explain what happens to a connection to a Service, and why
@@ -51,6 +58,8 @@ fn main() -> ExitCode {
         Verb::Up(arguments) => up::run(arguments),
         Verb::Node(arguments) => node::run(arguments),
         Verb::Kubeconfig(arguments) => kubeconfig::run(&arguments),
+        Verb::Snapshot(arguments) => snapshot::run(arguments),
+        Verb::Migrate(arguments) => migrate::run(&arguments),
         Verb::Lab(arguments) => lab::run(arguments),
         Verb::Trace(arguments) => trace::run(&arguments),
         Verb::Echo(arguments) => echo::run(arguments),

@@ -3,6 +3,7 @@
 //! Roles get clients of their own with identities of their own; they meet nowhere but in the API server.
 
 use std::future::Future;
+use std::hash::{BuildHasher as _, RandomState};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -14,15 +15,19 @@ use clap::Args;
 use ipnet::IpNet;
 use portolan_apiserver::pki::{Identity, Pki};
 use portolan_apiserver::{ApiServer, User, tls};
-use portolan_store::embedded::Embedded;
+use portolan_client::Client;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::failure::Failure;
 use crate::node::{self, NodeSettings};
+use crate::store::EtcdArguments;
 use crate::{in_process, kernel_check, logging, node_address, ready};
 
 pub(crate) const DATA_DIR: &str = "/var/lib/portolan";
+
+/// The Lease in kube-system that the control plane with the controllers holds.
+const CONTROLLERS_LEASE: &str = "portolan-controllers";
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -53,6 +58,8 @@ pub(crate) struct Arguments {
     /// Where pods get their addresses from; each node gets a part of it
     #[arg(long, default_value = "10.244.0.0/16", value_delimiter = ',')]
     cluster_cidr: Vec<IpNet>,
+    #[command(flatten)]
+    etcd: EtcdArguments,
 }
 
 pub(crate) fn pki_dir(data_dir: &Path) -> PathBuf {
@@ -87,7 +94,7 @@ async fn start(arguments: Arguments) -> anyhow::Result<()> {
     let data_dir = &data_dir.canonicalize()?;
     let node_ip = node_address::find(arguments.node_ip)?;
     let listener = listen(arguments.bind_address, arguments.secure_port).await?;
-    let store = Arc::new(Embedded::open(data_dir.join("store"))?);
+    let store = arguments.etcd.open(data_dir, &node_ip.to_string()).await?;
 
     let mut config = portolan_apiserver::Config::new(node_ip, arguments.secure_port);
     config.service_cidrs.clone_from(&arguments.service_cluster_ip_range);
@@ -109,7 +116,7 @@ async fn start(arguments: Arguments) -> anyhow::Result<()> {
         cluster_cidrs: arguments.cluster_cidr.clone(),
         ..portolan_controllers::Config::default()
     };
-    tokio::spawn(portolan_controllers::run(controllers, config, stops(&stopped)));
+    let controlling = tokio::spawn(control(controllers, config, arguments.etcd.given(), stops(&stopped)));
 
     let node = if arguments.control_plane {
         None
@@ -140,8 +147,28 @@ async fn start(arguments: Arguments) -> anyhow::Result<()> {
     if let Some(node) = node {
         node.ended().await;
     }
+    // In this order: the controllers give up their lead, the server ends, then others need not send anybody here.
+    let _ = controlling.await;
     let _ = serving.await;
+    server.leave().await;
     Ok(())
+}
+
+/// The controllers: at once where there is no other control plane, else if this one is elected.
+async fn control(
+    client: Client,
+    config: portolan_controllers::Config,
+    shared: bool,
+    shutdown: impl Future<Output = ()> + Send,
+) {
+    if !shared {
+        return portolan_controllers::run(client, config, shutdown).await;
+    }
+    // Another process of this host, before or beside this one, must not be taken for it.
+    let unique = RandomState::new().hash_one(std::process::id());
+    let identity = format!("{}_{unique:016x}", hostname());
+    let election = portolan_controllers::leader::Config::new(CONTROLLERS_LEASE, identity);
+    portolan_controllers::run_elected(client, config, election, shutdown).await;
 }
 
 async fn listen(ip: IpAddr, port: u16) -> Result<TcpListener, Failure> {

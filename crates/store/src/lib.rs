@@ -12,7 +12,9 @@ pub mod embedded;
 mod error;
 pub mod etcd;
 pub mod limits;
+pub mod migrate;
 mod ring;
+pub mod snapshot;
 mod types;
 mod watch;
 

@@ -73,3 +73,11 @@ pub const ETCD_MESSAGE_BYTES_MAX: usize = 256 << 20;
 
 /// How often etcd's history is compacted, and how much of it stays: kube-apiserver's own interval.
 pub const ETCD_COMPACT_INTERVAL_MS: u64 = 300_000;
+
+/// Keys in one piece of a snapshot.
+pub const SNAPSHOT_PAGE: usize = 500;
+
+/// How far a restored store goes on ahead of its snapshot. Whatever was written after the snapshot took fewer
+/// revisions, so no client can know a revision that will be used again for something else. etcd's own tool advises the
+/// same number.
+pub const RESTORE_REVISIONS: u64 = 1_000_000_000;

@@ -47,7 +47,7 @@ impl Allocator {
                 }
             }
             Err(error) => {
-                tracing::warn!(%error, "repair of the allocators could not read or write the store")
+                tracing::warn!(%error, "repair of the allocators could not read or write the store");
             }
         }
     }

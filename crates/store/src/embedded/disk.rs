@@ -14,11 +14,13 @@ use bytes::Bytes;
 use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition};
 
 use crate::limits::PAGE_CACHE_BYTES;
-use crate::{Error, Event, Revision};
+use crate::{Error, Event, KeyValue, Revision};
 
 const LOG: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("log");
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 const FORMAT: u64 = 1;
+/// The database's name in its directory.
+pub(super) const FILE: &str = "store.redb";
 
 /// A record that no reader needs once history up to `evicted` is given up.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,7 +47,11 @@ pub(super) struct Disk {
 
 impl Disk {
     pub(super) fn open(dir: &Path) -> Result<Disk, Error> {
-        let path = dir.join("store.redb");
+        Disk::open_file(dir, FILE)
+    }
+
+    pub(super) fn open_file(dir: &Path, name: &str) -> Result<Disk, Error> {
+        let path = dir.join(name);
         let database = Database::builder()
             .set_cache_size(PAGE_CACHE_BYTES)
             .create(&path)
@@ -125,6 +131,21 @@ impl Disk {
         write.commit().map_err(unavailable)
     }
 
+    /// Adds the content of a snapshot to a database that nobody uses yet.
+    pub(super) fn fill(&self, content: &[KeyValue]) -> Result<(), Error> {
+        let write = self.database.begin_write().map_err(unavailable)?;
+        {
+            let mut log = write.open_table(LOG).map_err(unavailable)?;
+            let mut value = Vec::new();
+            for kv in content {
+                encode(Some(&kv.value), kv.create_revision, &mut value);
+                let key = encode_key(kv.mod_revision, &kv.key);
+                log.insert(key.as_slice(), value.as_slice()).map_err(unavailable)?;
+            }
+        }
+        write.commit().map_err(unavailable)
+    }
+
     #[cfg(test)]
     pub(super) fn record_count(&self) -> u64 {
         use redb::ReadableTableMetadata;
@@ -144,11 +165,15 @@ const DELETED: u8 = 0;
 const PUT: u8 = 1;
 
 fn encode_value(event: &Event, out: &mut Vec<u8>) {
-    out.clear();
     let create_revision = event.previous.as_ref().map_or(event.revision, |p| p.create_revision);
-    out.push(if event.value.is_some() { PUT } else { DELETED });
+    encode(event.value.as_deref(), create_revision, out);
+}
+
+fn encode(value: Option<&[u8]>, create_revision: Revision, out: &mut Vec<u8>) {
+    out.clear();
+    out.push(if value.is_some() { PUT } else { DELETED });
     out.extend_from_slice(&create_revision.to_be_bytes());
-    out.extend_from_slice(event.value.as_deref().unwrap_or_default());
+    out.extend_from_slice(value.unwrap_or_default());
 }
 
 fn decode(key: &[u8], value: &[u8]) -> Result<Record, Error> {
@@ -185,7 +210,6 @@ fn unavailable(error: impl Into<redb::Error>) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::KeyValue;
 
     fn event(value: Option<&'static str>) -> Event {
         let previous = KeyValue {

@@ -7,6 +7,7 @@
 mod committer;
 mod disk;
 mod lock;
+mod restore;
 mod state;
 
 use std::collections::VecDeque;
@@ -26,6 +27,7 @@ use crate::limits::QUEUE_TXNS_MAX;
 use crate::{Commit, Error, KeyValue, Page, Revision, Store, Txn, Watch};
 
 pub use crate::ring::RingLimits;
+pub(crate) use restore::Restoring;
 
 /// A store in a data directory of this machine. Dropping it finishes the writes under way and closes the file.
 #[derive(Debug)]
