@@ -10,6 +10,8 @@
 
 pub mod codec;
 pub mod conntrack;
+pub mod ipset;
+pub mod ipvs;
 pub mod netns;
 pub mod nft;
 pub mod rt;

@@ -31,6 +31,7 @@ const NLMSGERR_ATTR_OFFS: u16 = 2;
 pub enum Protocol {
     Route,
     Netfilter,
+    Generic,
 }
 
 #[derive(Debug)]
@@ -94,6 +95,7 @@ impl NetlinkSocket {
         let number = match protocol {
             Protocol::Route => None,
             Protocol::Netfilter => Some(netlink::NETFILTER),
+            Protocol::Generic => Some(netlink::GENERIC),
         };
         let fd = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, number)?;
         rustix::net::bind(&fd, &netlink::SocketAddrNetlink::new(0, 0))?;

@@ -5,33 +5,27 @@ use std::io;
 use portolan_netlink::nft::{Intruder, Monitor};
 use tokio::io::unix::AsyncFd;
 
-type Open = Box<dyn FnOnce() -> io::Result<Monitor> + Send>;
-
 /// What rings. It is set up after the first sync: telling a listener of a whole ruleset would only slow that down.
 pub(crate) enum Alarm {
     /// Nothing to hear by: this data plane has none, or it could not be set up.
     Silent,
     /// Not set up yet.
-    Off(Open),
+    Off(Monitor),
     On(AsyncFd<Monitor>),
 }
 
 impl Alarm {
-    pub(crate) fn when_synced(open: impl FnOnce() -> io::Result<Monitor> + Send + 'static) -> Self {
-        Self::Off(Box::new(open))
-    }
-
     /// Begins to listen, in the runtime that calls. Later calls do nothing.
     pub(crate) fn set(&mut self) {
         if !matches!(self, Self::Off(_)) {
             return;
         }
-        let Self::Off(open) = std::mem::replace(self, Self::Silent) else { return };
+        let Self::Off(monitor) = std::mem::replace(self, Self::Silent) else { return };
         #[expect(
             deprecated,
             reason = "its successor is unsafe code: a descriptor might change; ours never does"
         )]
-        let registered = open().and_then(AsyncFd::new);
+        let registered = monitor.listen().and_then(|()| AsyncFd::new(monitor));
         match registered {
             Ok(monitor) => *self = Self::On(monitor),
             Err(error) => {

@@ -17,7 +17,6 @@ use std::sync::Arc;
 use portolan_client::{Client, EventRecorder, EventType, ObjectRef};
 use portolan_dataplane::{DataPlane, Nftables, nftables};
 use portolan_forward::Family;
-use portolan_netlink::netns::Netns;
 use portolan_netlink::nft::{self, NfTables as _};
 use tokio::sync::{oneshot, watch};
 
@@ -122,10 +121,7 @@ pub async fn run_reporting(
     warn_of_kube_proxy(&mut socket);
     let own = socket.port().map_err(Error::Kernel)?;
     let tables = Family::ALL.map(nftables::layout::table).to_vec();
-    let netns = Netns::current().map_err(io::Error::other).map_err(Error::Kernel)?;
-    let alarm = Alarm::when_synced(move || {
-        netns.run(|| nft::Monitor::open(tables, own)).map_err(io::Error::other)?
-    });
+    let alarm = nft::Monitor::open(tables, own).map(Alarm::Off).map_err(Error::Kernel)?;
     let plane = Nftables::new(socket, nftables::Config { mark });
     run_with_alarm(client, config, plane, alarm, progress, shutdown).await
 }

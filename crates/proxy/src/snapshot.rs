@@ -4,7 +4,7 @@
 //! since, and says what became different. The cost follows the change: nothing walks all Services, unless the node
 //! itself changed. Pure: no clock, no I/O.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use portolan_client::Key;
@@ -12,11 +12,14 @@ use portolan_forward::{Delta, EndpointView, NodeView, Note, ServiceKey, ServiceT
 
 use crate::views::{ServiceObject, SliceObject};
 
+/// A Service's slices by their names, sorted. Most Services have one.
+type Slices = Vec<(Arc<str>, Arc<SliceObject>)>;
+
 #[derive(Debug)]
 pub struct Snapshot {
     table: Table,
     services: HashMap<ServiceKey, Arc<ServiceObject>>,
-    slices: HashMap<ServiceKey, BTreeMap<Arc<str>, Arc<SliceObject>>>,
+    slices: HashMap<ServiceKey, Slices>,
     service_of: HashMap<Key, ServiceKey>,
     dirty: BTreeSet<ServiceKey>,
     node: Option<NodeView>,
@@ -75,7 +78,9 @@ impl Snapshot {
         let mut seen = None;
         if let Some(service) = self.service_of.remove(key) {
             if let Some(slices) = self.slices.get_mut(&service) {
-                seen = slices.remove(&key.name).and_then(|old| old.trigger_ns);
+                if let Ok(at) = slices.binary_search_by(|(name, _)| name.cmp(&key.name)) {
+                    seen = slices.remove(at).1.trigger_ns;
+                }
                 if slices.is_empty() {
                     self.slices.remove(&service);
                 }
@@ -86,7 +91,11 @@ impl Snapshot {
         let Some(service) = slice.service.clone() else { return };
         self.triggers.extend(slice.trigger_ns.filter(|trigger| seen != Some(*trigger)));
         self.service_of.insert(key.clone(), service.clone());
-        self.slices.entry(service.clone()).or_default().insert(Arc::clone(&key.name), slice);
+        let slices = self.slices.entry(service.clone()).or_default();
+        // It was taken out above.
+        let at = slices.partition_point(|(name, _)| *name < key.name);
+        slices.reserve_exact(1);
+        slices.insert(at, (Arc::clone(&key.name), slice));
         self.dirty.insert(service);
     }
 
@@ -126,12 +135,12 @@ impl Snapshot {
 
 fn compile_one(
     service: &ServiceObject,
-    slices: Option<&BTreeMap<Arc<str>, Arc<SliceObject>>>,
+    slices: Option<&Slices>,
     node: &NodeView,
     round: &mut Round,
 ) -> (ServiceTable, Vec<Note>) {
     round.notes.extend(service.notes.iter().cloned());
-    let slices: Vec<&Arc<SliceObject>> = slices.into_iter().flat_map(BTreeMap::values).collect();
+    let slices: Vec<&Arc<SliceObject>> = slices.into_iter().flatten().map(|(_, slice)| slice).collect();
     round.notes.extend(slices.iter().flat_map(|slice| slice.notes.iter().cloned()));
     match slices.as_slice() {
         [only] => compile(&service.view, &only.endpoints, node),

@@ -135,7 +135,7 @@ pub fn service(bytes: &[u8], interner: &Interner) -> Result<ServiceObject, BoxEr
     let object: objects::Service = serde_json::from_slice(bytes)?;
     let key = ServiceKey {
         namespace: interner.get(&object.metadata.namespace),
-        name: object.metadata.name.as_str().into(),
+        name: interner.get(&object.metadata.name),
     };
     let mut notes = Notes { service: key.clone(), notes: Vec::new() };
     let (spec, status) = (&object.spec, &object.status);
@@ -144,8 +144,12 @@ pub fn service(bytes: &[u8], interner: &Interner) -> Result<ServiceObject, BoxEr
         several => several,
     };
     let parse_all = |notes: &mut Notes, field: &str, texts: &[String]| -> Vec<IpAddr> {
-        texts.iter().filter_map(|text| notes.address(field, text)).collect()
+        let mut addresses = Vec::with_capacity(texts.len());
+        addresses.extend(texts.iter().filter_map(|text| notes.address(field, text)));
+        addresses
     };
+    let mut ports = Vec::with_capacity(spec.ports.len());
+    ports.extend(spec.ports.iter().filter_map(|port| service_port(&mut notes, port, interner)));
     let named: Vec<String> =
         cluster_ips.iter().filter(|ip| !ip.is_empty() && *ip != "None").cloned().collect();
     let balancer: Vec<String> = status
@@ -166,7 +170,7 @@ pub fn service(bytes: &[u8], interner: &Interner) -> Result<ServiceObject, BoxEr
             .iter()
             .filter_map(|range| notes.range("spec.loadBalancerSourceRanges", range))
             .collect(),
-        ports: spec.ports.iter().filter_map(|port| service_port(&mut notes, port, interner)).collect(),
+        ports,
         internal_policy: policy(&spec.internal_traffic_policy),
         external_policy: policy(&spec.external_traffic_policy),
         affinity: affinity(&mut notes, spec),
@@ -233,11 +237,11 @@ pub fn slice(bytes: &[u8], interner: &Interner) -> Result<SliceObject, BoxError>
     };
     let ports: Arc<[EndpointPort]> =
         object.ports.iter().filter_map(|port| endpoint_port(&mut notes, port, interner)).collect();
-    let endpoints = object
-        .endpoints
-        .iter()
-        .filter_map(|one| endpoint(&mut notes, one, family, &ports, interner))
-        .collect();
+    // By the number there is: growing would leave room for half as many again, in each of very many slices.
+    let mut endpoints = Vec::with_capacity(object.endpoints.len());
+    endpoints.extend(
+        object.endpoints.iter().filter_map(|one| endpoint(&mut notes, one, family, &ports, interner)),
+    );
     let trigger = object.metadata.annotations.get(TRIGGER_TIME_ANNOTATION);
     let trigger_ns = trigger.and_then(|time| Some(time.parse::<jiff::Timestamp>().ok()?.as_nanosecond()));
     Ok(SliceObject { service, endpoints, trigger_ns, notes: notes.notes })

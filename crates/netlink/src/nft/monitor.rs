@@ -17,8 +17,8 @@ use super::wire::{self, SUBSYS, msg};
 /// `NFNLGRP_NFTABLES`.
 const GROUP: u32 = 7;
 
-/// Listens in the network namespace of the thread that opened it, and never blocks. Wait for its descriptor to become
-/// readable, then call [`Monitor::heard`].
+/// Listens in the network namespace of the thread that opened it, and never blocks. After [`Monitor::listen`], wait for
+/// its descriptor to become readable, then call [`Monitor::heard`].
 #[derive(Debug)]
 pub struct Monitor {
     netlink: NetlinkSocket,
@@ -45,12 +45,16 @@ impl std::fmt::Display for Intruder {
 }
 
 impl Monitor {
-    /// Hears what happens to these tables from now on, except through `own`.
+    /// Hears what happens to these tables, except through `own`, once it listens.
     pub fn open(tables: Vec<Table>, own: u32) -> io::Result<Self> {
         let netlink = NetlinkSocket::open(Protocol::Netfilter)?;
         netlink.ignore_sender(own)?;
-        netlink.join(GROUP)?;
         Ok(Self { netlink, tables, touched: false })
+    }
+
+    /// Begins to listen. From now on the kernel has more work with every transaction, also with our own.
+    pub fn listen(&self) -> io::Result<()> {
+        self.netlink.join(GROUP)
     }
 
     /// Reads everything there is; gives the last intruder among it.

@@ -7,6 +7,12 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::support::{add_table, batch, commit, nft_list, table, with_kernel};
 
+fn listening(own: &Socket) -> Monitor {
+    let monitor = Monitor::open(vec![table()], own.port().unwrap()).unwrap();
+    monitor.listen().unwrap();
+    monitor
+}
+
 /// Messages are in the queue when the transaction's system call returns.
 fn heard(monitor: &mut Monitor) -> Option<Intruder> {
     monitor.heard().unwrap()
@@ -19,7 +25,7 @@ fn name_of(intruder: Option<Intruder>) -> String {
 #[test]
 fn transactions_of_others_are_heard_and_own_ones_are_not() {
     with_kernel(|own| {
-        let mut monitor = Monitor::open(vec![table()], own.port().unwrap()).unwrap();
+        let mut monitor = listening(own);
         commit(own, [add_table()]);
         assert_eq!(heard(&mut monitor), None, "our own");
         let mut other = Socket::open().unwrap();
@@ -37,7 +43,7 @@ fn transactions_of_others_are_heard_and_own_ones_are_not() {
 fn the_program_is_named() {
     with_kernel(|own| {
         commit(own, [add_table()]);
-        let mut monitor = Monitor::open(vec![table()], own.port().unwrap()).unwrap();
+        let mut monitor = listening(own);
         if nft_list(&["flush", "ruleset"]).is_some() {
             assert_eq!(name_of(heard(&mut monitor)), "nft");
         }
@@ -47,7 +53,7 @@ fn the_program_is_named() {
 #[test]
 fn a_queue_that_overflows_is_an_intruder_without_a_name() {
     with_kernel(|own| {
-        let mut monitor = Monitor::open(vec![table()], own.port().unwrap()).unwrap();
+        let mut monitor = listening(own);
         let mut other = Socket::open().unwrap();
         let toggle = batch([add_table(), Op::DelTable(table())]);
         let mut ready = [PollFd::new(&monitor, PollFlags::ERR)];
