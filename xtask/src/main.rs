@@ -32,12 +32,9 @@ enum Verb {
         /// The program to measure
         #[arg(long, default_value = "target/release/portolan")]
         exe: PathBuf,
-        /// Numbers of Services to measure at
-        #[arg(long, value_delimiter = ',', default_values_t = [100, 1_000, 10_000, 100_000])]
-        services: Vec<usize>,
-        /// Endpoints of each
-        #[arg(long, default_value_t = 10)]
-        endpoints: usize,
+        /// Numbers of Services to measure at, each of ten endpoints, or of as many as follow an x
+        #[arg(long, value_delimiter = ',', default_value = "100,1000,10000,100000x3")]
+        services: Vec<bench::scale::Size>,
         /// Changes measured at each size
         #[arg(long, default_value_t = 200)]
         changes: usize,
@@ -63,9 +60,9 @@ enum Verb {
 fn main() -> anyhow::Result<()> {
     match Arguments::parse().verb {
         Verb::Bench { exe, services, changes } => bench::run(&exe, &services, changes),
-        Verb::Scale { exe, services, endpoints, changes, rounds, json, plots } => {
-            let sizes = bench::scale::Sizes { services, endpoints, changes, rounds };
-            bench::scale::run(&exe, &sizes, &json, &plots)
+        Verb::Scale { exe, services, changes, rounds, json, plots } => {
+            let effort = bench::scale::Effort { changes, rounds };
+            bench::scale::run(&exe, &services, effort, &json, &plots)
         }
         Verb::Plots { json, plots } => bench::scale::draw(&json, &plots),
     }

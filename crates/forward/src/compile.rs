@@ -69,6 +69,7 @@ impl Compiler<'_> {
                 table.ports.extend(self.port(&port, family));
             }
         }
+        table.ports.shrink_to_fit();
         table.health_check = self.health_check();
         table
     }
@@ -88,6 +89,7 @@ impl Compiler<'_> {
         let frontends = self.frontends(port, family, &selection);
         let used = |scope| frontends.iter().any(|frontend| uses(frontend.routes, scope));
         let pool = |scope, indexes: &[usize]| if used(scope) { pick(&found, indexes) } else { Arc::from([]) };
+        let cluster = pool(PoolScope::Cluster, &selection.cluster);
         Some(PortTable {
             key: ServicePortKey {
                 service: self.service.key.clone(),
@@ -95,9 +97,9 @@ impl Compiler<'_> {
                 protocol: port.protocol,
                 family,
             },
-            cluster: pool(PoolScope::Cluster, &selection.cluster),
+            serving: serving(&found, &cluster),
+            cluster,
             local: pool(PoolScope::Local, &selection.local),
-            serving: found.iter().filter(|c| c.view.serving || c.view.ready).map(|c| c.endpoint).collect(),
             affinity: self.service.affinity,
             frontends,
         })
@@ -135,6 +137,7 @@ impl Compiler<'_> {
                 guard: None,
             });
         }
+        frontends.shrink_to_fit();
         frontends
     }
 
@@ -226,6 +229,12 @@ fn uses(routes: Routes, scope: PoolScope) -> bool {
     [routes.pod, routes.node, routes.outside]
         .iter()
         .any(|route| matches!(route, Route::Forward { pool, .. } if *pool == scope))
+}
+
+/// As a rule these are the endpoints of the pool, which is then shared: there are many of them.
+fn serving(candidates: &[Candidate<'_>], pool: &Arc<[Endpoint]>) -> Arc<[Endpoint]> {
+    let serving = candidates.iter().filter(|c| c.view.serving || c.view.ready).map(|c| c.endpoint);
+    if serving.clone().eq(pool.iter().copied()) { pool.clone() } else { serving.collect() }
 }
 
 fn pick(candidates: &[Candidate<'_>], indexes: &[usize]) -> Arc<[Endpoint]> {

@@ -190,6 +190,8 @@ impl Table {
         for (rank, claim) in claims(&compiled) {
             let contenders = self.claims.entry(claim).or_default();
             touched.extend(contenders.iter().map(|(_, contender)| contender.clone()));
+            // Nearly always the only one.
+            contenders.reserve_exact(1);
             contenders.push((rank, key.clone()));
             contenders.sort_unstable();
         }

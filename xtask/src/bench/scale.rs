@@ -1,7 +1,9 @@
 //! The figures of forwarding against the size of the cluster.
 
 use std::net::SocketAddr;
+use std::num::ParseIntError;
 use std::path::Path;
+use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -20,10 +22,24 @@ const THROUGH_PORT: u16 = 8081;
 const STRAIGHT_PORT: u16 = 8082;
 const ROUND: Duration = Duration::from_secs(1);
 
-#[derive(Debug, Clone)]
-pub(crate) struct Sizes {
-    pub(crate) services: Vec<usize>,
-    pub(crate) endpoints: usize,
+/// `10000` Services of ten endpoints, or `100000x3` with so many.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Size {
+    services: usize,
+    endpoints: usize,
+}
+
+impl FromStr for Size {
+    type Err = ParseIntError;
+    fn from_str(text: &str) -> Result<Self, ParseIntError> {
+        let (services, endpoints) = text.split_once('x').unwrap_or((text, "10"));
+        Ok(Self { services: services.parse()?, endpoints: endpoints.parse()? })
+    }
+}
+
+/// How much is measured at each size.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Effort {
     pub(crate) changes: usize,
     pub(crate) rounds: usize,
 }
@@ -54,12 +70,18 @@ pub(crate) struct Row {
 }
 
 /// Measures, prints, and writes JSON and plots.
-pub(crate) fn run(exe: &Path, sizes: &Sizes, json: &Path, plots_in: &Path) -> anyhow::Result<()> {
+pub(crate) fn run(
+    exe: &Path,
+    sizes: &[Size],
+    effort: Effort,
+    json: &Path,
+    plots_in: &Path,
+) -> anyhow::Result<()> {
     let exe = exe.canonicalize().with_context(|| format!("{}: build it with `make build`", exe.display()))?;
     let mut rows = Vec::new();
-    for &services in &sizes.services {
-        let (exe, sizes) = (exe.clone(), sizes.clone());
-        let thread = std::thread::spawn(move || measure(&exe, services, &sizes));
+    for &size in sizes {
+        let exe = exe.clone();
+        let thread = std::thread::spawn(move || measure(&exe, size, effort));
         let row = thread.join().map_err(|_| anyhow::anyhow!("the benchmark panicked"))??;
         print(&row);
         rows.push(row);
@@ -78,13 +100,14 @@ pub(crate) fn draw(json: &Path, plots_in: &Path) -> anyhow::Result<()> {
     plots::draw(&rows, plots_in)
 }
 
-fn measure(exe: &Path, services: usize, sizes: &Sizes) -> anyhow::Result<Row> {
+fn measure(exe: &Path, size: Size, effort: Effort) -> anyhow::Result<Row> {
+    let Size { services, endpoints } = size;
     let plant = Plant::start(exe)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let api = plant.api()?;
     let begin = Instant::now();
-    runtime.block_on(populate(&api, services, sizes.endpoints))?;
-    eprintln!("{services} Services with {} endpoints written in {:.1?}", sizes.endpoints, begin.elapsed());
+    runtime.block_on(populate(&api, services, endpoints))?;
+    eprintln!("{services} Services with {endpoints} endpoints written in {:.1?}", begin.elapsed());
     let target = runtime.block_on(create(&api, "target", &json!([]), TARGET_PORT))?;
     let endpoint = json!([{"addresses": [SERVER.to_string()]}]);
     let through = runtime.block_on(create(&api, "through", &endpoint, THROUGH_PORT))?;
@@ -96,16 +119,16 @@ fn measure(exe: &Path, services: usize, sizes: &Sizes) -> anyhow::Result<Row> {
     for port in [TARGET_PORT, THROUGH_PORT, STRAIGHT_PORT] {
         load::serve(&plant.server, server(port))?;
     }
-    let changes = Changes::measure(&runtime, &api, target, SERVER, sizes.changes)?;
+    let changes = Changes::measure(&runtime, &api, target, SERVER, effort.changes)?;
     let (memory_after, memory_peak) = proxy.memory_mib()?;
     drop(proxy);
 
     let proxy = plant.start_proxy()?;
     anyhow::ensure!(proxy.operations == 0, "the restart wrote {} operations", proxy.operations);
-    let (straight, through, ratio) = ratio(&plant, through, sizes.rounds)?;
+    let (straight, through, ratio) = ratio(&plant, through, effort.rounds)?;
     Ok(Row {
         services,
-        endpoints: sizes.endpoints,
+        endpoints,
         first_sync,
         first_from_start,
         first_operations,
