@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use portolan_client::Key;
 
+use crate::endpointslice::topology::is_auto;
 use crate::objects::{Labels, Node, Pod, Service};
 
 /// The shared picture of the cluster.
@@ -160,6 +161,15 @@ fn placement_differs(old: &Node, new: &Node) -> bool {
         || old.metadata.deleting() != new.metadata.deleting()
 }
 
+/// Whether a node counts differently among the processors of its zone.
+fn share_differs(old: Option<&Node>, new: Option<&Node>) -> bool {
+    let part = |node: &Node| {
+        let cpu = node.status.allocatable.get("cpu").cloned();
+        node.ready().then(|| (node.zone().map(str::to_owned), cpu))
+    };
+    old.and_then(part) != new.and_then(part)
+}
+
 impl World {
     /// A pod appeared, changed or went. Returns the Services whose endpoints may differ now.
     pub fn pod(&mut self, key: &Key, new: Option<&Arc<Pod>>) -> Vec<Key> {
@@ -271,8 +281,21 @@ impl World {
             (None, None) => (true, true),
             _ => (false, false),
         };
-        let services = if same_zone { Vec::new() } else { self.services_on(name) };
+        let mut services = if same_zone { Vec::new() } else { self.services_on(name) };
+        if share_differs(old.as_deref(), new.map(AsRef::as_ref)) {
+            services.extend(self.services_by_share());
+        }
         NodeTouched { services, placement: !same_place }
+    }
+
+    /// The Services whose hints go by the processors of all nodes.
+    fn services_by_share(&self) -> Vec<Key> {
+        let in_space = |(namespace, space): (&Arc<str>, &Space)| {
+            let auto = space.services.iter().filter(|(_, member)| is_auto(&member.service));
+            let key = |name: &Arc<str>| Key { namespace: Arc::clone(namespace), name: Arc::clone(name) };
+            auto.map(|(name, _)| key(name)).collect::<Vec<_>>()
+        };
+        self.spaces.iter().flat_map(in_space).collect()
     }
 
     /// The Services with endpoints on a node.

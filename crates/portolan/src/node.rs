@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::Args;
 use ipnet::IpNet;
+use portolan_agent::Names;
 use portolan_api::core::v1;
 use portolan_client::{Client, paths};
 use portolan_proxy::Progress;
@@ -42,6 +43,46 @@ pub(crate) struct Arguments {
     /// Where the cluster's ClusterIPs come from
     #[arg(long, default_value = "10.96.0.0/12", value_delimiter = ',')]
     service_cluster_ip_range: Vec<IpNet>,
+    #[command(flatten)]
+    names: NameArguments,
+}
+
+/// Whom pods ask for names.
+#[derive(Debug, Args)]
+pub(crate) struct NameArguments {
+    /// Whom pods ask for names; otherwise the tenth address of the ClusterIPs, where kube-dns usually is
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) cluster_dns: Vec<IpAddr>,
+    /// The domain of the cluster's own names
+    #[arg(long, default_value = "cluster.local")]
+    pub(crate) cluster_domain: String,
+    /// The node's own resolver settings, from which pods get a part
+    #[arg(long, default_value = "/etc/resolv.conf")]
+    pub(crate) resolv_conf: PathBuf,
+}
+
+impl NameArguments {
+    pub(crate) fn names(self, service_cidrs: &[IpNet]) -> Names {
+        let servers = if self.cluster_dns.is_empty() {
+            service_cidrs.first().and_then(tenth).into_iter().collect()
+        } else {
+            self.cluster_dns
+        };
+        Names {
+            cluster_dns: servers,
+            cluster_domain: self.cluster_domain,
+            resolv_conf: self.resolv_conf,
+        }
+    }
+}
+
+/// The address of the cluster's DNS by convention.
+fn tenth(range: &IpNet) -> Option<IpAddr> {
+    let address = match range.network() {
+        IpAddr::V4(first) => IpAddr::V4(u32::from(first).checked_add(10)?.into()),
+        IpAddr::V6(first) => IpAddr::V6(u128::from(first).checked_add(10)?.into()),
+    };
+    range.contains(&address).then_some(address)
 }
 
 pub(crate) struct NodeSettings {
@@ -52,6 +93,7 @@ pub(crate) struct NodeSettings {
     pub(crate) data_dir: PathBuf,
     pub(crate) cluster_cidrs: Vec<IpNet>,
     pub(crate) service_cidrs: Vec<IpNet>,
+    pub(crate) names: Names,
     /// Remove what the proxy made in the kernel when it stops.
     pub(crate) clean_up: bool,
 }
@@ -77,6 +119,7 @@ async fn alone(arguments: Arguments) -> anyhow::Result<()> {
         node_ip: node_address::find(arguments.node_ip)?,
         data_dir: arguments.data_dir,
         cluster_cidrs: arguments.cluster_cidr,
+        names: arguments.names.names(&arguments.service_cluster_ip_range),
         service_cidrs: arguments.service_cluster_ip_range,
         // Connections outlive a restart of the proxy.
         clean_up: false,
@@ -116,6 +159,7 @@ pub(crate) async fn start(settings: NodeSettings, stopped: &watch::Receiver<bool
         std::env::current_exe()?,
     );
     config.network.cluster_cidrs.clone_from(&settings.cluster_cidrs);
+    config.names = settings.names;
     let agent = portolan_agent::run(settings.agent_client, config, stops(stopped));
     let agent = tokio::spawn(said("the agent stopped", agent));
     let mut config = portolan_proxy::Config::new(settings.node_name.clone());

@@ -60,6 +60,8 @@ pub(crate) struct Arguments {
     cluster_cidr: Vec<IpNet>,
     #[command(flatten)]
     etcd: EtcdArguments,
+    #[command(flatten)]
+    names: crate::node::NameArguments,
 }
 
 pub(crate) fn pki_dir(data_dir: &Path) -> PathBuf {
@@ -129,6 +131,7 @@ async fn start(arguments: Arguments) -> anyhow::Result<()> {
             node_ip,
             data_dir: data_dir.join("node"),
             cluster_cidrs: arguments.cluster_cidr.clone(),
+            names: arguments.names.names(&arguments.service_cluster_ip_range),
             service_cidrs: arguments.service_cluster_ip_range.clone(),
             // Its pods end with this process: rules that lead to them must not stay.
             clean_up: true,

@@ -1,5 +1,6 @@
 //! What a pod is called, and its `/etc/hosts`. Pure; the texts are kubelet's.
 
+use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use portolan_api::core::v1::Pod;
@@ -62,13 +63,13 @@ pub(crate) fn file(pod: &Pod, ips: &[IpAddr], names: &Names, node: &str) -> Stri
         let (short, domain) = (label(pod), domain(pod, names));
         for ip in ips {
             let full = if domain.is_empty() { String::new() } else { format!("\t{short}.{domain}") };
-            text += &format!("{ip}{full}\t{short}\n");
+            let _ = writeln!(text, "{ip}{full}\t{short}");
         }
     }
     if !pod.spec.host_aliases.is_empty() {
         text += "\n# Entries added by HostAliases.\n";
         for alias in &pod.spec.host_aliases {
-            text += &format!("{}\t{}\n", alias.ip, alias.hostnames.join("\t"));
+            let _ = writeln!(text, "{}\t{}", alias.ip, alias.hostnames.join("\t"));
         }
     }
     text

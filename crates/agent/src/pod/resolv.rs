@@ -1,5 +1,7 @@
 //! `/etc/resolv.conf` of a pod: whom its programs ask for names. Pure; the rules and texts are kubelet's.
 
+use std::fmt::Write as _;
+
 use portolan_api::core::v1::Pod;
 
 use crate::config::Names;
@@ -47,13 +49,13 @@ impl Resolver {
     pub(crate) fn render(&self) -> String {
         let mut text = String::new();
         if !self.searches.is_empty() {
-            text += &format!("search {}\n", self.searches.join(" "));
+            let _ = writeln!(text, "search {}", self.searches.join(" "));
         }
         for server in &self.nameservers {
-            text += &format!("nameserver {server}\n");
+            let _ = writeln!(text, "nameserver {server}");
         }
         if !self.options.is_empty() {
-            text += &format!("options {}\n", self.options.join(" "));
+            let _ = writeln!(text, "options {}", self.options.join(" "));
         }
         text
     }

@@ -116,12 +116,9 @@ pub fn pod_reference(pod: &Pod) -> ObjectReference {
     }
 }
 
-/// EPC-9. The older annotation (topology by share of CPU) overrides the field, and is not served here: no hints then.
+/// EPC-9. The annotation for shares of processors overrides the field: then [`super::topology`] decides.
 fn hints(service: &Service, zone: Option<&str>, node: Option<&str>) -> Option<Hints> {
-    let annotation = ["service.kubernetes.io/topology-aware-hints", "service.kubernetes.io/topology-mode"]
-        .iter()
-        .find_map(|name| service.metadata.annotations.get(*name));
-    if annotation.is_some_and(|mode| mode == "Auto" || mode == "auto") {
+    if super::topology::is_auto(service) {
         return None;
     }
     let named = |name: Option<&str>| name.into_iter().map(|name| Named { name: name.to_owned() }).collect();

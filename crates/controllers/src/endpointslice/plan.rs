@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::desired::{Groups, ZoneOf, address_types, groups, labels, sorted};
 use super::order::in_order;
 use super::pack::{Packed, pack};
+use super::topology::{Obstacle, Shares, assign, has_hints, is_auto};
 use super::{MANAGED_BY, pack::Identity};
 use crate::objects::{Pod, Service};
 use crate::written::{AddressType, EndpointPort, EndpointSlice, OwnerReference};
@@ -21,6 +22,8 @@ pub struct Input<'a> {
     /// What set off the change, for the annotation.
     pub trigger: Option<&'a str>,
     pub max_per_slice: usize,
+    /// Each zone's part of all processors.
+    pub shares: &'a Shares,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -36,6 +39,18 @@ pub struct Plan {
     pub writes: Vec<Write>,
     /// Pods were left out because their node is not known.
     pub incomplete: bool,
+    /// What there is to say about hints by share, family by family.
+    pub topology: Vec<(AddressType, Topology)>,
+}
+
+/// News about hints by share of processors.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Topology {
+    Enabled {
+        /// There were none before.
+        new: bool,
+    },
+    Impossible(Obstacle),
 }
 
 /// Plans one Service. Cannot fail: odd input is left out.
@@ -58,6 +73,17 @@ fn owned_by(slice: &EndpointSlice, uid: &str) -> bool {
     slice.metadata.controller().is_some_and(|owner| owner.uid == uid)
 }
 
+/// Gives hints by share of processors, if that is what the user asks for.
+fn share(input: &Input<'_>, groups: &mut Groups, existing: &[Arc<EndpointSlice>]) -> Option<Topology> {
+    if !is_auto(input.service) {
+        return None;
+    }
+    Some(match assign(groups, input.shares, existing) {
+        Ok(()) => Topology::Enabled { new: !has_hints(existing) },
+        Err(obstacle) => Topology::Impossible(obstacle),
+    })
+}
+
 struct Draft<'a> {
     input: &'a Input<'a>,
     labels: BTreeMap<String, String>,
@@ -66,6 +92,7 @@ struct Draft<'a> {
     deletes: Vec<Arc<EndpointSlice>>,
     unchanged: Vec<Arc<EndpointSlice>>,
     incomplete: bool,
+    topology: Vec<(AddressType, Topology)>,
 }
 
 impl<'a> Draft<'a> {
@@ -78,13 +105,16 @@ impl<'a> Draft<'a> {
             deletes: Vec::new(),
             unchanged: Vec::new(),
             incomplete: false,
+            topology: Vec::new(),
         }
     }
 
     fn family(&mut self, family: AddressType, existing: &[Arc<EndpointSlice>]) {
         let input = self.input;
-        let (groups, incomplete) = groups(input.service, input.pods, family, input.zone_of);
+        let (mut groups, incomplete) = groups(input.service, input.pods, family, input.zone_of);
         self.incomplete |= incomplete;
+        let news = share(input, &mut groups, existing);
+        self.topology.extend(news.map(|news| (family, news)));
         let mut by_ports: BTreeMap<Vec<EndpointPort>, Vec<Arc<EndpointSlice>>> = BTreeMap::new();
         for slice in existing {
             by_ports.entry(sorted(&slice.ports)).or_default().push(Arc::clone(slice));
@@ -219,7 +249,7 @@ impl<'a> Draft<'a> {
         if self.input.service.metadata.deleting() {
             writes.retain(|write| !matches!(write, Write::Create(_)));
         }
-        Plan { writes, incomplete: self.incomplete }
+        Plan { writes, incomplete: self.incomplete, topology: self.topology }
     }
 }
 

@@ -35,6 +35,7 @@ impl World {
             zone_of: &known,
             trigger: Some("2026-01-01T00:00:00Z"),
             max_per_slice: max,
+            shares: &Err(Obstacle::OneZone),
         })
     }
 
@@ -252,6 +253,37 @@ fn hints_follow_the_distribution_and_only_ready_endpoints_have_them() {
 }
 
 #[test]
+fn hints_by_share_of_processors() {
+    let mut web = service("web");
+    web.metadata.annotations = labels(&[("service.kubernetes.io/topology-mode", "Auto")]);
+    web.spec.traffic_distribution = "PreferClose".into();
+    let pods = shared((1..=4).map(|n| pod(&format!("p{n}"), &format!("10.0.0.{n}"))));
+    let even = Ok([("z1".to_owned(), 0.5), ("z2".to_owned(), 0.5)].into());
+    let planned = |slices: &[Arc<EndpointSlice>], shares: &Shares| {
+        let zone_of = &known;
+        let trigger = None;
+        plan(&Input { service: &web, pods: &pods, slices, zone_of, trigger, max_per_slice: 100, shares })
+    };
+    let zones = |plan: &Plan| -> Vec<String> {
+        let [Write::Create(slice) | Write::Update { slice, .. }] = &plan.writes[..] else {
+            panic!("{plan:?}")
+        };
+        let hint = |e: &Endpoint| e.hints.as_ref().map_or("-".to_owned(), |h| h.for_zones[0].name.clone());
+        slice.endpoints.iter().map(hint).collect()
+    };
+    let first = planned(&[], &even);
+    assert_eq!(zones(&first), ["z1", "z1", "z2", "z2"]);
+    assert_eq!(first.topology, [(AddressType::V4, Topology::Enabled { new: true })]);
+    let mut world = World::default();
+    first.writes.into_iter().for_each(|write| world.apply(write));
+    let slices = world.slices.clone();
+    assert_eq!(planned(&slices, &even).writes, [], "the same again changes nothing");
+    let none = planned(&slices, &Err(Obstacle::OneZone));
+    assert_eq!(zones(&none), ["-", "-", "-", "-"]);
+    assert_eq!(none.topology, [(AddressType::V4, Topology::Impossible(Obstacle::OneZone))]);
+}
+
+#[test]
 fn a_pod_of_an_unknown_node_is_left_out_and_said() {
     let web = service("web");
     let pods = shared([pod("a", "10.0.0.1")]);
@@ -263,6 +295,7 @@ fn a_pod_of_an_unknown_node_is_left_out_and_said() {
         zone_of: &unknown,
         trigger: None,
         max_per_slice: 100,
+        shares: &Err(Obstacle::OneZone),
     };
     let planned = plan(&input);
     assert!(planned.incomplete);
@@ -347,6 +380,7 @@ fn the_trigger_is_written_and_removed_but_is_no_reason_to_write() {
         zone_of: &known,
         trigger: None,
         max_per_slice: 100,
+        shares: &Err(Obstacle::OneZone),
     };
     assert!(plan(&input).writes.is_empty());
     for write in plan(&Input { pods: &pods, ..input }).writes {

@@ -1,29 +1,33 @@
 //! Writes what the plan says, one Service at a time, never on a view older than its own last write.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use portolan_client::{DeleteOptions, Error, EventRecorder, EventType, Key, paths};
 
-use super::plan::{Input, Plan, Write, plan};
+use super::plan::{Input, Plan, Topology, Write, plan};
+use super::topology::{Obstacle, is_auto, shares};
 use crate::caches::{Shared, event, lock, lost_race, namespace, namespace_ends};
 use crate::objects::Service;
 use crate::queue::Outcome;
 use crate::slices::Pending;
 use crate::trigger::Tracker;
+use crate::written::AddressType;
 
 pub(crate) struct Controller {
     shared: Arc<Shared>,
     events: EventRecorder,
     tracker: Mutex<Tracker>,
     pending: SliceWriter,
+    /// Services whose slices carry hints by share of processors.
+    hinted: Mutex<HashSet<(Key, AddressType)>>,
 }
 
 impl Controller {
     pub(crate) fn new(shared: Arc<Shared>, events: &EventRecorder) -> Self {
         let pending = SliceWriter::new(Arc::clone(&shared));
-        Self { shared, events: events.clone(), tracker: Mutex::default(), pending }
+        Self { shared, events: events.clone(), tracker: Mutex::default(), pending, hinted: Mutex::default() }
     }
 
     pub(crate) async fn sync(&self, key: Key) -> Outcome {
@@ -32,8 +36,10 @@ impl Controller {
         }
         let Some((service, plan)) = self.plan(&key) else {
             lock(&self.tracker).forget(&key);
+            lock(&self.hinted).retain(|(service, _)| *service != key);
             return Outcome::Done;
         };
+        self.tell(&key, &service, &plan.topology);
         match self.pending.write(&key, plan.writes).await {
             Ok(()) => Outcome::Done,
             Err(error) if namespace_ends(&error) => Outcome::Done,
@@ -48,10 +54,41 @@ impl Controller {
         }
     }
 
+    /// Events about hints by share of processors.
+    fn tell(&self, key: &Key, service: &Service, topology: &[(AddressType, Topology)]) {
+        let say = |kind, reason: &str, family: AddressType, text: &str| {
+            let message = format!("{text}, addressType: {}", family.as_str());
+            event(&self.events, ("v1", "Service", &service.metadata), kind, reason, &message);
+        };
+        let mut hinted = lock(&self.hinted);
+        for (family, state) in topology {
+            let id = (key.clone(), *family);
+            match state {
+                Topology::Enabled { new } => {
+                    if hinted.insert(id) && *new {
+                        let text = "Topology Aware Hints has been enabled";
+                        say(EventType::Normal, "TopologyAwareHintsEnabled", *family, text);
+                    }
+                }
+                Topology::Impossible(obstacle) => {
+                    hinted.remove(&id);
+                    say(EventType::Warning, "TopologyAwareHintsDisabled", *family, &obstacle.to_string());
+                }
+            }
+        }
+        for family in [AddressType::V4, AddressType::V6] {
+            let on = topology.iter().any(|(of, _)| *of == family);
+            if !on && hinted.remove(&(key.clone(), family)) {
+                let text = "Topology Aware Hints has been disabled";
+                say(EventType::Warning, "TopologyAwareHintsDisabled", family, text);
+            }
+        }
+    }
+
     /// The writes for a Service as everything is now; `None` for one that is gone or that a user looks after.
     fn plan(&self, key: &Key) -> Option<(Arc<Service>, Plan)> {
         let slices = self.shared.slices().of(key, super::MANAGED_BY);
-        let (service, pods, zones) = {
+        let (service, pods, zones, shares) = {
             let world = self.shared.world();
             let service = Arc::clone(world.service_at(key)?);
             service.selector()?;
@@ -61,7 +98,13 @@ impl Controller {
                 .filter_map(|pod| world.node_at(&pod.spec.node_name))
                 .map(|node| (node.metadata.name.to_string(), node.zone().map(str::to_owned)))
                 .collect();
-            (service, pods, zones)
+            // Most Services do not ask for them.
+            let shares = if is_auto(&service) {
+                shares(world.nodes().map(AsRef::as_ref))
+            } else {
+                Err(Obstacle::OneZone)
+            };
+            (service, pods, zones, shares)
         };
         let trigger = lock(&self.tracker).look(key, &service, &pods);
         let plan = plan(&Input {
@@ -71,6 +114,7 @@ impl Controller {
             zone_of: &|node| zones.get(node).cloned(),
             trigger: trigger.as_deref(),
             max_per_slice: self.shared.config.max_endpoints_per_slice,
+            shares: &shares,
         });
         Some((service, plan))
     }
