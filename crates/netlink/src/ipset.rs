@@ -17,7 +17,8 @@ const VERSION: u8 = 6;
 pub fn destroy(name: &str) -> io::Result<bool> {
     let mut socket = NetlinkSocket::open(Protocol::Netfilter)?;
     let result = socket.request(|w, seq| {
-        w.message(SUBSYS << 8 | DESTROY, flags::ACK, seq, &[libc::AF_INET as u8, 0, 0, 0], |w| {
+        // Without EXCL a set that is not there would be no error.
+        w.message(SUBSYS << 8 | DESTROY, flags::EXCL, seq, &[libc::AF_INET as u8, 0, 0, 0], |w| {
             w.u8(PROTOCOL, VERSION);
             w.string(SETNAME, name);
         });

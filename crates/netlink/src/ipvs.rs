@@ -2,7 +2,6 @@
 
 use std::io;
 
-use crate::codec::flags;
 use crate::socket::{NetlinkSocket, Protocol};
 
 /// `GENL_ID_CTRL`, `CTRL_CMD_GETFAMILY` and its attributes.
@@ -17,7 +16,9 @@ const FLUSH: u8 = 17;
 pub fn flush() -> io::Result<bool> {
     let mut socket = NetlinkSocket::open(Protocol::Generic)?;
     let Some(family) = family(&mut socket, "IPVS")? else { return Ok(false) };
-    socket.request(|w, seq| drop(w.message(family, flags::ACK, seq, &[FLUSH, 1, 0, 0], |_| {})))?;
+    socket.request(|w, seq| {
+        w.message(family, 0, seq, &[FLUSH, 1, 0, 0], |_| {});
+    })?;
     Ok(true)
 }
 
@@ -25,7 +26,9 @@ pub fn flush() -> io::Result<bool> {
 fn family(socket: &mut NetlinkSocket, name: &str) -> io::Result<Option<u16>> {
     let mut id = None;
     let asked = socket.ask(
-        |w, seq| drop(w.message(CONTROL, 0, seq, &[GET_FAMILY, 1, 0, 0], |w| w.string(FAMILY_NAME, name))),
+        |w, seq| {
+            w.message(CONTROL, 0, seq, &[GET_FAMILY, 1, 0, 0], |w| w.string(FAMILY_NAME, name));
+        },
         |message| {
             let attr = message.attrs(4).get(FAMILY_ID);
             id = attr.and_then(|attr| attr.payload.try_into().ok()).map(u16::from_ne_bytes);
