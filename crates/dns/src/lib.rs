@@ -8,12 +8,20 @@
 //!
 //! Start at [`run`], then `zone::answer`.
 
+pub mod config;
 pub mod forward;
+mod http;
 pub mod limits;
 pub mod metrics;
 pub mod name;
 pub mod objects;
+pub mod publish;
 pub mod rr;
+mod run;
 pub mod server;
 pub mod wire;
 pub mod zone;
+
+pub use config::Config;
+pub use publish::{InCluster, run_in_cluster};
+pub use run::{Error, Progress, run, run_reporting};

@@ -11,9 +11,6 @@ use serde::{Deserialize, Deserializer};
 
 use crate::zone::view::{EndpointView, PodView, PortView, Protocol, ServiceKind, ServiceView, SliceView};
 
-const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
-const TRIGGER_TIME_ANNOTATION: &str = "endpoints.kubernetes.io/last-change-trigger-time";
-
 fn nullable<'de, D, T>(from: D) -> Result<T, D::Error>
 where
     D: Deserializer<'de>,
@@ -226,13 +223,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_names_of_fields_are_those_of_the_api() {
-        // serde's renames cannot use the constants that others read.
-        let json = format!(
-            r#"{{"metadata":{{"namespace":"n","labels":{{"{SERVICE_NAME_LABEL}":"s"}},
-               "annotations":{{"{TRIGGER_TIME_ANNOTATION}":"1970-01-01T00:00:01Z"}}}}}}"#
-        );
-        let view = slice(json.as_bytes()).unwrap();
+    fn a_slice_says_whose_it_is_and_since_when() {
+        let json = br#"{"metadata":{"namespace":"n","labels":{"kubernetes.io/service-name":"s"},
+            "annotations":{"endpoints.kubernetes.io/last-change-trigger-time":"1970-01-01T00:00:01Z"}}}"#;
+        let view = slice(json).unwrap();
         assert_eq!(view.service, Some(Key::new("n", "s")));
         assert_eq!(view.trigger_ns, Some(1_000_000_000));
     }

@@ -13,7 +13,7 @@ mod stored;
 mod upstream;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -102,6 +102,8 @@ struct Inner {
     slots: Arc<Semaphore>,
     waiting: Arc<Semaphore>,
     probes: Probes,
+    /// Upstreams have been looked at for loops, or are being so.
+    probed: AtomicBool,
     runtime: tokio::runtime::Handle,
     counts: Counts,
 }
@@ -149,6 +151,7 @@ impl Forwarder {
             slots: Arc::new(Semaphore::new(config.max_concurrent)),
             waiting: Arc::new(Semaphore::new(config.max_concurrent.saturating_mul(WAITING_PER_QUESTION))),
             probes: Probes::default(),
+            probed: AtomicBool::new(false),
             runtime: tokio::runtime::Handle::current(),
             counts: Counts::default(),
             config,
@@ -283,6 +286,7 @@ impl Forwarder {
     async fn ask_upstreams(&self, ask: &Ask) -> Outcome {
         let config = &self.0.config;
         let group = self.group(&ask.name).ok_or(Failure::NoUpstream)?;
+        self.find_loops();
         let order = group.order(config.max_fails, config.fail_fast, rand::random_range(0..usize::MAX));
         if order.is_empty() {
             count(&self.0.counts.all_down);
@@ -360,13 +364,19 @@ impl Forwarder {
         });
     }
 
-    /// Finds upstreams that lead back to us, by asking each for a name that nobody else would ask. Ends when all have
-    /// answered, or after half a minute; run it once the server listens.
-    pub async fn find_loops(&self) {
+    /// Once, with the first question that goes out: finds upstreams that lead back to us, by asking each for a name that
+    /// nobody else would ask.
+    fn find_loops(&self) {
+        if self.0.probed.swap(true, Ordering::Relaxed) {
+            return;
+        }
         let groups = self.0.routes.iter().filter_map(|(zone, _, group)| Some((zone, group.as_ref()?)));
-        let probes: FuturesUnordered<_> =
-            groups.flat_map(|(zone, group)| group.upstreams.iter().map(|u| self.probe(zone, u))).collect();
-        probes.collect::<()>().await;
+        for (zone, upstream) in
+            groups.flat_map(|(zone, group)| group.upstreams.iter().map(move |u| (zone, u)))
+        {
+            let (forwarder, zone, upstream) = (self.clone(), zone.clone(), upstream.clone());
+            self.0.runtime.spawn(async move { forwarder.probe(&zone, &upstream).await });
+        }
     }
 
     async fn probe(&self, zone: &Name, upstream: &Arc<Upstream>) {

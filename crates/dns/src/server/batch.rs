@@ -5,17 +5,24 @@
 
 #![expect(unsafe_code, reason = "recvmmsg and sendmmsg have no safe wrapper that keeps its buffers")]
 
+use std::cmp::Reverse;
 use std::io;
 use std::mem::{MaybeUninit, size_of};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
 use std::os::fd::AsRawFd;
 
-use crate::limits::BATCH;
+use smallvec::SmallVec;
 
-/// Room for a question: longer ones are cut and refused.
-const RECEIVE_BYTES: usize = 2_048;
+use crate::limits::{BATCH, MESSAGE_MAX};
+
+/// Room for a question: longer ones are cut and refused. An odd number of cache lines, so that the questions of a batch do
+/// not all fall into the same sets of the cache.
+const RECEIVE_BYTES: usize = 21 * 64;
 /// Room for one packet-info message of either family.
 const CONTROL_BYTES: usize = 64;
+
+/// So many failures of segmenting, and it is not tried again.
+const SEGMENT_FAILURES_MAX: u32 = 3;
 
 /// Aligned as control messages must be.
 #[derive(Clone, Copy)]
@@ -29,12 +36,34 @@ pub(super) struct Batch {
     send_bytes: usize,
     peers: Box<[libc::sockaddr_storage]>,
     controls: Box<[Control]>,
+    send_controls: Box<[Control]>,
     receive_iov: Box<[libc::iovec]>,
     send_iov: Box<[libc::iovec]>,
     received: Box<[libc::mmsghdr]>,
     to_send: Box<[libc::mmsghdr]>,
+    answers: Vec<Answer>,
     filled: usize,
     info: bool,
+    /// Answers to one client leave together.
+    segment: bool,
+    segment_failures: u32,
+}
+
+/// One answer that waits to be sent. In order: clients together, and of each the longest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Answer {
+    to: Way,
+    length: Reverse<u16>,
+    slot: u16,
+    index: u16,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Way {
+    peer: IpAddr,
+    port: u16,
+    scope: u32,
+    local: Option<IpAddr>,
 }
 
 // SAFETY: the pointers lead into the batch's own boxes, which move with it.
@@ -52,12 +81,16 @@ impl Batch {
             send_bytes,
             peers: vec![peer; BATCH].into(),
             controls: vec![Control([0; CONTROL_BYTES]); BATCH].into(),
+            send_controls: vec![Control([0; CONTROL_BYTES]); BATCH].into(),
             receive_iov: vec![iov; BATCH].into(),
             send_iov: vec![iov; BATCH].into(),
             received: vec![header; BATCH].into(),
             to_send: vec![header; BATCH].into(),
+            answers: Vec::with_capacity(BATCH),
             filled: 0,
             info,
+            segment: true,
+            segment_failures: 0,
         };
         for n in 0..BATCH {
             batch.receive_iov[n] =
@@ -80,7 +113,6 @@ impl Batch {
             message.msg_hdr.msg_namelen = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
             message.msg_hdr.msg_controllen = control as _;
         }
-        self.filled = 0;
         // SAFETY: every header points to buffers of the lengths it says, set up in `new` and never freed before.
         let count = unsafe {
             libc::recvmmsg(
@@ -121,38 +153,52 @@ impl Batch {
 
     /// Takes the first `length` bytes of the buffer that [`Batch::packet`] gave as the answer to packet `index`.
     pub(super) fn answer(&mut self, index: usize, length: usize) {
-        let slot = self.filled;
-        let start = slot * self.send_bytes;
-        let base = self.send[start..start + length.min(self.send_bytes)].as_mut_ptr();
-        self.send_iov[slot] = libc::iovec { iov_base: base.cast(), iov_len: length };
-        let received = &self.received[index].msg_hdr;
-        let (peer_length, control, control_length) =
-            (received.msg_namelen, received.msg_control, received.msg_controllen);
-        let flags = received.msg_flags;
-        let header = &mut self.to_send[slot].msg_hdr;
-        header.msg_name = (&raw mut self.peers[index]).cast();
-        header.msg_namelen = peer_length;
-        header.msg_iov = &raw mut self.send_iov[slot];
-        header.msg_iovlen = 1;
-        if self.info && flags & libc::MSG_CTRUNC == 0 {
-            // What came with the packet is what sends the answer from the same address, once the interface is out of it.
-            header.msg_control = control;
-            header.msg_controllen = control_length;
-            // SAFETY: as in `local`.
-            unsafe { clear_interface(header) };
-        } else {
-            header.msg_control = std::ptr::null_mut();
-            header.msg_controllen = 0;
-        }
+        let length = length.min(self.send_bytes) as u16;
+        let (peer, local) = (self.peer(index), self.local(index));
+        let scope = match peer {
+            SocketAddr::V4(_) => 0,
+            SocketAddr::V6(peer) => peer.scope_id(),
+        };
+        let to = Way { peer: peer.ip(), port: peer.port(), scope, local };
+        self.answers.push(Answer {
+            to,
+            length: Reverse(length),
+            slot: self.filled as u16,
+            index: index as u16,
+        });
         self.filled += 1;
     }
 
-    /// Sends every answer. What one client cannot be sent does not keep the others from theirs.
+    /// Sends every answer and gives the number of those that could not be sent: what one client cannot be sent does not
+    /// keep the others from theirs.
+    ///
+    /// Answers of one length to one client leave as one message that the kernel cuts on the last possible occasion
+    /// (`UDP_SEGMENT`): resolvers and proxies in front of many clients ask over few sockets, and each then costs a part.
     pub(super) fn send(&mut self, socket: &UdpSocket) -> u64 {
-        let (mut at, mut failed) = (0, 0);
-        while at < self.filled {
-            let rest = &mut self.to_send[at..self.filled];
-            // SAFETY: every header in the slice was filled by `answer` from buffers that still live.
+        if self.answers.len() > 1 {
+            self.answers.sort_unstable();
+        }
+        let (mut failed, run_failed) = self.send_messages(socket);
+        if run_failed {
+            // Some way has no segments: once more, one by one, what failed.
+            self.segment = false;
+            failed = self.send_messages(socket).0;
+            self.segment_failures += 1;
+            self.segment = self.segment_failures < SEGMENT_FAILURES_MAX;
+        }
+        self.answers.clear();
+        self.filled = 0;
+        failed
+    }
+
+    /// One message for each answer or run of answers. Keeps those that failed in `answers`, and says whether there was a
+    /// run among them.
+    fn send_messages(&mut self, socket: &UdpSocket) -> (u64, bool) {
+        let ends = self.fill_headers();
+        let (mut at, mut failed, mut run_failed) = (0, Vec::new(), false);
+        while at < ends.len() {
+            let rest = &mut self.to_send[at..ends.len()];
+            // SAFETY: `fill_headers` has just filled these from buffers that still live.
             let sent = unsafe {
                 libc::sendmmsg(socket.as_raw_fd(), rest.as_mut_ptr(), rest.len() as libc::c_uint, 0)
             };
@@ -160,13 +206,61 @@ impl Batch {
                 Ok(sent) if sent > 0 => at += sent,
                 _ if io::Error::last_os_error().kind() == io::ErrorKind::Interrupted => {}
                 _ => {
+                    let start = if at == 0 { 0 } else { ends[at - 1] };
+                    failed.extend_from_slice(&self.answers[start..ends[at]]);
+                    run_failed |= ends[at] - start > 1;
                     at += 1;
-                    failed += 1;
                 }
             }
         }
-        self.filled = 0;
-        failed
+        let count = failed.len() as u64;
+        if count > 0 {
+            self.answers = failed;
+        }
+        (count, run_failed)
+    }
+
+    /// Makes the messages. Gives for each the number of the answer after its last.
+    fn fill_headers(&mut self) -> SmallVec<[usize; BATCH]> {
+        let mut ends = SmallVec::new();
+        let mut start = 0;
+        while start < self.answers.len() {
+            let end = start + self.run(start);
+            let (first, message) = (self.answers[start], ends.len());
+            for at in start..end {
+                let answer = self.answers[at];
+                let base = &mut self.send[usize::from(answer.slot) * self.send_bytes];
+                self.send_iov[at] =
+                    libc::iovec { iov_base: (&raw mut *base).cast(), iov_len: usize::from(answer.length.0) };
+            }
+            let header = &mut self.to_send[message].msg_hdr;
+            header.msg_name = (&raw mut self.peers[usize::from(first.index)]).cast();
+            header.msg_namelen = self.received[usize::from(first.index)].msg_hdr.msg_namelen;
+            header.msg_iov = &raw mut self.send_iov[start];
+            header.msg_iovlen = (end - start) as _;
+            header.msg_control = self.send_controls[message].0.as_mut_ptr().cast();
+            header.msg_controllen = CONTROL_BYTES as _;
+            let segment = (end - start > 1).then_some(first.length.0);
+            // SAFETY: the control buffer is ours and as long as the header says.
+            header.msg_controllen = unsafe { write_controls(header, first.to.local, segment) } as _;
+            ends.push(end);
+            start = end;
+        }
+        ends
+    }
+
+    /// How many answers from `start` on can be one message: to one client, all of one length but the last, which may be
+    /// shorter. The order of the answers puts longer ones first.
+    fn run(&self, start: usize) -> usize {
+        let first = self.answers[start];
+        if !self.segment {
+            return 1;
+        }
+        let rest = &self.answers[start..];
+        let equal = rest.iter().take_while(|a| a.to == first.to && a.length == first.length).count();
+        let shorter = rest.get(equal).is_some_and(|a| a.to == first.to);
+        let most = MESSAGE_MAX / usize::from(first.length.0).max(1);
+        (equal + usize::from(shorter)).min(most).max(1)
     }
 }
 
@@ -183,7 +277,7 @@ fn read_address(storage: &libc::sockaddr_storage) -> SocketAddr {
             // SAFETY: the family says what it is, and the storage is large enough and aligned for it.
             let from = unsafe { &*std::ptr::from_ref(storage).cast::<libc::sockaddr_in6>() };
             let ip = Ipv6Addr::from(from.sin6_addr.s6_addr);
-            SocketAddr::new(ip.to_canonical(), u16::from_be(from.sin6_port))
+            SocketAddrV6::new(ip, u16::from_be(from.sin6_port), from.sin6_flowinfo, from.sin6_scope_id).into()
         }
         _ => {
             // SAFETY: as above.
@@ -211,38 +305,6 @@ unsafe fn read_info(header: &libc::msghdr) -> Option<IpAddr> {
                 Some(Ipv6Addr::from(info.ipi6_addr.s6_addr).into())
             }
             _ => None,
-        }
-    }
-}
-
-/// Routing chooses the interface: the one a question came by may not be the way back. The local address stays as the
-/// source (for IPv4 the kernel reads it from `ipi_spec_dst`).
-///
-/// # Safety
-/// As for [`read_info`], and nobody else may hold the control buffer.
-unsafe fn clear_interface(header: &libc::msghdr) {
-    // SAFETY: the caller's promise.
-    unsafe {
-        let Some(message) = libc::CMSG_FIRSTHDR(header).as_ref() else { return };
-        let data = libc::CMSG_DATA(message);
-        match (message.cmsg_level, message.cmsg_type) {
-            (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
-                let at = data.cast::<libc::in_pktinfo>();
-                let mut info = at.read_unaligned();
-                info.ipi_ifindex = 0;
-                info.ipi_spec_dst = info.ipi_addr;
-                at.write_unaligned(info);
-            }
-            (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
-                let at = data.cast::<libc::in6_pktinfo>();
-                let mut info = at.read_unaligned();
-                // A link-local address means nothing without its interface.
-                if !Ipv6Addr::from(info.ipi6_addr.s6_addr).is_unicast_link_local() {
-                    info.ipi6_ifindex = 0;
-                }
-                at.write_unaligned(info);
-            }
-            _ => {}
         }
     }
 }
@@ -293,36 +355,56 @@ pub(super) fn send_one(
         header.msg_iovlen = 1;
         header.msg_control = control.0.as_mut_ptr().cast();
         header.msg_controllen = CONTROL_BYTES as _;
-        header.msg_controllen = write_info(&header, local) as _;
+        header.msg_controllen = write_controls(&header, Some(local), None) as _;
         libc::sendmsg(socket.as_raw_fd(), &raw const header, 0)
     };
     if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
+/// Writes where an answer leaves from and into what it is cut, and gives the bytes used. Routing chooses the interface:
+/// the one a question came by may not be the way back.
+///
 /// # Safety
-/// The header's control buffer must have [`CONTROL_BYTES`] and be ours.
-unsafe fn write_info(header: &libc::msghdr, local: IpAddr) -> usize {
-    // SAFETY: the caller's promise: the first message fits.
+/// The header's control buffer must be ours, zeroed or written by this before, and [`CONTROL_BYTES`] long.
+unsafe fn write_controls(header: &libc::msghdr, local: Option<IpAddr>, segment: Option<u16>) -> usize {
+    let mut used = 0;
+    // SAFETY: the caller's promise; both messages fit, as is checked below.
     unsafe {
-        let Some(message) = libc::CMSG_FIRSTHDR(header).as_mut() else { return 0 };
-        let data = libc::CMSG_DATA(message);
-        let size = match local {
-            IpAddr::V4(ip) => {
-                let mut info: libc::in_pktinfo = zeroed();
-                info.ipi_spec_dst.s_addr = u32::from_ne_bytes(ip.octets());
-                (message.cmsg_level, message.cmsg_type) = (libc::IPPROTO_IP, libc::IP_PKTINFO);
-                data.cast::<libc::in_pktinfo>().write_unaligned(info);
-                size_of::<libc::in_pktinfo>()
-            }
-            IpAddr::V6(ip) => {
-                let mut info: libc::in6_pktinfo = zeroed();
-                info.ipi6_addr.s6_addr = ip.octets();
-                (message.cmsg_level, message.cmsg_type) = (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO);
-                data.cast::<libc::in6_pktinfo>().write_unaligned(info);
-                size_of::<libc::in6_pktinfo>()
-            }
+        let mut at = libc::CMSG_FIRSTHDR(header);
+        let mut put = |level, kind, value: &[u8]| {
+            (*at).cmsg_level = level;
+            (*at).cmsg_type = kind;
+            (*at).cmsg_len = libc::CMSG_LEN(value.len() as u32) as _;
+            std::ptr::copy_nonoverlapping(value.as_ptr(), libc::CMSG_DATA(at), value.len());
+            let space = libc::CMSG_SPACE(value.len() as u32) as usize;
+            at = at.byte_add(space);
+            used += space;
         };
-        message.cmsg_len = libc::CMSG_LEN(size as u32) as _;
-        libc::CMSG_SPACE(size as u32) as usize
+        match local {
+            // An in_pktinfo: the interface (any), the source, and an address that is only ever received.
+            Some(IpAddr::V4(ip)) => {
+                let mut info = [0; size_of::<libc::in_pktinfo>()];
+                info[4..8].copy_from_slice(&ip.octets());
+                put(libc::IPPROTO_IP, libc::IP_PKTINFO, &info);
+            }
+            // An in6_pktinfo: the source and the interface.
+            Some(IpAddr::V6(ip)) => {
+                let mut info = [0; size_of::<libc::in6_pktinfo>()];
+                info[..16].copy_from_slice(&ip.octets());
+                put(libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, &info);
+            }
+            None => {}
+        }
+        if let Some(bytes) = segment {
+            put(libc::SOL_UDP, libc::UDP_SEGMENT, &bytes.to_ne_bytes());
+        }
     }
+    used
 }
+
+/// Room for both control messages.
+const _: () = {
+    // SAFETY: plain arithmetic.
+    let needed = unsafe { libc::CMSG_SPACE(size_of::<libc::in6_pktinfo>() as u32) + libc::CMSG_SPACE(2) };
+    assert!(needed as usize <= CONTROL_BYTES);
+};

@@ -198,7 +198,7 @@ impl Zone {
         }
         let Some(service) = namespace.checked_sub(1) else { return Node::Empty };
         let key = &name.as_wire()[name.start(service)..name.start(last)];
-        let Some(entry) = self.services.get(key) else { return Node::Missing };
+        let Some(entry) = self.find(key) else { return Node::Missing };
         if self.hides(entry) {
             return Node::Missing;
         }
@@ -336,7 +336,7 @@ impl Zone {
     /// The addresses of the DNS Service, or of this process.
     fn name_server_addresses<'z>(&'z self, records: &mut Records<'z>, owner: Owner<'z>, rtype: u16) {
         let options = self.options();
-        let entry = self.fixed.dns_service.as_ref().and_then(|key| self.services.get(&**key));
+        let entry = self.fixed.dns_service.as_ref().and_then(|key| self.find(key));
         let (before, ttl) = (records.len(), options.ttl);
         match entry.map(|e| &e.body) {
             Some(Body::Cluster { addresses, .. } | Body::Headless { addresses }) => {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use portolan_client::Key;
 
-use super::entry::{self, wire_label};
+use super::entry::{self, ByName, wire_label};
 use super::view::{PodView, ServiceView, SliceView};
 use super::{Options, Zone, reverse};
 use crate::name::NameError;
@@ -151,14 +151,14 @@ impl Catalogue {
                 None
             }
         };
-        let old = self.zone.services.get(&*wire).cloned();
+        let old = self.zone.find(&wire).cloned();
         if old == new {
             return false;
         }
         let hostname_only = options.ptr_hostname_only;
         reverse::update(&mut self.zone.pointers, old.as_deref(), new.as_deref(), hostname_only);
         match new {
-            Some(new) => _ = self.zone.services.insert(wire, new),
+            Some(new) => _ = self.zone.services.insert(ByName(new), ()),
             None => _ = self.zone.services.remove(&*wire),
         }
         true

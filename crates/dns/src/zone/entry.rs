@@ -1,7 +1,11 @@
 //! One Service compiled: every record it has, sorted and ready to be copied into an answer.
 
+use std::borrow::Borrow;
+use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
+
+use smallvec::SmallVec;
 
 use super::Options;
 use super::view::{EndpointView, Protocol, ServiceKind, ServiceView, SliceView};
@@ -15,6 +19,8 @@ pub type PodKey = (Arc<[u8]>, IpAddr);
 pub struct Entry {
     /// `service.namespace.svc.zone`
     pub(super) name: Name,
+    /// How many bytes of the name the first two labels take.
+    pub(super) key_bytes: u8,
     pub(super) body: Body,
     /// The ready ones, by label.
     pub(super) endpoints: Box<[Endpoint]>,
@@ -38,8 +44,9 @@ pub(super) enum Body {
 
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Addresses {
-    pub(super) v4: Box<[Ipv4Addr]>,
-    pub(super) v6: Box<[Ipv6Addr]>,
+    // Most Services have one address: it stands where the Service does.
+    pub(super) v4: SmallVec<[Ipv4Addr; 4]>,
+    pub(super) v6: SmallVec<[Ipv6Addr; 1]>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,6 +66,37 @@ pub(super) struct Endpoint {
     /// The label is a hostname that somebody chose.
     pub(super) named: bool,
 }
+
+/// A Service in the zone's map, found by its two labels in wire form, lower case: those that its name begins with, so
+/// that a lookup reads the name once.
+#[derive(Debug, Clone)]
+pub(super) struct ByName(pub(super) Arc<Entry>);
+
+impl ByName {
+    fn key(&self) -> &[u8] {
+        &self.0.name.as_wire()[..usize::from(self.0.key_bytes)]
+    }
+}
+
+impl Borrow<[u8]> for ByName {
+    fn borrow(&self) -> &[u8] {
+        self.key()
+    }
+}
+
+impl Hash for ByName {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.key().hash(state);
+    }
+}
+
+impl PartialEq for ByName {
+    fn eq(&self, other: &Self) -> bool {
+        self.key() == other.key()
+    }
+}
+
+impl Eq for ByName {}
 
 /// How [`super::Zone`] finds a Service: its two labels in wire form, lower case.
 pub(super) fn service_key(namespace: &str, name: &str) -> Result<Arc<[u8]>, NameError> {
@@ -93,7 +131,9 @@ pub(super) fn compile(
         }
         ServiceKind::External(target) => external(target),
     };
-    Ok(Entry { name, body, endpoints })
+    // Two labels of at most 64 bytes each.
+    let key_bytes = (key.name.len() + key.namespace.len() + 2) as u8;
+    Ok(Entry { name, key_bytes, body, endpoints })
 }
 
 /// An address is no name to follow, as the API's documentation says of it.
@@ -110,7 +150,7 @@ fn external(target: &str) -> Body {
 impl Addresses {
     /// Each once, in order.
     fn collect(all: impl Iterator<Item = IpAddr>) -> Addresses {
-        let (mut v4, mut v6) = (Vec::new(), Vec::new());
+        let (mut v4, mut v6) = (SmallVec::<[Ipv4Addr; 4]>::new(), SmallVec::<[Ipv6Addr; 1]>::new());
         for address in all {
             match address {
                 IpAddr::V4(ip) => v4.push(ip),
@@ -123,7 +163,7 @@ impl Addresses {
         v6.sort_unstable();
         v6.dedup();
         v6.truncate(RECORDS_MAX);
-        Addresses { v4: v4.into(), v6: v6.into() }
+        Addresses { v4, v6 }
     }
 }
 

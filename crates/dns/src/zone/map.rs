@@ -41,10 +41,18 @@ impl<K: Hash + Eq + Clone, V: Clone> Map<K, V> {
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
+        self.get_entry(key).map(|(_, value)| value)
+    }
+
+    pub(super) fn get_entry<Q>(&self, key: &Q) -> Option<&(K, V)>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
         let hash = self.hasher.hash_one(key);
         let (first, second) = slots(hash);
         let table = &self.root[first][second];
-        table.find(hash, |(k, _)| k.borrow() == key).map(|(_, value)| value)
+        table.find(hash, |(k, _)| k.borrow() == key)
     }
 
     pub(super) fn contains<Q>(&self, key: &Q) -> bool
@@ -63,7 +71,9 @@ impl<K: Hash + Eq + Clone, V: Clone> Map<K, V> {
         let hash = self.hasher.hash_one(&key);
         let hasher = self.hasher.clone();
         let table = Self::table(&mut self.root, hash);
-        if let Some((_, old)) = table.find_mut(hash, |(k, _)| *k == key) {
+        if let Some((old_key, old)) = table.find_mut(hash, |(k, _)| *k == key) {
+            // Equal keys may still carry other things.
+            *old_key = key;
             return Some(std::mem::replace(old, value));
         }
         table.insert_unique(hash, (key, value), |(k, _)| hasher.hash_one(k));

@@ -26,6 +26,7 @@ pub use catalogue::Catalogue;
 pub use entry::{Entry, PodKey};
 
 use crate::name::{Name, NameError};
+use entry::ByName;
 use map::Map;
 use reverse::Pointer;
 
@@ -108,7 +109,7 @@ struct Fixed {
 pub struct Zone {
     fixed: Arc<Fixed>,
     /// By the labels `service namespace` in wire form.
-    services: Map<Arc<[u8]>, Arc<Entry>>,
+    services: Map<ByName, ()>,
     /// By label in wire form.
     namespaces: Map<Arc<[u8]>, ()>,
     /// Who has an address, for PTR.
@@ -157,7 +158,11 @@ impl Zone {
 
     /// The compiled Service, to see whether a change touched it.
     pub fn service(&self, key: &Key) -> Option<&Arc<Entry>> {
-        self.services.get(&*entry::service_key(&key.namespace, &key.name).ok()?)
+        self.find(&entry::service_key(&key.namespace, &key.name).ok()?)
+    }
+
+    fn find(&self, key: &[u8]) -> Option<&Arc<Entry>> {
+        self.services.get_entry(key).map(|(by_name, ())| &by_name.0)
     }
 
     fn soa(&self, owner: &Name) -> Soa {

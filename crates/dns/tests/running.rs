@@ -1,0 +1,161 @@
+//! The whole role against an API server: caches, zone, sockets, HTTP.
+
+mod common;
+#[path = "common/net.rs"]
+mod net;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use common::{Reply, question};
+use hickory_proto::op::ResponseCode;
+use hickory_proto::rr::RecordType;
+use net::exchange;
+use portolan_client::paths;
+use portolan_client::testing::FakeApi;
+use portolan_dns::zone::Options;
+use portolan_dns::{Config, Progress, run_reporting};
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+fn config() -> Config {
+    let mut config = Config::new(Options::new("cluster.local").unwrap());
+    config.listen = vec!["127.0.0.1:0".parse().unwrap()];
+    (config.health, config.ready, config.metrics) = (None, None, None);
+    config
+}
+
+async fn ask(server: SocketAddr, name: &str, rtype: RecordType) -> Reply {
+    Reply::read(&exchange(server, &question(name, rtype)).await.expect("an answer"))
+}
+
+/// Asks until the answer is as wanted: changes arrive when they arrive.
+async fn until(server: SocketAddr, name: &str, wanted: impl Fn(&Reply) -> bool) {
+    let look = async {
+        while !wanted(&ask(server, name, RecordType::A).await) {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), look).await.unwrap_or_else(|_| panic!("{name} never came"));
+}
+
+fn namespace(name: &str) -> serde_json::Value {
+    json!({ "metadata": { "name": name } })
+}
+
+fn headless(address: &str) -> serde_json::Value {
+    json!({
+        "metadata": { "name": "pets-1", "namespace": "default", "labels": { "kubernetes.io/service-name": "pets" } },
+        "addressType": "IPv4", "endpoints": [{ "addresses": [address] }],
+    })
+}
+
+fn free_port() -> SocketAddr {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+async fn get(address: SocketAddr, path: &str) -> Option<String> {
+    let mut stream = tokio::net::TcpStream::connect(address).await.ok()?;
+    let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.ok()?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await.ok()?;
+    Some(text)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_follow_objects() {
+    let api = FakeApi::new();
+    api.put(&paths::NAMESPACES, namespace("default"));
+    let service = json!({ "metadata": { "name": "web", "namespace": "default" }, "spec": { "clusterIP": "10.3.0.1", "ports": [{ "port": 80 }] } });
+    api.put(&paths::SERVICES, service);
+    let progress = Progress::default();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let shutdown = async { _ = stopped.await };
+    let running = tokio::spawn(run_reporting(api.client(), config(), progress.clone(), shutdown));
+    let server = progress.ready().await[0];
+    assert_eq!(ask(server, "web.default.svc.cluster.local", RecordType::A).await.answers().len(), 1);
+
+    let pets = "pets.default.svc.cluster.local";
+    api.put(
+        &paths::SERVICES,
+        json!({ "metadata": { "name": "pets", "namespace": "default" }, "spec": { "clusterIP": "None" } }),
+    );
+    api.put(&paths::ENDPOINT_SLICES, headless("10.4.0.1"));
+    until(server, pets, |reply| reply.answers() == [format!("{pets} 5 A 10.4.0.1")]).await;
+    api.put(&paths::ENDPOINT_SLICES, headless("10.4.0.2"));
+    until(server, pets, |reply| reply.answers() == [format!("{pets} 5 A 10.4.0.2")]).await;
+    api.remove(&paths::ENDPOINT_SLICES, "default", "pets-1");
+    until(server, pets, |reply| reply.rcode == ResponseCode::NXDomain).await;
+    api.put(&paths::NAMESPACES, namespace("new"));
+    until(server, "new.svc.cluster.local", |reply| reply.rcode == ResponseCode::NoError).await;
+    stop.send(()).unwrap();
+    running.await.unwrap().unwrap();
+    assert!(std::net::UdpSocket::bind(server).is_ok(), "the port is free again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn until_the_api_server_has_been_read_names_fail_instead_of_being_denied() {
+    let api = FakeApi::new();
+    api.put(&paths::NAMESPACES, namespace("default"));
+    api.fail_next(1_000, 503, "ServiceUnavailable");
+    let mut config = config();
+    config.listen = vec![free_port()];
+    config.ready = Some(free_port());
+    config.metrics = Some(free_port());
+    config.startup_timeout = Duration::from_millis(50);
+    let (server, ready, metrics) = (config.listen[0], config.ready.unwrap(), config.metrics.unwrap());
+    let progress = Progress::default();
+    let running = tokio::spawn(run_reporting(api.client(), config, progress.clone(), std::future::pending()));
+    let name = "web.default.svc.cluster.local";
+    let packet = question(name, RecordType::A);
+    let answered = async {
+        loop {
+            // Nobody listens at first.
+            let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+            socket.connect(server).await.unwrap();
+            let mut buffer = [0; 512];
+            socket.send(&packet).await.unwrap();
+            if let Ok(length) = socket.recv(&mut buffer).await {
+                return Reply::read(&buffer[..length]);
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let reply = tokio::time::timeout(Duration::from_secs(10), answered).await.unwrap();
+    assert_eq!(reply.rcode, ResponseCode::ServFail);
+    assert!(get(ready, "/ready").await.unwrap().starts_with("HTTP/1.1 503"));
+    assert_eq!(ask(server, "dns-version.cluster.local", RecordType::TXT).await.answers().len(), 1);
+    let text = get(metrics, "/metrics").await.unwrap();
+    assert!(text.contains("rcode=\"SERVFAIL\",plugin=\"kubernetes\""), "{text}");
+    running.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn health_readiness_and_metrics_are_served() {
+    let api = FakeApi::new();
+    api.put(&paths::NAMESPACES, namespace("default"));
+    let mut config = config();
+    let addresses = [free_port(), free_port(), free_port()];
+    (config.health, config.ready, config.metrics) =
+        (Some(addresses[0]), Some(addresses[1]), Some(addresses[2]));
+    let progress = Progress::default();
+    let running = tokio::spawn(run_reporting(api.client(), config, progress.clone(), std::future::pending()));
+    let server = progress.ready().await[0];
+    ask(server, "default.svc.cluster.local", RecordType::A).await;
+    assert!(get(addresses[0], "/health").await.unwrap().starts_with("HTTP/1.1 200"));
+    assert!(get(addresses[1], "/ready").await.unwrap().starts_with("HTTP/1.1 200"));
+    assert!(get(addresses[0], "/other").await.unwrap().starts_with("HTTP/1.1 404"));
+    let text = get(addresses[2], "/metrics").await.unwrap();
+    for line in [
+        "coredns_dns_requests_total{server=\"dns://127.0.0.1:0\",zone=\"cluster.local.\",view=\"\",proto=\"udp\",family=\"1\",type=\"A\"} 1",
+        "rcode=\"NOERROR\",plugin=\"kubernetes\"} 1",
+        "coredns_dns_request_duration_seconds_count",
+        "# TYPE coredns_kubernetes_dns_programming_duration_seconds histogram",
+        "portolan_dns_services 0",
+    ] {
+        assert!(text.contains(line), "no {line} in\n{text}");
+    }
+    assert!(text.ends_with("# EOF\n"));
+    running.abort();
+}
