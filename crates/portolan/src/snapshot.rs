@@ -92,7 +92,8 @@ async fn fetch(client: &Client, file: &Path) -> anyhow::Result<Summary> {
     let mut writer = FileWriter::create(file)?;
     let mut body = response.into_body();
     while let Some(frame) = body.frame().await {
-        if let Ok(piece) = frame?.into_data() {
+        let frame = frame.map_err(|error| anyhow::anyhow!("{error}"))?;
+        if let Ok(piece) = frame.into_data() {
             writer.write(&piece)?;
         }
     }
