@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use portolan_controllers::endpointslice::{self, Write};
+use portolan_controllers::endpointslice::{self, Write, topology};
 use portolan_controllers::mirroring;
 use portolan_controllers::objects::{Node, Pod, Service};
 use portolan_controllers::written::{EndpointSlice, Endpoints, MANAGED_BY_LABEL, SERVICE_NAME_LABEL};
@@ -21,6 +21,7 @@ pub(crate) fn slices(objects: &mut Objects) {
     let nodes: BTreeMap<String, Node> =
         objects.nodes.iter().filter_map(read::<Node>).map(|n| (n.metadata.name.to_string(), n)).collect();
     let zone_of = |name: &str| nodes.get(name).map(|node| node.zone().map(str::to_owned));
+    let shares = topology::shares(nodes.values());
     let mut made = Vec::new();
     for object in &mut objects.services {
         if !is_set(object, "/metadata/uid") {
@@ -42,6 +43,7 @@ pub(crate) fn slices(objects: &mut Objects) {
                     zone_of: &zone_of,
                     trigger: None,
                     max_per_slice: ENDPOINTS_PER_SLICE,
+                    shares: &shares,
                 };
                 endpointslice::plan(&input).writes
             }
