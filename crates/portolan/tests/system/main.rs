@@ -6,6 +6,7 @@
 
 mod bad_input;
 mod bed;
+mod endpoints;
 mod facts;
 mod kubectl;
 mod lab_life;

@@ -1,0 +1,447 @@
+//! Nodes that hear each other, or do not: who answers when.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::claims::{Announcer, weight};
+
+fn ip(last: u8) -> IpAddr {
+    IpAddr::from([192, 0, 2, last])
+}
+
+const STRANGER: Mac = [2, 9, 9, 9, 9, 9];
+
+fn mac(node: usize) -> Mac {
+    [2, 0, 0, 0, 0, node as u8]
+}
+
+/// Some nodes on one segment, in steps of ten milliseconds.
+struct World {
+    start: Instant,
+    now: Instant,
+    nodes: Vec<Node>,
+    /// Beats under way: from, to, when they arrive.
+    wire: Vec<(usize, usize, Instant, Beat)>,
+    /// Whether beats from one reach the other.
+    cut: HashSet<(usize, usize)>,
+    stranger: Option<IpAddr>,
+}
+
+struct Node {
+    name: String,
+    tenures: Tenures,
+    running: bool,
+    alive: bool,
+    said: Vec<(IpAddr, Saying)>,
+    announced: Vec<(Instant, IpAddr)>,
+}
+
+const STEP: Duration = Duration::from_millis(10);
+
+impl World {
+    fn new(count: usize, ips: &[IpAddr]) -> Self {
+        let start = Instant::now();
+        let names: Vec<String> = (0..count).map(|i| format!("node-{i}")).collect();
+        let nodes = names.iter().enumerate().map(|(i, name)| {
+            let mut tenures = Tenures::new(name, Settings::default(), 1, start);
+            tenures.set_macs(vec![mac(i)]);
+            Node { name: name.clone(), tenures, running: true, alive: true, said: vec![], announced: vec![] }
+        });
+        let nodes = nodes.collect();
+        let mut world =
+            Self { start, now: start, nodes, wire: Vec::new(), cut: HashSet::new(), stranger: None };
+        let change = world.change(ips, |_| true);
+        for node in &mut world.nodes {
+            node.tenures.apply(change.clone(), start, 1);
+        }
+        world
+    }
+
+    fn wall(&self) -> u64 {
+        1_000_000 + self.now.duration_since(self.start).as_micros() as u64
+    }
+
+    /// All claims, of the nodes that are chosen.
+    fn change(&self, ips: &[IpAddr], chosen: impl Fn(usize) -> bool) -> Change {
+        let names: Vec<Arc<str>> = self.nodes.iter().map(|node| Arc::from(node.name.as_str())).collect();
+        let claim = |ip: IpAddr| {
+            let mut candidates: Vec<Arc<str>> =
+                names.iter().enumerate().filter(|(i, _)| chosen(*i)).map(|(_, name)| Arc::clone(name)).collect();
+            candidates.sort_by_key(|name| std::cmp::Reverse(weight(name, ip)));
+            Claim { candidates, ..Claim::default() }
+        };
+        let announcer = |i: usize| Announcer { addresses: vec![IpAddr::from([10, 0, 0, i as u8])], fresh: true };
+        let announcers: BTreeMap<Arc<str>, Announcer> =
+            names.iter().enumerate().map(|(i, name)| (Arc::clone(name), announcer(i))).collect();
+        Change { claims: ips.iter().map(|ip| (*ip, Some(claim(*ip)))).collect(), announcers: Some(announcers) }
+    }
+
+    fn apply(&mut self, node: usize, change: Change) {
+        let (now, wall) = (self.now, self.wall());
+        self.nodes[node].tenures.apply(change, now, wall);
+    }
+
+    fn step(&mut self) {
+        self.now += STEP;
+        let (now, wall) = (self.now, self.wall());
+        let (arrived, wire) = std::mem::take(&mut self.wire).into_iter().partition(|(_, _, at, _)| *at <= now);
+        self.wire = wire;
+        for i in 0..self.nodes.len() {
+            if self.nodes[i].running && self.nodes[i].alive {
+                self.nodes[i].tenures.tick(now, wall);
+            }
+        }
+        let arrived: Vec<(usize, usize, Instant, Beat)> = arrived;
+        for (from, to, _, beat) in arrived {
+            if !self.nodes[to].running {
+                // Waits in its socket.
+                self.wire.push((from, to, now, beat));
+            } else if self.nodes[to].alive && !self.cut.contains(&(from, to)) {
+                self.nodes[to].tenures.hear(&beat, now, wall);
+                self.nodes[to].tenures.tick(now, wall);
+            }
+        }
+        for i in 0..self.nodes.len() {
+            self.act(i);
+        }
+    }
+
+    fn act(&mut self, i: usize) {
+        let (now, wall) = (self.now, self.wall());
+        for action in self.nodes[i].tenures.take_actions() {
+            match action {
+                Action::Send(beat) => {
+                    for to in (0..self.nodes.len()).filter(|to| *to != i) {
+                        self.wire.push((i, to, now + STEP, beat.clone()));
+                    }
+                }
+                Action::Probe(ip) => {
+                    let answers: Vec<Mac> = (0..self.nodes.len())
+                        .filter(|other| *other != i && self.nodes[*other].alive && self.nodes[*other].running)
+                        .filter(|other| self.nodes[*other].tenures.answers(ip))
+                        .map(mac)
+                        .chain(self.stranger.filter(|taken| *taken == ip).map(|_| STRANGER))
+                        .collect();
+                    for mac in answers {
+                        self.nodes[i].tenures.seen(ip, mac, now, wall);
+                    }
+                }
+                Action::Say(ip, saying) => self.nodes[i].said.push((ip, saying)),
+                Action::Announce(ip) => self.nodes[i].announced.push((now, ip)),
+                Action::Take(_) | Action::Drop(_) => {}
+            }
+        }
+    }
+
+    fn run(&mut self, for_: Duration) {
+        let end = self.now + for_;
+        while self.now < end {
+            self.step();
+        }
+    }
+
+    /// Nodes that answer for the address: frozen and dead ones answer nothing.
+    fn answering(&self, ip: IpAddr) -> Vec<usize> {
+        let answers = |i: &usize| {
+            let node = &self.nodes[*i];
+            node.alive && node.running && node.tenures.answers(ip)
+        };
+        (0..self.nodes.len()).filter(answers).collect()
+    }
+
+    fn first(&self, ip: IpAddr) -> usize {
+        (0..self.nodes.len()).max_by_key(|i| weight(&self.nodes[*i].name, ip)).unwrap()
+    }
+
+    /// Steps until exactly one node answers, other than the excepted; how long it took.
+    fn until_one(&mut self, ip: IpAddr, except: Option<usize>) -> Duration {
+        let begin = self.now;
+        while self.answering(ip).len() != 1 || self.answering(ip).first() == except.as_ref() {
+            self.step();
+            assert!(self.now - begin < Duration::from_secs(10), "{:?}", self.answering(ip));
+        }
+        self.now - begin
+    }
+}
+
+const A: u8 = 1;
+
+#[test]
+fn one_node_answers_after_it_has_listened_and_probed() {
+    let mut world = World::new(3, &[ip(A)]);
+    let took = world.until_one(ip(A), None);
+    assert!(took >= Duration::from_millis(300) && took < Duration::from_millis(700), "{took:?}");
+    let owner = world.first(ip(A));
+    assert_eq!(world.answering(ip(A)), [owner]);
+    world.run(Duration::from_secs(5));
+    assert_eq!(world.answering(ip(A)), [owner]);
+    assert_eq!(world.nodes[owner].said, [(ip(A), Saying::Announcing)]);
+    assert_eq!(world.nodes[owner].announced.len(), ANNOUNCED_AT.len());
+}
+
+#[test]
+fn a_dead_owner_is_followed_within_the_detection_time() {
+    let mut world = World::new(3, &[ip(A)]);
+    world.run(Duration::from_secs(2));
+    let owner = world.first(ip(A));
+    world.nodes[owner].alive = false;
+    let took = world.until_one(ip(A), Some(owner));
+    assert!(took <= Duration::from_millis(620), "{took:?}");
+    let follower = world.answering(ip(A))[0];
+    assert_eq!(world.nodes[follower].announced.last().unwrap().1, ip(A), "announced at once");
+}
+
+#[test]
+fn a_frozen_owner_answers_nothing_when_it_wakes_and_then_gets_its_address_back() {
+    let mut world = World::new(3, &[ip(A)]);
+    world.run(Duration::from_secs(2));
+    let owner = world.first(ip(A));
+    world.nodes[owner].running = false;
+    let took = world.until_one(ip(A), Some(owner));
+    assert!(took <= Duration::from_millis(620), "{took:?}");
+    world.run(Duration::from_secs(3));
+    world.nodes[owner].running = true;
+    let mut two = 0;
+    for _ in 0..300 {
+        world.step();
+        assert!(!world.answering(ip(A)).is_empty(), "never none");
+        two += usize::from(world.answering(ip(A)).len() > 1);
+    }
+    assert!(two <= 2, "two for as long as a beat is under way: {two}");
+    assert_eq!(world.answering(ip(A)), [owner]);
+}
+
+#[test]
+fn a_planned_move_leaves_no_gap() {
+    let mut world = World::new(3, &[ip(A)]);
+    world.run(Duration::from_secs(2));
+    let owner = world.first(ip(A));
+    let (now, wall) = (world.now, world.wall());
+    world.nodes[owner].tenures.leave(now, wall);
+    let begin = world.now;
+    while world.answering(ip(A)).contains(&owner) {
+        world.step();
+        assert!(!world.answering(ip(A)).is_empty(), "never none");
+        assert!(world.now - begin < Duration::from_millis(100), "handed over quickly");
+    }
+    assert_eq!(world.answering(ip(A)).len(), 1);
+    assert!(world.nodes[owner].tenures.has_left(world.now));
+}
+
+#[test]
+fn an_excluded_node_hands_over_without_a_gap_whoever_learns_of_it_first() {
+    for first in 0..3 {
+        let mut world = World::new(3, &[ip(A)]);
+        world.run(Duration::from_secs(2));
+        let owner = world.first(ip(A));
+        for i in (0..3).map(|i| (i + first) % 3) {
+            let change = world.change(&[ip(A)], |node| node != owner);
+            world.apply(i, change);
+            for _ in 0..10 {
+                world.step();
+                assert!(!world.answering(ip(A)).is_empty(), "never none");
+            }
+        }
+        world.run(Duration::from_millis(200));
+        assert_eq!(world.answering(ip(A)).len(), 1);
+        assert_ne!(world.answering(ip(A)), [owner]);
+    }
+}
+
+#[test]
+fn after_a_partition_one_remains() {
+    let mut world = World::new(3, &[ip(A), ip(2), ip(3)]);
+    world.run(Duration::from_secs(2));
+    for other in [1, 2] {
+        world.cut.extend([(0, other), (other, 0)]);
+    }
+    world.run(Duration::from_secs(2));
+    world.cut.clear();
+    world.run(Duration::from_millis(600));
+    for last in 1..=3 {
+        assert_eq!(world.answering(ip(last)).len(), 1);
+    }
+}
+
+#[test]
+fn who_was_left_with_an_address_and_is_excluded_gives_it_back() {
+    let mut world = World::new(2, &[ip(A)]);
+    world.run(Duration::from_secs(2));
+    world.cut.extend([(0, 1), (1, 0)]);
+    world.run(Duration::from_secs(2));
+    world.cut.clear();
+    world.run(Duration::from_secs(1));
+    let left = world.answering(ip(A))[0];
+    assert_ne!(left, world.first(ip(A)), "the newer claim won");
+    for node in [0, 1] {
+        let change = world.change(&[ip(A)], |node| node != left);
+        world.apply(node, change);
+    }
+    world.run(Duration::from_millis(100));
+    assert_eq!(world.answering(ip(A)), [1 - left]);
+}
+
+#[test]
+fn views_that_differ_do_not_fight() {
+    let mut world = World::new(2, &[ip(A)]);
+    world.run(Duration::from_secs(2));
+    let owner = world.first(ip(A));
+    let other = 1 - owner;
+    // The other believes that the owner is excluded, and the owner never learns of it.
+    let change = world.change(&[ip(A)], |node| node != owner);
+    world.apply(other, change);
+    world.run(Duration::from_millis(200));
+    assert_eq!(world.answering(ip(A)), [other], "the newer claim wins");
+    let announced = world.nodes.iter().map(|node| node.announced.len()).sum::<usize>();
+    world.run(Duration::from_secs(5));
+    assert_eq!(world.answering(ip(A)), [other]);
+    let later = world.nodes.iter().map(|node| node.announced.len()).sum::<usize>();
+    assert!(later - announced <= ANNOUNCED_AT.len(), "no ping-pong");
+    // And when the other dies, the owner is there.
+    world.nodes[other].alive = false;
+    assert!(world.until_one(ip(A), Some(other)) <= Duration::from_millis(620));
+}
+
+#[test]
+fn a_stranger_keeps_the_address_until_it_goes() {
+    let mut world = World::new(2, &[ip(A)]);
+    world.stranger = Some(ip(A));
+    world.run(Duration::from_secs(2));
+    assert_eq!(world.answering(ip(A)), [0; 0]);
+    let owner = world.first(ip(A));
+    assert_eq!(world.nodes[owner].said, [(ip(A), Saying::Conflict(STRANGER))]);
+    world.stranger = None;
+    world.run(Duration::from_secs(6));
+    assert_eq!(world.answering(ip(A)), [owner]);
+}
+
+#[test]
+fn a_stranger_who_comes_later_is_not_fought_and_a_lone_frame_changes_nothing() {
+    let mut world = World::new(2, &[ip(A)]);
+    world.run(Duration::from_secs(2));
+    let owner = world.first(ip(A));
+    let (now, wall) = (world.now, world.wall());
+    world.nodes[owner].tenures.seen(ip(A), STRANGER, now, wall);
+    world.run(Duration::from_secs(1));
+    assert_eq!(world.answering(ip(A)), [owner], "a lone frame");
+    world.stranger = Some(ip(A));
+    world.run(Duration::from_secs(3));
+    let (now, wall) = (world.now, world.wall());
+    world.nodes[owner].tenures.seen(ip(A), STRANGER, now, wall);
+    world.run(Duration::from_millis(50));
+    assert_eq!(world.answering(ip(A)), [0; 0]);
+    assert_eq!(world.nodes[owner].said.last(), Some(&(ip(A), Saying::Conflict(STRANGER))));
+}
+
+#[test]
+fn where_nobody_is_heard_leases_decide() {
+    let mut world = World::new(3, &[ip(A)]);
+    world.cut = (0..3).flat_map(|a| (0..3).map(move |b| (a, b))).collect();
+    world.run(Duration::from_secs(2));
+    let owner = world.first(ip(A));
+    assert_eq!(world.answering(ip(A)), [owner], "not all of them");
+    world.nodes[owner].alive = false;
+    world.run(Duration::from_secs(2));
+    assert_eq!(world.answering(ip(A)), [0; 0], "nobody can know");
+    let mut change = world.change(&[ip(A)], |_| true);
+    let name: Arc<str> = Arc::from(world.nodes[owner].name.as_str());
+    change.announcers.as_mut().unwrap().get_mut(&name).unwrap().fresh = false;
+    for i in (0..3).filter(|i| *i != owner) {
+        world.apply(i, change.clone());
+    }
+    world.run(Duration::from_secs(1));
+    assert_eq!(world.answering(ip(A)).len(), 1);
+}
+
+#[test]
+fn a_node_without_a_link_passes_the_address_on() {
+    let mut world = World::new(3, &[ip(A)]);
+    world.run(Duration::from_secs(2));
+    let owner = world.first(ip(A));
+    let (now, wall) = (world.now, world.wall());
+    world.nodes[owner].tenures.set_unable(HashSet::from([ip(A)]), now, wall);
+    world.run(Duration::from_millis(100));
+    assert_eq!(world.answering(ip(A)).len(), 1);
+    assert_ne!(world.answering(ip(A)), [owner]);
+}
+
+#[test]
+fn thousands_of_addresses_are_handed_over_at_once() {
+    let ips: Vec<IpAddr> = (0..3000_u32).map(|n| IpAddr::from(std::net::Ipv4Addr::from(0x0a00_0000 + n))).collect();
+    let mut world = World::new(3, &ips);
+    world.run(Duration::from_secs(1));
+    world.nodes[0].alive = false;
+    world.run(Duration::from_millis(700));
+    for ip in ips {
+        assert_eq!(world.answering(ip).len(), 1, "{ip}");
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Fault {
+    Kill(usize),
+    Freeze(usize),
+    Thaw(usize),
+    Cut(usize, usize),
+    Heal,
+    Wait(u64),
+}
+
+fn fault() -> impl Strategy<Value = Fault> {
+    prop_oneof![
+        (0..4usize).prop_map(Fault::Kill),
+        (0..4usize).prop_map(Fault::Freeze),
+        (0..4usize).prop_map(Fault::Thaw),
+        (0..4usize, 0..4usize).prop_map(|(a, b)| Fault::Cut(a, b)),
+        Just(Fault::Heal),
+        (1..200u64).prop_map(Fault::Wait),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(150))]
+
+    #[test]
+    fn whatever_happens_two_answer_only_as_long_as_they_do_not_hear_each_other(
+        faults in proptest::collection::vec(fault(), 1..25),
+    ) {
+        let mut world = World::new(4, &[ip(A), ip(2)]);
+        world.run(Duration::from_secs(1));
+        let mut two_since: HashMap<IpAddr, Instant> = HashMap::new();
+        let mut step = |world: &mut World| {
+            world.step();
+            for ip in [ip(A), ip(2)] {
+                let answering = world.answering(ip);
+                let cut = answering.iter().any(|a| answering.iter().any(|b| world.cut.contains(&(*a, *b))));
+                if answering.len() < 2 || cut {
+                    two_since.remove(&ip);
+                } else {
+                    let since = *two_since.entry(ip).or_insert(world.now);
+                    assert!(world.now - since <= Duration::from_millis(500), "{answering:?}");
+                }
+            }
+        };
+        for fault in &faults {
+            match *fault {
+                // One is left, to take over.
+                Fault::Kill(i) if world.nodes.iter().filter(|node| node.alive).count() > 2 => {
+                    world.nodes[i].alive = false;
+                }
+                Fault::Freeze(i) => world.nodes[i].running = false,
+                Fault::Thaw(i) => world.nodes[i].running = true,
+                Fault::Cut(a, b) => world.cut.extend([(a, b), (b, a)]),
+                Fault::Heal => world.cut.clear(),
+                Fault::Kill(_) => {}
+                Fault::Wait(steps) => (0..steps).for_each(|_| step(&mut world)),
+            }
+        }
+        world.cut.clear();
+        world.nodes.iter_mut().for_each(|node| node.running = true);
+        (0..400).for_each(|_| step(&mut world));
+        for ip in [ip(A), ip(2)] {
+            prop_assert_eq!(world.answering(ip).len(), 1);
+        }
+    }
+}
