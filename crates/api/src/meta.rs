@@ -40,7 +40,7 @@ pub mod v1 {
             /// Names of those who must act before the object may go.
             "finalizers" finalizers: Vec<String> [.set().merge_set()],
             /// Which manager owns which field; kept by the server.
-            "managedFields" managed_fields: Vec<ManagedFieldsEntry>,
+            "managedFields" managed_fields: Vec<ManagedFieldsEntry> [.keep()],
         }
 
         /// A reference to an owner in the same namespace or the cluster.

@@ -44,11 +44,35 @@ impl Schema {
         self.fields.iter().find(|f| f.name == json_name)
     }
 
+    /// Whether server-side apply owns objects of this type as a whole: selectors and references mean something only
+    /// when they are complete.
+    pub fn is_atomic(&self) -> bool {
+        ATOMIC.contains(&self.short_name())
+    }
+
     /// The last part of the name: `Service`.
     pub fn short_name(&self) -> &'static str {
         self.name.rsplit('.').next().unwrap_or(self.name)
     }
 }
+
+/// Types that Kubernetes marks with `+structType=atomic`, and all selectors and references by keys.
+const ATOMIC: &[&str] = &[
+    "ConfigMapKeySelector",
+    "EndpointAddress",
+    "EndpointPort",
+    "LabelSelector",
+    "LocalObjectReference",
+    "NodeSelector",
+    "NodeSelectorTerm",
+    "ObjectFieldSelector",
+    "ObjectReference",
+    "ResourceFieldSelector",
+    "RoleRef",
+    "SecretKeySelector",
+    "Subject",
+    "TypedLocalObjectReference",
+];
 
 /// One field of an object.
 #[derive(Debug)]

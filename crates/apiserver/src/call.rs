@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use http::header::USER_AGENT;
 use http::{HeaderMap, Method};
 use portolan_api::field::FieldError;
 use portolan_api::resource::{self, Resource};
@@ -11,6 +12,8 @@ use portolan_api::status;
 use crate::authn::User;
 use crate::authz::{self, Attributes};
 use crate::errors::{ApiError, Result};
+use crate::limits::FIELD_MANAGER_MAX;
+use crate::managed::{Manager, Operation};
 use crate::metrics::Labels;
 use crate::negotiate::{self, Format, Shape};
 use crate::path::ResourcePath;
@@ -151,6 +154,23 @@ impl Call {
         self.name.as_deref().unwrap_or_default()
     }
 
+    /// Who writes, by `fieldManager` or else by what the client calls itself.
+    pub(crate) fn manager(&self, operation: Operation) -> Manager {
+        let agent = self.headers.get(USER_AGENT).and_then(|v| v.to_str().ok()).unwrap_or_default();
+        let agent = agent.split('/').next().unwrap_or_default();
+        let name = self.query.get("fieldManager").unwrap_or(agent);
+        Manager {
+            name: if name.is_empty() {
+                "unknown".into()
+            } else {
+                name.chars().take(FIELD_MANAGER_MAX).collect()
+            },
+            operation,
+            api_version: self.resource.api_version(),
+            subresource: self.subresource.clone().unwrap_or_default(),
+        }
+    }
+
     /// What counters call this request.
     pub(crate) fn labels(&self) -> Labels {
         Labels {
@@ -241,8 +261,8 @@ impl WriteOptions {
             }
         };
         if let Some(manager) = query.get("fieldManager") {
-            if manager.len() > 128 {
-                return Err(invalid(FieldError::too_long("fieldManager", 128)));
+            if manager.len() > FIELD_MANAGER_MAX {
+                return Err(invalid(FieldError::too_long("fieldManager", FIELD_MANAGER_MAX)));
             }
             if manager.chars().any(char::is_control) {
                 let detail = "should only contain printable characters";

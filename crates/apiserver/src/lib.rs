@@ -25,6 +25,7 @@ mod errors;
 mod health;
 pub mod limits;
 mod lines;
+mod managed;
 mod masters;
 mod metadata;
 mod metrics;

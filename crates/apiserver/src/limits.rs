@@ -23,6 +23,9 @@ pub const GENERATE_NAME_ATTEMPTS_MAX: usize = 8;
 /// Length of the base of a generated name: 63 less the five random letters.
 pub const GENERATE_NAME_BASE_MAX: usize = 58;
 
+/// Longest name of a field manager, as in Kubernetes.
+pub const FIELD_MANAGER_MAX: usize = 128;
+
 /// How long a request waits for a resource version that this server has not reached yet.
 pub const FUTURE_REVISION_WAIT: Duration = Duration::from_secs(3);
 

@@ -251,7 +251,8 @@ pub const SNAPSHOT_PATH: &str = "/portolan/snapshot";
 fn snapshot(store: Arc<dyn Store>) -> Response<Body> {
     let saver = portolan_store::snapshot::Saver::new(store);
     let pieces = futures_util::stream::unfold(saver, |mut saver| async move {
-        let piece = saver.next().await.inspect_err(|error| tracing::warn!(%error, "a snapshot was broken off"));
+        let piece =
+            saver.next().await.inspect_err(|error| tracing::warn!(%error, "a snapshot was broken off"));
         Some((piece.ok()??, saver))
     });
     let mut response = Response::new(body::stream(pieces));

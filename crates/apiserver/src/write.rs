@@ -8,13 +8,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use portolan_api::resource::{ENDPOINTS, Resource};
-use portolan_api::status;
+use portolan_api::{Time, status};
 use portolan_store::{Commit, Compare, KeyValue, Revision, Txn};
 use serde_json::Value;
 
 use crate::alloc::Plan;
 use crate::errors::{ApiError, Result, allocation};
 use crate::limits::{GENERATE_NAME_ATTEMPTS_MAX, WRITE_ATTEMPTS_MAX};
+use crate::managed::{self, Manager, Operation, Scope};
 use crate::object::{self, has_finalizers, meta, meta_mut};
 use crate::server::ApiServer;
 use crate::{admission, metadata};
@@ -53,6 +54,40 @@ pub(crate) enum Part {
     Raw,
 }
 
+/// Who writes, as `metadata.managedFields` will say.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Writer<'a> {
+    /// One whose changes are recorded here.
+    Updates(&'a Manager),
+    /// The new object was applied and brings its record with it.
+    Applied,
+}
+
+impl Part {
+    fn scope(self, resource: &Resource) -> Scope {
+        match self {
+            Self::Status => Scope::Status,
+            _ if resource.has_status() => Scope::NotStatus,
+            _ => Scope::All,
+        }
+    }
+}
+
+/// The fields a client may write through a part of an object.
+pub(crate) fn scope(part: Part, resource: &Resource) -> Scope {
+    part.scope(resource)
+}
+
+/// The server's own name as a writer.
+fn own(resource: &Resource) -> Manager {
+    Manager {
+        name: "kube-apiserver".into(),
+        operation: Operation::Update,
+        api_version: resource.api_version(),
+        subresource: String::new(),
+    }
+}
+
 /// Computes the new object from the stored one. Called again whenever the stored one turns out to have changed.
 pub(crate) type Change<'a> = &'a mut (dyn FnMut(&Value) -> Result<Value> + Send);
 
@@ -67,17 +102,31 @@ impl ApiServer {
         self.store().get(&at.key()).await?.0.ok_or_else(|| at.not_found())
     }
 
-    /// Stores a new object whose namespace is set; gives it identity, name, defaults and addresses. Returns it whole.
+    /// [`ApiServer::insert_by`], by the server itself.
     pub(crate) async fn insert(
         &self,
+        resource: &'static Resource,
+        object: Value,
+        dry_run: bool,
+        warnings: &mut Vec<String>,
+    ) -> Result<Bytes> {
+        self.insert_by(Writer::Updates(&own(resource)), resource, object, dry_run, warnings).await
+    }
+
+    /// Stores a new object whose namespace is set; gives it identity, name, defaults and addresses. Returns it whole.
+    pub(crate) async fn insert_by(
+        &self,
+        writer: Writer<'_>,
         resource: &'static Resource,
         mut object: Value,
         dry_run: bool,
         warnings: &mut Vec<String>,
     ) -> Result<Bytes> {
+        let sent = meta_mut(&mut object).remove("managedFields");
         metadata::begin(&mut object)?;
         let base = metadata::generate_base(&object);
         resource.strategy.default(&mut object);
+        record(writer, Part::Main, resource, None, &mut object, sent);
         let (mut names_tried, mut attempts) = (0, 0);
         loop {
             if let Some(base) = &base {
@@ -149,7 +198,7 @@ impl ApiServer {
         }
     }
 
-    /// Rewrites a stored object. Returns it whole. A change that changes nothing writes nothing.
+    /// [`ApiServer::change_by`], by the server itself.
     pub(crate) async fn change(
         &self,
         at: At<'_>,
@@ -158,9 +207,22 @@ impl ApiServer {
         warnings: &mut Vec<String>,
         change: Change<'_>,
     ) -> Result<Bytes> {
+        self.change_by(Writer::Updates(&own(at.resource)), at, part, dry_run, warnings, change).await
+    }
+
+    /// Rewrites a stored object. Returns it whole. A change that changes nothing writes nothing.
+    pub(crate) async fn change_by(
+        &self,
+        writer: Writer<'_>,
+        at: At<'_>,
+        part: Part,
+        dry_run: bool,
+        warnings: &mut Vec<String>,
+        change: Change<'_>,
+    ) -> Result<Bytes> {
         for _ in 0..WRITE_ATTEMPTS_MAX {
             let kv = self.fetch(at).await?;
-            if let Some(bytes) = self.try_change(at, &kv, part, dry_run, warnings, change).await? {
+            if let Some(bytes) = self.try_change(writer, at, &kv, part, dry_run, warnings, change).await? {
                 return Ok(bytes);
             }
         }
@@ -168,8 +230,10 @@ impl ApiServer {
     }
 
     /// `None` if the object changed meanwhile.
+    #[allow(clippy::too_many_arguments)] // those of `change_by`, and the stored object
     async fn try_change(
         &self,
+        writer: Writer<'_>,
         at: At<'_>,
         kv: &KeyValue,
         part: Part,
@@ -182,8 +246,10 @@ impl ApiServer {
         let mut new = change(&old)?;
         strategy.default(&mut old);
         if part != Part::Raw {
+            let sent = meta_mut(&mut new).remove("managedFields");
             metadata::carry_over(at.resource, at.name, &mut new, &old)?;
             strategy.default(&mut new);
+            record(writer, part, at.resource, Some(&old), &mut new, sent);
         }
         let mut plan = None;
         if part == Part::Main && allocates(at.resource) {
@@ -205,7 +271,7 @@ impl ApiServer {
             return Err(status::invalid(at.resource, at.name, &errors).into());
         }
         let said = strategy.warnings(&new, Some(&old));
-        let stored = object::to_stored(&new);
+        let stored = to_stored_unless_only_times(&mut new, &old, kv);
         if stored == kv.value.trim_ascii_end() || dry_run {
             warnings.extend(said);
             let mut out = Vec::new();
@@ -273,6 +339,48 @@ impl ApiServer {
         let outcome = task.await.map_err(status::internal_error)?;
         Ok(outcome?.into())
     }
+}
+
+/// Writes down who owns which field of the new object. `sent` is what came with it.
+fn record(
+    writer: Writer<'_>,
+    part: Part,
+    resource: &Resource,
+    old: Option<&Value>,
+    new: &mut Value,
+    sent: Option<Value>,
+) {
+    let list = match writer {
+        Writer::Applied => sent,
+        Writer::Updates(manager) => {
+            let (schema, now) = ((resource.schema)(), Time::now());
+            managed::track(schema, part.scope(resource), manager, old, new, sent.as_ref(), now)
+        }
+    };
+    match list {
+        Some(list) => meta_mut(new).insert("managedFields".into(), list),
+        None => meta_mut(new).remove("managedFields"),
+    };
+}
+
+/// The bytes to store. If the new object differs in nothing but when its fields were written, it is the old one.
+fn to_stored_unless_only_times(new: &mut Value, old: &Value, kv: &KeyValue) -> Bytes {
+    let stored = object::to_stored(new);
+    let had = old["metadata"].get("managedFields");
+    if stored == kv.value.trim_ascii_end()
+        || !managed::same_but_for_times(new["metadata"].get("managedFields"), had)
+    {
+        return stored;
+    }
+    let Some(had) = had.cloned() else { return stored };
+    let mut timeless = new.clone();
+    meta_mut(&mut timeless).insert("managedFields".into(), had);
+    let unchanged = object::to_stored(&timeless);
+    if unchanged == kv.value.trim_ascii_end() {
+        *new = timeless;
+        return unchanged;
+    }
+    stored
 }
 
 enum Insert {

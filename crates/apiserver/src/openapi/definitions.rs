@@ -83,6 +83,9 @@ impl Writer {
         if !required.is_empty() {
             object["required"] = required.into();
         }
+        if schema.is_atomic() {
+            object["x-kubernetes-map-type"] = "atomic".into();
+        }
         if let Some(gvk) = schema.gvk {
             object["x-kubernetes-group-version-kind"] = json!([gvk_json(gvk)]);
         }

@@ -34,9 +34,8 @@ pub enum Kind {
     Apply,
 }
 
-/// Server-side apply is recognised, to be refused in words of its own, but not offered.
-const SUPPORTED: &str =
-    "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json";
+const SUPPORTED: &str = "application/json-patch+json, application/merge-patch+json, \
+     application/strategic-merge-patch+json, application/apply-patch+yaml";
 
 impl Kind {
     /// The format named by a Content-Type header; its parameters are ignored.
@@ -109,9 +108,8 @@ pub fn apply(
         Kind::Json => json::apply_operations(current, patch),
         Kind::Merge => json::apply_merge(current, patch),
         Kind::Strategic => strategic::apply(schema, current, patch),
-        Kind::Apply => Err(PatchError::Unsupported(format!(
-            "server-side apply is not supported - accepted media types include: {SUPPORTED}"
-        ))),
+        // What has owners of its fields goes through `managed` instead.
+        Kind::Apply => Err(PatchError::Unsupported("server-side apply is not supported here".into())),
     }
 }
 

@@ -6,6 +6,8 @@ use portolan_api::status;
 use crate::body::Body;
 use crate::call::{Call, WriteOptions};
 use crate::errors::Result;
+use crate::managed::Operation;
+use crate::write::Writer;
 use crate::{content, metadata, respond};
 
 /// Answers with the new object.
@@ -21,6 +23,10 @@ pub(crate) async fn run(call: &Call) -> Result<Response<Body>> {
         call.resource.strategy.deprecation().map(str::to_string).into_iter().collect();
     let mut object = content::object(call, options.validation, &mut warnings)?;
     metadata::place(&mut object, call.namespace.as_deref())?;
-    let bytes = call.server.insert(call.resource, object, options.dry_run, &mut warnings).await?;
+    let manager = call.manager(Operation::Update);
+    let bytes = call
+        .server
+        .insert_by(Writer::Updates(&manager), call.resource, object, options.dry_run, &mut warnings)
+        .await?;
     respond::object(call, StatusCode::CREATED, bytes, &warnings)
 }

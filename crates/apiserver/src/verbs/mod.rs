@@ -1,5 +1,6 @@
 //! One file per verb. Each takes a [`Call`](crate::call::Call) and returns a response or a refusal.
 
+pub(crate) mod apply;
 pub(crate) mod binding;
 pub(crate) mod create;
 pub(crate) mod delete;

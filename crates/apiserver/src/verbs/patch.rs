@@ -1,4 +1,4 @@
-//! PATCH: a part of an object, in any of the four formats.
+//! PATCH: a part of an object, in any of the three old formats; `apply` is the fourth.
 //!
 //! The patch is applied to the newest object and retried when that changes meanwhile; a patch that names a resource
 //! version gets the conflict instead, since the version it names is then the old one.
@@ -8,16 +8,17 @@ use http::{Response, StatusCode};
 use portolan_api::decode::{self, DecodeError, Problem};
 use portolan_api::field::FieldError;
 use portolan_api::status;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::body::Body;
 use crate::call::{Call, Validation, WriteOptions};
 use crate::content;
 use crate::errors::{ApiError, Result, invalid_options};
+use crate::managed::Operation;
 use crate::patch::{self, Kind, PatchError};
 use crate::respond;
 use crate::verbs::update::{check_name, part};
-use crate::write::{At, Part};
+use crate::write::{At, Writer};
 
 /// Answers with the object as it is now.
 pub(crate) async fn run(call: &Call) -> Result<Response<Body>> {
@@ -27,19 +28,18 @@ pub(crate) async fn run(call: &Call) -> Result<Response<Body>> {
     let mut warnings: Vec<String> =
         call.resource.strategy.deprecation().map(str::to_string).into_iter().collect();
     let at = At { resource: call.resource, namespace: call.ns(), name: call.object_name() };
-    if kind == Kind::Apply && part == Part::Main {
-        check_applied(call)?;
-        if call.server.store().get(&at.key()).await?.0.is_none() {
-            return create(call, options, warnings).await;
-        }
+    if kind == Kind::Apply {
+        return crate::verbs::apply::run(call, part, options, warnings).await;
     }
+    let manager = call.manager(Operation::Update);
+    let writer = Writer::Updates(&manager);
     let mut found = Vec::new();
     let change = &mut |old: &Value| {
         let (new, problems) = patched(call, kind, options.validation, old)?;
         found = problems;
         Ok(new)
     };
-    let bytes = call.server.change(at, part, options.dry_run, &mut warnings, change).await?;
+    let bytes = call.server.change_by(writer, at, part, options.dry_run, &mut warnings, change).await?;
     if options.validation == Validation::Warn {
         warnings.extend(found.iter().map(Problem::to_string));
     }
@@ -82,30 +82,6 @@ fn patched(call: &Call, kind: Kind, validation: Validation, old: &Value) -> Resu
     Ok((object, problems))
 }
 
-/// Apply makes what is not there.
-async fn create(call: &Call, options: WriteOptions, mut warnings: Vec<String>) -> Result<Response<Body>> {
-    let empty = json!({
-        "apiVersion": call.resource.api_version(),
-        "kind": call.resource.kind,
-        "metadata": { "name": call.object_name() },
-    });
-    let (object, problems) = patched(call, Kind::Apply, options.validation, &empty)?;
-    if options.validation == Validation::Warn {
-        warnings.extend(problems.iter().map(Problem::to_string));
-    }
-    let bytes = call.server.insert(call.resource, object, options.dry_run, &mut warnings).await?;
-    respond::object(call, StatusCode::CREATED, bytes, &warnings)
-}
-
-fn check_applied(call: &Call) -> Result<()> {
-    let value = content::yaml(&call.body)
-        .map_err(|error| ApiError::from(status::bad_request(format!("error decoding YAML: {error}"))))?;
-    if value["metadata"].get("managedFields").is_some_and(|v| !v.is_null()) {
-        return Err(status::bad_request("metadata.managedFields must be nil").into());
-    }
-    Ok(())
-}
-
 pub(crate) fn refused(call: &Call, error: &PatchError) -> ApiError {
     if let PatchError::DoesNotApply { detail } = error {
         tracing::debug!(%detail, resource = call.resource.plural, name = call.object_name(), "patch does not apply");
@@ -117,7 +93,7 @@ pub(crate) fn refused(call: &Call, error: &PatchError) -> ApiError {
     status.into()
 }
 
-fn undecodable(call: &Call, new: &Value, error: DecodeError) -> ApiError {
+pub(crate) fn undecodable(call: &Call, new: &Value, error: DecodeError) -> ApiError {
     match error {
         DecodeError::TooLarge => crate::errors::too_large(),
         DecodeError::Type(text) | DecodeError::Syntax(text) => {

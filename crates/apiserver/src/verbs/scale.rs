@@ -11,11 +11,12 @@ use serde_json::{Value, json};
 use crate::body::Body;
 use crate::call::{Call, Verb, WriteOptions};
 use crate::errors::{ApiError, Result};
+use crate::managed::Operation;
 use crate::object::{self, meta};
 use crate::patch;
 use crate::respond;
 use crate::verbs::patch::{kind, refused};
-use crate::write::{At, Part};
+use crate::write::{At, Part, Writer};
 
 /// Answers with the scale as it is now.
 pub(crate) async fn run(call: &Call) -> Result<Response<Body>> {
@@ -35,7 +36,10 @@ async fn change(call: &Call, at: At<'_>) -> Result<Value> {
         let scale = if patching { patched(call, &scale_of(old))? } else { decoded(call, &call.body)? };
         apply(call, &scale, old)
     };
-    let bytes = call.server.change(at, Part::Main, options.dry_run, &mut Vec::new(), change).await?;
+    let manager = call.manager(Operation::Update);
+    let writer = Writer::Updates(&manager);
+    let bytes =
+        call.server.change_by(writer, at, Part::Main, options.dry_run, &mut Vec::new(), change).await?;
     Ok(serde_json::from_slice(&bytes).unwrap_or_default())
 }
 

@@ -7,8 +7,9 @@ use serde_json::Value;
 use crate::body::Body;
 use crate::call::{Call, WriteOptions};
 use crate::errors::{ApiError, Result};
+use crate::managed::Operation;
 use crate::object::{meta, meta_mut};
-use crate::write::{At, Part};
+use crate::write::{At, Part, Writer};
 use crate::{content, metadata, respond};
 
 /// Answers with the object as it is now.
@@ -21,17 +22,20 @@ pub(crate) async fn run(call: &Call) -> Result<Response<Body>> {
     check_name(call, &object)?;
     metadata::place(&mut object, call.namespace.as_deref())?;
     let at = At { resource: call.resource, namespace: call.ns(), name: call.object_name() };
+    let manager = call.manager(Operation::Update);
+    let writer = Writer::Updates(&manager);
     let exists = call.server.store().get(&at.key()).await?.0.is_some();
     if !exists && part == Part::Main && call.resource.create_on_update {
         if meta(&object, "resourceVersion").is_some_and(|version| version != "0") {
             return Err(status::conflict(call.resource, at.name).into());
         }
-        let bytes = call.server.insert(call.resource, object, options.dry_run, &mut warnings).await?;
+        let bytes =
+            call.server.insert_by(writer, call.resource, object, options.dry_run, &mut warnings).await?;
         return respond::object(call, StatusCode::CREATED, bytes, &warnings);
     }
     let finalize = call.subresource.as_deref() == Some("finalize");
     let change = &mut |old: &Value| Ok(if finalize { finalized(old, &object) } else { object.clone() });
-    let bytes = call.server.change(at, part, options.dry_run, &mut warnings, change).await?;
+    let bytes = call.server.change_by(writer, at, part, options.dry_run, &mut warnings, change).await?;
     respond::object(call, StatusCode::OK, bytes, &warnings)
 }
 

@@ -23,20 +23,6 @@ async fn the_three_old_formats() {
 }
 
 #[tokio::test]
-async fn apply_is_refused_in_words_until_there_is_an_engine_for_it() {
-    let server = Server::start().await;
-    let object =
-        json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "a" }, "data": { "x": "1" } });
-    let (code, _, message) =
-        server.patch(&format!("{CONFIG_MAPS}/a?fieldManager=test"), "apply", &object).await.refusal();
-    assert_eq!(code, 415);
-    assert!(message.contains("server-side apply is not supported"), "{message}");
-    let (code, _, message) = server.patch(&format!("{CONFIG_MAPS}/a"), "apply", &object).await.refusal();
-    assert_eq!(code, 422);
-    assert!(message.contains("fieldManager: Required value: is required for apply patch"), "{message}");
-}
-
-#[tokio::test]
 async fn a_patch_that_names_a_version_conflicts_when_it_is_old() {
     let server = Server::start().await;
     let made = server.post(CONFIG_MAPS, &config_map("a", &json!({}))).await.ok();
