@@ -162,7 +162,7 @@ mod tests {
         Names { cluster_dns: vec!["10.96.0.10".parse().unwrap()], ..Names::default() }
     }
 
-    fn resolver(spec: Value, names: &Names) -> (String, Vec<&'static str>) {
+    fn resolver(spec: &Value, names: &Names) -> (String, Vec<&'static str>) {
         let pod: Pod =
             serde_json::from_value(json!({"metadata": {"name": "a", "namespace": "shop"}, "spec": spec}))
                 .unwrap();
@@ -176,7 +176,7 @@ mod tests {
 
     #[test]
     fn the_four_policies() {
-        let text = |spec: Value| resolver(spec, &names()).0;
+        let text = |spec: Value| resolver(&spec, &names()).0;
         assert_eq!(text(json!({})), CLUSTER);
         assert_eq!(text(json!({"dnsPolicy": "ClusterFirst"})), CLUSTER);
         assert_eq!(text(json!({"dnsPolicy": "ClusterFirst", "hostNetwork": true})), DEFAULT);
@@ -194,7 +194,7 @@ mod tests {
         let own = json!({"nameservers": ["192.0.2.1", "10.96.0.10"], "searches": ["lab", "x"],
                          "options": [{"name": "ndots", "value": "2"}, {"name": "edns0"}]});
         assert_eq!(
-            resolver(json!({"dnsConfig": own}), &names()).0,
+            resolver(&json!({"dnsConfig": own}), &names()).0,
             "search shop.svc.cluster.local svc.cluster.local cluster.local corp.example lab x\n\
              nameserver 10.96.0.10\nnameserver 192.0.2.1\noptions ndots:2 edns0\n"
         );
@@ -206,13 +206,13 @@ mod tests {
         let searches: Vec<String> =
             (0..40).map(|n| format!("d{n}.example")).chain(["x".repeat(254)]).collect();
         let own = json!({"nameservers": servers, "searches": searches});
-        let (text, complaints) = resolver(json!({"dnsPolicy": "None", "dnsConfig": own}), &names());
+        let (text, complaints) = resolver(&json!({"dnsPolicy": "None", "dnsConfig": own}), &names());
         assert_eq!(complaints, ["DNSConfigForming", "DNSConfigForming"]);
         assert_eq!(text.matches("nameserver").count(), 3);
         assert!(text.lines().next().unwrap().ends_with(" d31.example"), "{text}");
         let long: Vec<String> = (0..20).map(|n| format!("{n}{}", "x".repeat(200))).collect();
         let own = json!({"nameservers": ["192.0.2.1"], "searches": long});
-        let (text, complaints) = resolver(json!({"dnsPolicy": "None", "dnsConfig": own}), &names());
+        let (text, complaints) = resolver(&json!({"dnsPolicy": "None", "dnsConfig": own}), &names());
         assert_eq!(complaints, ["DNSConfigForming"]);
         assert!(text.lines().next().unwrap().len() <= "search ".len() + SEARCH_LINE_MAX);
     }
@@ -220,6 +220,6 @@ mod tests {
     #[test]
     fn without_a_cluster_server_the_nodes_settings_hold() {
         let names = Names::default();
-        assert_eq!(resolver(json!({}), &names), (DEFAULT.to_owned(), vec!["MissingClusterDNS"]));
+        assert_eq!(resolver(&json!({}), &names), (DEFAULT.to_owned(), vec!["MissingClusterDNS"]));
     }
 }

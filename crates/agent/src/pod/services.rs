@@ -16,7 +16,8 @@ pub(crate) struct ServiceView {
 struct Port {
     name: Option<String>,
     protocol: Option<String>,
-    port: u16,
+    #[serde(rename = "port")]
+    number: u16,
 }
 
 impl ServiceView {
@@ -72,23 +73,23 @@ fn of(name: &str, service: &ServiceView) -> Vec<(String, String)> {
     let ip = &service.cluster_ip;
     let mut list = vec![
         (format!("{prefix}_SERVICE_HOST"), ip.clone()),
-        (format!("{prefix}_SERVICE_PORT"), first.port.to_string()),
+        (format!("{prefix}_SERVICE_PORT"), first.number.to_string()),
     ];
     for port in &service.ports {
         if let Some(name) = port.name.as_deref().filter(|name| !name.is_empty()) {
-            list.push((format!("{prefix}_SERVICE_PORT_{}", upper(name)), port.port.to_string()));
+            list.push((format!("{prefix}_SERVICE_PORT_{}", upper(name)), port.number.to_string()));
         }
     }
     let url = |port: &Port| {
         let host = if ip.contains(':') { format!("[{ip}]") } else { ip.clone() };
-        format!("{}://{host}:{}", port.protocol().to_ascii_lowercase(), port.port)
+        format!("{}://{host}:{}", port.protocol().to_ascii_lowercase(), port.number)
     };
     list.push((format!("{prefix}_PORT"), url(first)));
     for port in &service.ports {
-        let base = format!("{prefix}_PORT_{}_{}", port.port, port.protocol());
+        let base = format!("{prefix}_PORT_{}_{}", port.number, port.protocol());
         list.push((base.clone(), url(port)));
         list.push((format!("{base}_PROTO"), port.protocol().to_ascii_lowercase()));
-        list.push((format!("{base}_PORT"), port.port.to_string()));
+        list.push((format!("{base}_PORT"), port.number.to_string()));
         list.push((format!("{base}_ADDR"), ip.clone()));
     }
     list

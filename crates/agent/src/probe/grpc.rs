@@ -228,7 +228,8 @@ mod tests {
         ));
         let port = serve(b"\0\0\0\0\0", (b"\0\0\0\0\x09xx", OK)).await;
         assert!(failure(ask(port, "").await).ends_with("the answer is no health status"));
-        let port = serve(b"\0\0\0\0\0", (&[7; 100_000], OK)).await;
+        let long = Box::leak(vec![7; 100_000].into_boxed_slice());
+        let port = serve(b"\0\0\0\0\0", (long, OK)).await;
         assert!(failure(ask(port, "").await).ends_with("the answer is too long"));
         let held = tokio::net::TcpSocket::new_v4().unwrap();
         held.bind("127.0.0.1:0".parse().unwrap()).unwrap();
