@@ -23,4 +23,6 @@ pub(crate) enum Failure {
     NoNfTables { why: String },
     #[error("{}: no portolan data directory; name the one that `portolan up` uses with --data-dir", path.display())]
     NoDataDir { path: PathBuf },
+    #[error("a portolan proxy runs here ({holder}) and would make its rules anew: stop it first")]
+    ProxyRuns { holder: portolan_proxy::Holder },
 }

@@ -3,6 +3,11 @@
 use tracing_subscriber::EnvFilter;
 
 pub(crate) fn start() {
-    let filter = EnvFilter::try_from_env("PORTOLAN_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    start_at("info");
+}
+
+/// Says what is of this level or above, where the environment does not say otherwise.
+pub(crate) fn start_at(level: &str) {
+    let filter = EnvFilter::try_from_env("PORTOLAN_LOG").unwrap_or_else(|_| EnvFilter::new(level));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(true).init();
 }

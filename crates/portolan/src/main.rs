@@ -1,9 +1,10 @@
 //! The program: one file per verb, each wiring roles together and nothing else.
 //!
-//! `up` is the control plane with this host as a node; `node` is a node of somebody's control plane; `kubeconfig` gives
-//! access; `lab` makes whole clusters in namespaces; `trace` explains; `echo` is the built-in image. Start at the verb you
-//! want.
+//! `up` is the control plane with this host as a node; `node` is a node of somebody's control plane; `proxy` replaces
+//! kube-proxy; `kubeconfig` gives access; `lab` makes whole clusters in namespaces; `trace` explains; `echo` is the built-in
+//! image. Start at the verb you want.
 
+mod announcer;
 mod echo;
 mod failure;
 mod in_process;
@@ -14,6 +15,7 @@ mod logging;
 mod migrate;
 mod node;
 mod node_address;
+mod proxy;
 mod ready;
 mod service_route;
 mod snapshot;
@@ -39,6 +41,8 @@ enum Verb {
     Up(up::Arguments),
     /// Run this host as a node of a control plane: agent and proxy
     Node(node::Arguments),
+    /// Run the node proxy alone, in place of kube-proxy, for any Kubernetes cluster
+    Proxy(proxy::Arguments),
     /// Issue access to a control plane whose data directory is on this host
     Kubeconfig(kubeconfig::Arguments),
     /// Save, check and restore the store
@@ -57,6 +61,7 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().verb {
         Verb::Up(arguments) => up::run(arguments),
         Verb::Node(arguments) => node::run(arguments),
+        Verb::Proxy(arguments) => proxy::run(arguments),
         Verb::Kubeconfig(arguments) => kubeconfig::run(&arguments),
         Verb::Snapshot(arguments) => snapshot::run(arguments),
         Verb::Migrate(arguments) => migrate::run(&arguments),
