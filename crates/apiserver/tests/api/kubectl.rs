@@ -293,3 +293,46 @@ async fn an_old_kubectl_works_too() {
     assert!(error.contains("unknown field") && error.contains("tpye"), "{error}");
     cluster.stop().await;
 }
+
+#[tokio::test]
+async fn apply_on_the_server_edit_and_last_applied() {
+    let cluster = Cluster::start().await;
+    let manifest = |kind: &str, port: u16| {
+        let text = format!(
+            "apiVersion: v1\nkind: Service\nmetadata:\n  name: web\nspec:\n  type: {kind}\n  selector: {{app: web}}\n  ports:\n  - name: p{port}\n    port: {port}\n"
+        );
+        cluster.file("service.yaml", &text)
+    };
+    let file = manifest("ClusterIP", 80);
+    assert_eq!(
+        cluster.ok(&["apply", "--server-side", "-f", &file]).await.trim(),
+        "service/web serverside-applied"
+    );
+    let patch = r#"{"spec":{"type":"NodePort"}}"#;
+    cluster.ok(&["patch", "service", "web", "-p", patch, "--field-manager", "somebody"]).await;
+    let refused = cluster.fails(&["apply", "--server-side", "-f", &file]).await;
+    assert!(
+        refused.contains("Apply failed with 1 conflict: conflict with \"somebody\" using v1: .spec.type"),
+        "{refused}"
+    );
+    cluster.ok(&["apply", "--server-side", "--force-conflicts", "-f", &file]).await;
+    assert_eq!(cluster.ok(&["get", "service", "web", "-o", "jsonpath={.spec.type}"]).await, "ClusterIP");
+    let shown = cluster.ok(&["get", "service", "web", "-o", "yaml", "--show-managed-fields"]).await;
+    assert!(shown.contains("manager: kubectl\n    operation: Apply"), "{shown}");
+    assert!(!cluster.ok(&["get", "service", "web", "-o", "yaml"]).await.contains("managedFields"));
+    cluster.ok(&["delete", "service", "web"]).await;
+
+    // From the client's apply to the server's: kubectl hands its fields over.
+    cluster.ok(&["apply", "-f", &file]).await;
+    let last = cluster.ok(&["apply", "view-last-applied", "service", "web"]).await;
+    assert!(last.contains("type: ClusterIP"), "{last}");
+    let file = manifest("NodePort", 81);
+    cluster.ok(&["apply", "--server-side", "-f", &file]).await;
+    assert_eq!(cluster.ok(&["get", "service", "web", "-o", "jsonpath={.spec.ports[*].port}"]).await, "81");
+    let last = cluster.ok(&["apply", "view-last-applied", "service", "web"]).await;
+    assert!(last.contains("type: NodePort"), "{last}");
+    let diff = cluster.ok(&["diff", "--server-side", "-f", &file]).await;
+    assert_eq!(diff, "");
+    assert_eq!(cluster.ok(&["apply", "-f", &file]).await.trim(), "service/web configured");
+    assert_eq!(cluster.ok(&["apply", "-f", &file]).await.trim(), "service/web unchanged");
+}
