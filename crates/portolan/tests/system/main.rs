@@ -10,7 +10,6 @@ mod endpoints;
 mod facts;
 mod kubectl;
 mod lab_life;
-mod names;
 mod other_kernel;
 mod proxy_verb;
 mod soak;
