@@ -137,6 +137,8 @@ impl Lab {
         let mut command = Command::new(exe);
         command.args(["up", "--control-plane", "--node-name", "control-plane"]);
         command.args(["--node-ip", &host.address().to_string(), "--secure-port", &API_PORT.to_string()]);
+        // Nothing of a lab leaves its namespaces.
+        command.args(["--dns-upstream", "none"]);
         command.arg("--data-dir").arg(self.layout.data_dir(host));
         wait_ready(self.spawn(host, command)?)
     }

@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 
 use crate::failure::Failure;
 use crate::up::{hostname, interrupted, stops};
-use crate::{kernel_check, logging, node_address, ready, service_route};
+use crate::{announcer, kernel_check, logging, node_address, ready, service_route};
 
 const READY_TIMEOUT: Duration = Duration::from_secs(30);
 const READY_POLL: Duration = Duration::from_millis(5);
@@ -48,7 +48,7 @@ pub(crate) struct Arguments {
 }
 
 /// Whom pods ask for names.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct NameArguments {
     /// Whom pods ask for names; otherwise the tenth address of the ClusterIPs, where kube-dns usually is
     #[arg(long, value_delimiter = ',')]
@@ -68,11 +68,7 @@ impl NameArguments {
         } else {
             self.cluster_dns
         };
-        Names {
-            cluster_dns: servers,
-            cluster_domain: self.cluster_domain,
-            resolv_conf: self.resolv_conf,
-        }
+        Names { cluster_dns: servers, cluster_domain: self.cluster_domain, resolv_conf: self.resolv_conf }
     }
 }
 
@@ -135,6 +131,7 @@ async fn alone(arguments: Arguments) -> anyhow::Result<()> {
 
 /// The roles of a node, running.
 pub(crate) struct Node {
+    announcer: JoinHandle<()>,
     agent: JoinHandle<()>,
     proxy: JoinHandle<()>,
 }
@@ -142,6 +139,7 @@ pub(crate) struct Node {
 impl Node {
     /// Waits until both have ended, as they do when the program stops.
     pub(crate) async fn ended(self) {
+        let _ = self.announcer.await;
         let _ = self.agent.await;
         let _ = self.proxy.await;
     }
@@ -152,6 +150,10 @@ pub(crate) async fn start(settings: NodeSettings, stopped: &watch::Receiver<bool
     check_name(&settings.node_name)?;
     service_route::ensure(&settings.service_cidrs, settings.node_ip)?;
     let client = settings.agent_client.clone();
+    let announcing = announcer::config(&settings.node_name, settings.node_ip);
+    let announcer = announcer::start(client.clone(), announcing, stopped);
+    // Addresses are handed over before pods and rules go.
+    let stopped = &announcer.handed_over;
     let mut config = portolan_agent::Config::new(
         settings.node_name.clone(),
         settings.node_ip,
@@ -173,7 +175,7 @@ pub(crate) async fn start(settings: NodeSettings, stopped: &watch::Receiver<bool
     tokio::time::timeout(READY_TIMEOUT, progress.synced())
         .await
         .context("the proxy has not written its first rules; its log says why")?;
-    Ok(Node { agent, proxy })
+    Ok(Node { announcer: announcer.task, agent, proxy })
 }
 
 /// A hostname need not be one: a machine without a name is called "(none)".

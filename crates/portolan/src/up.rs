@@ -18,11 +18,12 @@ use portolan_apiserver::{ApiServer, User, tls};
 use portolan_client::Client;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 use crate::failure::Failure;
 use crate::node::{self, NodeSettings};
 use crate::store::EtcdArguments;
-use crate::{in_process, kernel_check, logging, node_address, ready};
+use crate::{announcer, in_process, kernel_check, logging, node_address, ready};
 
 pub(crate) const DATA_DIR: &str = "/var/lib/portolan";
 
@@ -58,6 +59,12 @@ pub(crate) struct Arguments {
     /// Where pods get their addresses from; each node gets a part of it
     #[arg(long, default_value = "10.244.0.0/16", value_delimiter = ',')]
     cluster_cidr: Vec<IpNet>,
+    /// Run no cluster DNS here
+    #[arg(long)]
+    no_dns: bool,
+    /// Where names outside the cluster are asked for: addresses, or a file like /etc/resolv.conf; "none" refuses them
+    #[arg(long, default_value = "/etc/resolv.conf", value_delimiter = ',')]
+    dns_upstream: Vec<String>,
     #[command(flatten)]
     etcd: EtcdArguments,
     #[command(flatten)]
@@ -118,8 +125,10 @@ async fn start(arguments: Arguments) -> anyhow::Result<()> {
         cluster_cidrs: arguments.cluster_cidr.clone(),
         ..portolan_controllers::Config::default()
     };
+    tokio::spawn(announcer::make_key(controllers.clone()));
     let controlling = tokio::spawn(control(controllers, config, arguments.etcd.given(), stops(&stopped)));
 
+    let naming = start_dns(&arguments, &server, node_ip, &stopped);
     let node = if arguments.control_plane {
         None
     } else {
@@ -152,9 +161,38 @@ async fn start(arguments: Arguments) -> anyhow::Result<()> {
     }
     // In this order: the controllers give up their lead, the server ends, then others need not send anybody here.
     let _ = controlling.await;
+    if let Some(naming) = naming {
+        let _ = naming.await;
+    }
     let _ = serving.await;
     server.leave().await;
     Ok(())
+}
+
+/// Cluster DNS on this host's address, behind the Service `kube-dns`. The cluster works without it: what goes wrong is
+/// logged.
+fn start_dns(
+    arguments: &Arguments,
+    server: &Arc<ApiServer>,
+    node_ip: IpAddr,
+    stopped: &watch::Receiver<bool>,
+) -> Option<JoinHandle<()>> {
+    let names = arguments.names.clone().names(&arguments.service_cluster_ip_range);
+    let service_ip = *names.cluster_dns.first().filter(|_| !arguments.no_dns)?;
+    let node_name = arguments.node_name.clone().unwrap_or_else(hostname);
+    let mut cluster = portolan_dns::InCluster::new(service_ip, node_name, node_ip);
+    cluster.cluster_domain = names.cluster_domain;
+    cluster.upstreams =
+        arguments.dns_upstream.iter().filter(|upstream| *upstream != "none").cloned().collect();
+    // It makes the Service that leads to it, which is the control plane's own doing.
+    let client = in_process::client(server, user(&Identity::admin()), "portolan-dns");
+    let stop = stops(stopped);
+    Some(tokio::spawn(async move {
+        let running = portolan_dns::run_in_cluster(client, cluster, portolan_dns::Progress::default(), stop);
+        if let Err(error) = running.await {
+            tracing::error!(%error, "cluster DNS stopped");
+        }
+    }))
 }
 
 /// The controllers: at once where there is no other control plane, else if this one is elected.

@@ -6,12 +6,16 @@
 
 mod bad_input;
 mod bed;
+mod etcd;
 mod endpoints;
 mod facts;
 mod kubectl;
 mod lab_life;
+mod names;
 mod other_kernel;
+mod place;
 mod proxy_verb;
+mod snapshot;
 mod soak;
 mod trace;
 mod up_alone;
