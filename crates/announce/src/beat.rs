@@ -87,7 +87,7 @@ impl Beat {
         out.extend(name);
         let macs = &self.macs[..self.macs.len().min(MACS_MAX)];
         out.push(macs.len() as u8);
-        macs.iter().for_each(|mac| out.extend(mac));
+        out.extend(macs.as_flattened());
         let words = &self.words[..self.words.len().min(words_max(&self.node))];
         out.push(words.len() as u8);
         for (ip, word) in words {
@@ -164,11 +164,8 @@ impl Reader<'_> {
 
     fn word(&mut self) -> Option<(IpAddr, Word)> {
         let kind = self.byte()?;
-        let ip = if kind & 0x80 == 0 {
-            IpAddr::from(self.take::<4>()?)
-        } else {
-            IpAddr::from(self.take::<16>()?)
-        };
+        let ip =
+            if kind & 0x80 == 0 { IpAddr::from(self.take::<4>()?) } else { IpAddr::from(self.take::<16>()?) };
         let epoch = self.number()?;
         let word = match kind & 0x7f {
             0 => Word::Holds(epoch),

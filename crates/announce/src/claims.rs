@@ -192,12 +192,16 @@ impl Planner {
         let services: Vec<(&Key, &Arc<ServiceView>)> =
             keys.iter().filter_map(|key| Some((key, self.services.get(key)?))).collect();
         let pool = self.pools.values().find(|pool| pool.ranges.iter().any(|range| range.contains(ip)));
-        let local: Vec<HashSet<&Arc<str>>> =
-            services.iter().filter(|(_, service)| service.local).map(|(key, _)| self.endpoint_nodes(key)).collect();
+        let local: Vec<HashSet<&Arc<str>>> = services
+            .iter()
+            .filter(|(_, service)| service.local)
+            .map(|(key, _)| self.endpoint_nodes(key))
+            .collect();
         let mut candidates: Vec<(bool, u64, &Arc<str>)> = Vec::new();
         for name in self.leases.keys() {
             let Some(node) = self.nodes.get(name) else { continue };
-            let chosen = pool.and_then(|pool| pool.nodes.as_ref()).is_none_or(|query| query.matches(&node.labels));
+            let chosen =
+                pool.and_then(|pool| pool.nodes.as_ref()).is_none_or(|query| query.matches(&node.labels));
             // Services that share an address with policy Local have the same selector: one stands for all.
             let has_endpoints = local.is_empty() || local.iter().any(|nodes| nodes.contains(name));
             if !node.excluded && chosen && has_endpoints {
@@ -205,7 +209,8 @@ impl Planner {
             }
         }
         candidates.sort_unstable_by(|a, b| b.cmp(a));
-        let holder = |(key, service): (&Key, &Arc<ServiceView>)| Holder { key: key.clone(), uid: service.uid.clone() };
+        let holder =
+            |(key, service): (&Key, &Arc<ServiceView>)| Holder { key: key.clone(), uid: service.uid.clone() };
         Some(Claim {
             candidates: candidates.into_iter().map(|(_, _, name)| Arc::clone(name)).collect(),
             interfaces: pool.map(|pool| pool.interfaces.clone()).unwrap_or_default(),
@@ -245,8 +250,8 @@ mod tests {
         planner
     }
 
-    fn service(ips: &[IpAddr], local: bool) -> Option<Arc<ServiceView>> {
-        Some(Arc::new(ServiceView { uid: String::new(), addresses: ips.to_vec(), local }))
+    fn service(ips: &[IpAddr], local: bool) -> Arc<ServiceView> {
+        Arc::new(ServiceView { uid: String::new(), addresses: ips.to_vec(), local })
     }
 
     fn candidates(change: &Change, ip: IpAddr) -> Vec<&str> {
@@ -263,8 +268,8 @@ mod tests {
     #[test]
     fn a_change_touches_what_it_concerns() {
         let mut planner = planner(&["a", "b", "c"]);
-        planner.service(&Key::new("d", "one"), service(&[ip(1)], false));
-        planner.service(&Key::new("d", "two"), service(&[ip(2)], false));
+        planner.service(&Key::new("d", "one"), Some(service(&[ip(1)], false)));
+        planner.service(&Key::new("d", "two"), Some(service(&[ip(2)], false)));
         let change = planner.take();
         assert_eq!((change.claims.len(), change.announcers.as_ref().unwrap().len()), (2, 3));
         assert_eq!(candidates(&change, ip(1)).len(), 3);
@@ -279,7 +284,7 @@ mod tests {
     fn local_services_are_announced_where_their_endpoints_are() {
         let mut planner = planner(&["a", "b", "c"]);
         let key = Key::new("d", "one");
-        planner.service(&key, service(&[ip(1)], true));
+        planner.service(&key, Some(service(&[ip(1)], true)));
         assert_eq!(candidates(&planner.take(), ip(1)), [""; 0]);
         let slice = |ready: &[&str], serving: &[&str]| {
             let nodes = |names: &[&str]| names.iter().map(|name| Arc::from(*name)).collect();
@@ -298,13 +303,14 @@ mod tests {
     fn excluded_and_unselected_nodes_do_not_announce_and_cordoned_ones_come_last() {
         let mut planner = planner(&["a", "b", "c", "d"]);
         planner.node(&Arc::from("a"), Some(node(|node| node.excluded = true)));
-        planner.service(&Key::new("d", "one"), service(&[ip(1)], false));
+        planner.service(&Key::new("d", "one"), Some(service(&[ip(1)], false)));
         let change = planner.take();
         assert_eq!(candidates(&change, ip(1)).len(), 3);
         let first: Arc<str> = Arc::from(candidates(&change, ip(1))[0]);
         planner.node(&first, Some(node(|node| node.preferred = false)));
         assert_eq!(candidates(&planner.take(), ip(1))[2], &*first);
-        let pool = br#"{"metadata": {"name": "p"}, "spec": {"addresses": ["192.0.2.0/24"], "interfaces": ["eth1"],
+        let pool =
+            br#"{"metadata": {"name": "p"}, "spec": {"addresses": ["192.0.2.0/24"], "interfaces": ["eth1"],
             "nodeSelector": {"matchLabels": {"edge": "yes"}}}}"#;
         planner.pool(&Arc::from("p"), Some(Arc::new(PoolView::project(pool).unwrap())));
         planner.node(&Arc::from("d"), Some(node(|node| _ = node.labels.insert("edge".into(), "yes".into()))));
@@ -334,7 +340,7 @@ mod tests {
             let names: Vec<&str> = names.iter().map(String::as_str).collect();
             let ips: Vec<IpAddr> = (0..100).map(ip).collect();
             let mut planner = planner(&names);
-            planner.service(&Key::new("d", "one"), service(&ips, false));
+            planner.service(&Key::new("d", "one"), Some(service(&ips, false)));
             let before = planner.take();
             let gone = names[gone.index(names.len())];
             planner.node(&Arc::from(gone), None);

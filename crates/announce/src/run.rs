@@ -2,10 +2,13 @@
 
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use portolan_client::{Client, EventRecorder, EventType, ObjectRef};
+use tokio::sync::Notify;
 use tokio::sync::mpsc::unbounded_channel;
+use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::claims::Holder;
@@ -47,7 +50,11 @@ pub enum Error {
 }
 
 /// Announces until `shutdown` ends, and then hands over to other nodes before it returns.
-pub async fn run(client: Client, config: Config, shutdown: impl Future<Output = ()> + Send) -> Result<(), Error> {
+pub async fn run(
+    client: Client,
+    config: Config,
+    shutdown: impl Future<Output = ()> + Send,
+) -> Result<(), Error> {
     tokio::pin!(shutdown);
     let started = tokio::select! {
         started = begin(&client, &config) => started,
@@ -112,10 +119,36 @@ async fn persist<T, F: Future<Output = Result<T, portolan_client::Error>>>(
     }
 }
 
+struct AbortOnDrop(JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+async fn keep_lease(client: Client, node: String, renewed: Arc<Notify>) {
+    let mut tick = interval(lease::RENEW_EVERY);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        match lease::renew(&client, &node).await {
+            Ok(()) => renewed.notify_one(),
+            Err(error) if error.is_conflict() => {}
+            Err(error) => tracing::warn!(%error, "cannot renew the announcer's Lease"),
+        }
+    }
+}
+
 impl Announcer {
     async fn work(&mut self, reports: &mut Reports) {
-        let mut renew = interval(lease::RENEW_EVERY);
-        renew.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // Beside the loop: a server that does not answer must not hold up what its watches say.
+        let renewals = Arc::new(Notify::new());
+        let _renewing = AbortOnDrop(tokio::spawn(keep_lease(
+            self.client.clone(),
+            self.node.clone(),
+            Arc::clone(&renewals),
+        )));
         loop {
             tokio::select! {
                 () = self.feed.wait() => {}
@@ -128,11 +161,7 @@ impl Announcer {
                     // The thread has ended.
                     None => return,
                 },
-                _ = renew.tick() => match lease::renew(&self.client, &self.node).await {
-                    Ok(()) => self.feed.look_at_leases(),
-                    Err(error) if error.is_conflict() => {}
-                    Err(error) => tracing::warn!(%error, "cannot renew the announcer's Lease"),
-                },
+                () = renewals.notified() => self.feed.look_at_leases(),
             }
             let change = self.feed.take();
             if !change.is_empty() {

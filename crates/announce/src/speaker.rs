@@ -306,7 +306,9 @@ impl Speaker {
                 Family::Arp => &port.arp,
                 Family::Ndp => &port.ndp,
             };
-            let Some(Ok(Some(length))) = socket.as_ref().map(|socket| socket.receive(&mut buffer)) else { return };
+            let Some(Ok(Some(length))) = socket.as_ref().map(|socket| socket.receive(&mut buffer)) else {
+                return;
+            };
             // Frames that have waited while this process did not run are for others to answer.
             let stale = frozen || self.ticked.elapsed() > self.settings.tenure.dead_after / 2;
             if let Some(heard) = read(&buffer[..length]).filter(|_| !stale) {

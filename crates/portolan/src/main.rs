@@ -4,6 +4,7 @@
 //! kube-proxy; `kubeconfig` gives access; `lab` makes whole clusters in namespaces; `trace` explains; `echo` is the built-in
 //! image. Start at the verb you want.
 
+mod announcer;
 mod echo;
 mod failure;
 mod in_process;

@@ -37,7 +37,9 @@ pub fn answer(target: IpAddr, ours: Mac, by: Option<IpAddr>, to: Mac) -> Option<
         (IpAddr::V4(target), Some(IpAddr::V4(by))) => Some(arp::reply(target, ours, by, to).to_vec()),
         // A probe: the asker has no address yet, and is to learn that this one is taken.
         (IpAddr::V4(target), None) => Some(arp::reply(target, ours, [0; 4].into(), to).to_vec()),
-        (IpAddr::V6(target), Some(IpAddr::V6(by))) => Some(ndp::advertisement(target, ours, Some((by, to))).to_vec()),
+        (IpAddr::V6(target), Some(IpAddr::V6(by))) => {
+            Some(ndp::advertisement(target, ours, Some((by, to))).to_vec())
+        }
         (IpAddr::V6(target), None) => Some(ndp::advertisement(target, ours, None).to_vec()),
         _ => None,
     }
@@ -46,7 +48,9 @@ pub fn answer(target: IpAddr, ours: Mac, by: Option<IpAddr>, to: Mac) -> Option<
 /// Frames that tell everybody that the address is here. For ARP a request and a reply: some hosts heed only one.
 pub fn announcement(ip: IpAddr, ours: Mac) -> Vec<Vec<u8>> {
     match ip {
-        IpAddr::V4(ip) => vec![arp::gratuitous_request(ip, ours).to_vec(), arp::gratuitous_reply(ip, ours).to_vec()],
+        IpAddr::V4(ip) => {
+            vec![arp::gratuitous_request(ip, ours).to_vec(), arp::gratuitous_reply(ip, ours).to_vec()]
+        }
         IpAddr::V6(ip) => vec![ndp::advertisement(ip, ours, None).to_vec()],
     }
 }

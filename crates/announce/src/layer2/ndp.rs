@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use super::{Heard, Mac};
 
-/// Ethernet, IPv6, ICMPv6, target, link-layer address option.
+/// Ethernet, IPv6, `ICMPv6`, target, link-layer address option.
 pub const FRAME_BYTES: usize = 14 + 40 + 24 + 8;
 /// A probe has no option: its sender has no address yet.
 pub const PROBE_BYTES: usize = 14 + 40 + 24;
@@ -185,8 +185,8 @@ mod tests {
     fn the_checksum_is_that_of_a_captured_packet() {
         // A neighbour solicitation from fe80::1 for fe80::2, as tcpdump shows it.
         let icmp = [
-            135, 0, 0x52, 0xd5, 0, 0, 0, 0, 0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 1, 1, 2, 0, 0, 0, 0,
-            1,
+            135, 0, 0x52, 0xd5, 0, 0, 0, 0, 0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 1, 1, 2, 0,
+            0, 0, 0, 1,
         ];
         let source = "fe80::1".parse().unwrap();
         let mut zeroed = icmp;

@@ -109,8 +109,9 @@ impl PacketSocket {
     fn option<T>(&self, level: i32, name: i32, value: &T) -> io::Result<()> {
         let length = size_of::<T>() as u32;
         // SAFETY: the pointer is to a live value, and the length is its own.
-        let result =
-            unsafe { libc::setsockopt(self.fd.as_raw_fd(), level, name, std::ptr::from_ref(value).cast(), length) };
+        let result = unsafe {
+            libc::setsockopt(self.fd.as_raw_fd(), level, name, std::ptr::from_ref(value).cast(), length)
+        };
         check(result)
     }
 

@@ -17,10 +17,11 @@
 //! Start at [`Tenures::tick`]; [`peers`] is who is alive.
 
 mod peers;
+mod pending;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -29,6 +30,7 @@ use crate::beat::{Beat, Stage, Word, words_max};
 use crate::claims::{Change, Claim};
 pub use peers::Ears;
 use peers::Peers;
+use pending::Pending;
 
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -58,8 +60,6 @@ impl Default for Settings {
 }
 
 const PROBES: u8 = 3;
-/// Each new word is said so often: UDP loses some.
-const SAID_TIMES: u8 = 3;
 /// Old words that each regular beat repeats.
 const REPEATED: usize = 8;
 /// Gratuitous announcements after a takeover, at these times after it: some switches and hosts miss the first.
@@ -125,6 +125,12 @@ struct Tenure {
     said: Option<Saying>,
 }
 
+impl Tenure {
+    fn new() -> Self {
+        Self { claim: Claim::default(), owner: None, state: State::Idle, suspect: None, said: None }
+    }
+}
+
 /// The newest claim that was heard of.
 #[derive(Debug, Clone, Default)]
 struct Known {
@@ -146,7 +152,7 @@ pub struct Tenures {
     next_beat: Instant,
     macs: Vec<Mac>,
     peers: Peers,
-    tenures: BTreeMap<IpAddr, Tenure>,
+    by_address: BTreeMap<IpAddr, Tenure>,
     known: HashMap<IpAddr, Known>,
     unable: HashSet<IpAddr>,
     pending: Pending,
@@ -156,68 +162,6 @@ pub struct Tenures {
     busy: BTreeSet<IpAddr>,
     probing: usize,
     actions: Vec<Action>,
-}
-
-/// Words to be said: new ones first, each several times.
-#[derive(Debug, Default)]
-struct Pending {
-    words: HashMap<IpAddr, (Word, u8)>,
-    fresh: VecDeque<IpAddr>,
-    again: VecDeque<IpAddr>,
-}
-
-impl Pending {
-    fn say(&mut self, ip: IpAddr, word: Word) {
-        self.words.insert(ip, (word, SAID_TIMES));
-        self.fresh.push_back(ip);
-    }
-
-    fn say_once(&mut self, ip: IpAddr, word: Word) {
-        self.words.entry(ip).or_insert_with(|| {
-            self.again.push_back(ip);
-            (word, 1)
-        });
-    }
-
-    fn has_fresh(&self) -> bool {
-        !self.fresh.is_empty()
-    }
-
-    /// What fits into one beat.
-    fn take(&mut self, most: usize) -> Vec<(IpAddr, Word)> {
-        let mut taken = Vec::new();
-        while taken.len() < most
-            && let Some(ip) = self.fresh.pop_front()
-        {
-            if let Some((word, times)) = self.words.get_mut(&ip).filter(|(_, times)| *times == SAID_TIMES) {
-                *times -= 1;
-                taken.push((ip, *word));
-                self.again.push_back(ip);
-            }
-        }
-        for _ in 0..self.again.len() {
-            if taken.len() >= most {
-                break;
-            }
-            let Some(ip) = self.again.pop_front() else { break };
-            let Some((word, times)) = self.words.get_mut(&ip) else { continue };
-            if *times == SAID_TIMES || taken.iter().any(|(other, _)| *other == ip) {
-                // Said anew meanwhile, or just now: once more with the next beat.
-                if *times < SAID_TIMES {
-                    self.again.push_back(ip);
-                }
-                continue;
-            }
-            taken.push((ip, *word));
-            *times -= 1;
-            if *times == 0 {
-                self.words.remove(&ip);
-            } else {
-                self.again.push_back(ip);
-            }
-        }
-        taken
-    }
 }
 
 impl Tenures {
@@ -234,7 +178,7 @@ impl Tenures {
             macs: Vec::new(),
             peers: Peers::new(settings.dead_after),
             settings,
-            tenures: BTreeMap::new(),
+            by_address: BTreeMap::new(),
             known: HashMap::new(),
             unable: HashSet::new(),
             pending: Pending::default(),
@@ -251,19 +195,19 @@ impl Tenures {
 
     /// Whether this node answers for the address.
     pub fn answers(&self, ip: IpAddr) -> bool {
-        self.tenures.get(&ip).is_some_and(|tenure| matches!(tenure.state, State::Held { .. }))
+        self.by_address.get(&ip).is_some_and(|tenure| matches!(tenure.state, State::Held { .. }))
     }
 
     pub fn claim(&self, ip: IpAddr) -> Option<&Claim> {
-        self.tenures.get(&ip).map(|tenure| &tenure.claim)
+        self.by_address.get(&ip).map(|tenure| &tenure.claim)
     }
 
     pub fn addresses(&self) -> impl Iterator<Item = (IpAddr, &Claim)> {
-        self.tenures.iter().map(|(ip, tenure)| (*ip, &tenure.claim))
+        self.by_address.iter().map(|(ip, tenure)| (*ip, &tenure.claim))
     }
 
     pub fn held(&self) -> usize {
-        self.tenures.values().filter(|tenure| matches!(tenure.state, State::Held { .. })).count()
+        self.by_address.values().filter(|tenure| matches!(tenure.state, State::Held { .. })).count()
     }
 
     /// Where beats go.
@@ -283,7 +227,7 @@ impl Tenures {
             let other = tenure.owner.as_ref().is_some_and(|owner| *owner != self.me);
             matches!(tenure.state, State::Held { .. }) && other
         };
-        !self.peers.any_heard(now) || !self.tenures.values().any(waits)
+        !self.peers.any_heard(now) || !self.by_address.values().any(waits)
     }
 
     pub fn set_macs(&mut self, macs: Vec<Mac>) {
@@ -293,20 +237,16 @@ impl Tenures {
     /// The claims, or the announcers, have changed.
     pub fn apply(&mut self, change: Change, now: Instant, wall: u64) {
         for (ip, claim) in change.claims {
-            match claim {
-                Some(claim) => {
-                    let new = || Tenure { claim: Claim::default(), owner: None, state: State::Idle, suspect: None, said: None };
-                    self.tenures.entry(ip).or_insert_with(new).claim = claim;
-                    self.evaluate(ip, now, wall);
-                }
-                None => {
-                    self.release(ip);
-                    if let Some(tenure) = self.tenures.remove(&ip) {
-                        self.probing -= usize::from(matches!(tenure.state, State::Probing { .. }));
-                    }
-                    self.known.remove(&ip);
-                }
+            if let Some(claim) = claim {
+                self.by_address.entry(ip).or_insert_with(Tenure::new).claim = claim;
+                self.evaluate(ip, now, wall);
+                continue;
             }
+            self.release(ip);
+            if let Some(tenure) = self.by_address.remove(&ip) {
+                self.probing -= usize::from(matches!(tenure.state, State::Probing { .. }));
+            }
+            self.known.remove(&ip);
         }
         if let Some(announcers) = change.announcers {
             self.peers.set_announcers(announcers);
@@ -363,7 +303,7 @@ impl Tenures {
         }
         tracing::warn!("this process did not run for a while: others may have taken its addresses");
         self.peers.excuse(now);
-        for (ip, tenure) in &mut self.tenures {
+        for (ip, tenure) in &mut self.by_address {
             if matches!(tenure.state, State::Held { .. }) {
                 self.actions.push(Action::Drop(*ip));
             }
@@ -416,7 +356,7 @@ impl Tenures {
             }
             Word::Holds(_) => {
                 // An old claim: if the newer one is ours, say so again.
-                if let Some(Tenure { state: State::Held { epoch, .. }, .. }) = self.tenures.get(&ip) {
+                if let Some(Tenure { state: State::Held { epoch, .. }, .. }) = self.by_address.get(&ip) {
                     let epoch = *epoch;
                     self.say(ip, Word::Holds(epoch));
                 }
@@ -432,7 +372,7 @@ impl Tenures {
     }
 
     fn yield_to_newer(&mut self, ip: IpAddr) {
-        let Some(tenure) = self.tenures.get_mut(&ip) else { return };
+        let Some(tenure) = self.by_address.get_mut(&ip) else { return };
         if matches!(tenure.state, State::Held { .. }) {
             let ours = tenure.owner.as_ref() == Some(&self.me);
             tenure.state = if ours { State::Yielded } else { State::Idle };
@@ -448,14 +388,14 @@ impl Tenures {
     }
 
     fn evaluate_all(&mut self, now: Instant, wall: u64) {
-        let all: Vec<IpAddr> = self.tenures.keys().copied().collect();
+        let all: Vec<IpAddr> = self.by_address.keys().copied().collect();
         for ip in all {
             self.evaluate(ip, now, wall);
         }
     }
 
     fn evaluate(&mut self, ip: IpAddr, now: Instant, wall: u64) {
-        let Some(tenure) = self.tenures.get(&ip) else { return };
+        let Some(tenure) = self.by_address.get(&ip) else { return };
         let owner = tenure.claim.candidates.iter().find(|name| self.eligible(name, ip, now)).cloned();
         let changed = owner != tenure.owner;
         let ours = owner.as_ref() == Some(&self.me);
@@ -463,7 +403,7 @@ impl Tenures {
         let state = tenure.state.clone();
         let waits = owner.as_ref().is_some_and(|owner| self.peers.is_heard(owner, now));
         let tenure_owner = owner.clone();
-        if let Some(tenure) = self.tenures.get_mut(&ip) {
+        if let Some(tenure) = self.by_address.get_mut(&ip) {
             tenure.owner = tenure_owner;
         }
         match state {
@@ -474,7 +414,9 @@ impl Tenures {
             // Leaving, and nobody is there to take it.
             State::Held { .. } if owner.is_none() && candidate && self.stage == Stage::Leaving => {}
             State::Held { .. } if !ours => self.release(ip),
-            State::Probing { .. } | State::Yielded | State::Conflict { .. } if !ours => self.set_state(ip, State::Idle),
+            State::Probing { .. } | State::Yielded | State::Conflict { .. } if !ours => {
+                self.set_state(ip, State::Idle);
+            }
             _ => {}
         }
         if self.unable.contains(&ip) && owner.is_none() && candidate && self.stage == Stage::Ready {
@@ -484,7 +426,8 @@ impl Tenures {
 
     fn holder_active(&self, ip: IpAddr, now: Instant) -> bool {
         let Some(holder) = self.known.get(&ip).and_then(|known| known.holder.as_ref()) else { return false };
-        let candidate = self.tenures.get(&ip).is_some_and(|tenure| tenure.claim.candidates.contains(holder));
+        let candidate =
+            self.by_address.get(&ip).is_some_and(|tenure| tenure.claim.candidates.contains(holder));
         *holder != self.me && candidate && self.peers.may_own(holder, ip, now)
     }
 
@@ -498,7 +441,7 @@ impl Tenures {
     }
 
     fn set_state(&mut self, ip: IpAddr, state: State) {
-        let Some(tenure) = self.tenures.get_mut(&ip) else { return };
+        let Some(tenure) = self.by_address.get_mut(&ip) else { return };
         if !matches!(state, State::Idle | State::Yielded) {
             self.busy.insert(ip);
         }
@@ -512,7 +455,7 @@ impl Tenures {
         let epoch = wall.max(known.epoch + 1);
         *known = Known { epoch, holder: Some(Arc::clone(&self.me)) };
         self.set_state(ip, State::Held { epoch, since: now, announced: 0 });
-        if let Some(tenure) = self.tenures.get_mut(&ip) {
+        if let Some(tenure) = self.by_address.get_mut(&ip) {
             tenure.suspect = None;
         }
         self.actions.push(Action::Take(ip));
@@ -521,7 +464,7 @@ impl Tenures {
     }
 
     fn release(&mut self, ip: IpAddr) {
-        let Some(Tenure { state: State::Held { epoch, .. }, .. }) = self.tenures.get(&ip) else { return };
+        let Some(Tenure { state: State::Held { epoch, .. }, .. }) = self.by_address.get(&ip) else { return };
         let epoch = *epoch;
         self.set_state(ip, State::Idle);
         if let Some(known) = self.known.get_mut(&ip) {
@@ -529,13 +472,13 @@ impl Tenures {
         }
         self.actions.push(Action::Drop(ip));
         self.say(ip, Word::Released(epoch));
-        if let Some(tenure) = self.tenures.get_mut(&ip) {
+        if let Some(tenure) = self.by_address.get_mut(&ip) {
             tenure.said = None;
         }
     }
 
     fn tell(&mut self, ip: IpAddr, saying: Saying) {
-        let Some(tenure) = self.tenures.get_mut(&ip) else { return };
+        let Some(tenure) = self.by_address.get_mut(&ip) else { return };
         if tenure.said.as_ref() != Some(&saying) {
             tenure.said = Some(saying.clone());
             self.actions.push(Action::Say(ip, saying));
@@ -548,7 +491,7 @@ impl Tenures {
             return;
         }
         let peer = self.peers.has_mac(mac);
-        let Some(tenure) = self.tenures.get_mut(&ip) else { return };
+        let Some(tenure) = self.by_address.get_mut(&ip) else { return };
         match &tenure.state {
             // One of us answers for it already: it is a move, not a conflict.
             State::Probing { .. } if peer => self.take(ip, now, wall),
@@ -577,7 +520,7 @@ impl Tenures {
         let mut done = Vec::new();
         let mut probed_out = Vec::new();
         for ip in &self.busy {
-            let Some(tenure) = self.tenures.get_mut(ip) else {
+            let Some(tenure) = self.by_address.get_mut(ip) else {
                 done.push(*ip);
                 continue;
             };
@@ -632,7 +575,7 @@ impl Tenures {
             _ if self.unable.contains(ip) => Some((*ip, Word::Unable)),
             _ => None,
         };
-        let all = self.tenures.range((from, std::ops::Bound::Unbounded)).filter_map(word);
+        let all = self.by_address.range((from, std::ops::Bound::Unbounded)).filter_map(word);
         if after.is_some() { all.take(REPEATED).collect() } else { all.collect() }
     }
 

@@ -127,9 +127,9 @@ impl Peers {
     }
 
     pub(super) fn is_heard(&self, name: &Arc<str>, now: Instant) -> bool {
-        self.heard.get(name).is_some_and(|peer| {
-            peer.alive && now.saturating_duration_since(peer.heard) < self.dead_after
-        })
+        self.heard
+            .get(name)
+            .is_some_and(|peer| peer.alive && now.saturating_duration_since(peer.heard) < self.dead_after)
     }
 
     /// Whether it is there to own the address. Where nobody at all is heard, beats may not get through here, and the

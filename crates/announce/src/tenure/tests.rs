@@ -67,15 +67,23 @@ impl World {
     fn change(&self, ips: &[IpAddr], chosen: impl Fn(usize) -> bool) -> Change {
         let names: Vec<Arc<str>> = self.nodes.iter().map(|node| Arc::from(node.name.as_str())).collect();
         let claim = |ip: IpAddr| {
-            let mut candidates: Vec<Arc<str>> =
-                names.iter().enumerate().filter(|(i, _)| chosen(*i)).map(|(_, name)| Arc::clone(name)).collect();
+            let mut candidates: Vec<Arc<str>> = names
+                .iter()
+                .enumerate()
+                .filter(|(i, _)| chosen(*i))
+                .map(|(_, name)| Arc::clone(name))
+                .collect();
             candidates.sort_by_key(|name| std::cmp::Reverse(weight(name, ip)));
             Claim { candidates, ..Claim::default() }
         };
-        let announcer = |i: usize| Announcer { addresses: vec![IpAddr::from([10, 0, 0, i as u8])], fresh: true };
+        let announcer =
+            |i: usize| Announcer { addresses: vec![IpAddr::from([10, 0, 0, i as u8])], fresh: true };
         let announcers: BTreeMap<Arc<str>, Announcer> =
             names.iter().enumerate().map(|(i, name)| (Arc::clone(name), announcer(i))).collect();
-        Change { claims: ips.iter().map(|ip| (*ip, Some(claim(*ip)))).collect(), announcers: Some(announcers) }
+        Change {
+            claims: ips.iter().map(|ip| (*ip, Some(claim(*ip)))).collect(),
+            announcers: Some(announcers),
+        }
     }
 
     fn apply(&mut self, node: usize, change: Change) {
@@ -86,7 +94,8 @@ impl World {
     fn step(&mut self) {
         self.now += STEP;
         let (now, wall) = (self.now, self.wall());
-        let (arrived, wire) = std::mem::take(&mut self.wire).into_iter().partition(|(_, _, at, _)| *at <= now);
+        let (arrived, wire) =
+            std::mem::take(&mut self.wire).into_iter().partition(|(_, _, at, _)| *at <= now);
         self.wire = wire;
         for i in 0..self.nodes.len() {
             if self.nodes[i].running && self.nodes[i].alive {
@@ -369,7 +378,8 @@ fn a_node_without_a_link_passes_the_address_on() {
 
 #[test]
 fn thousands_of_addresses_are_handed_over_at_once() {
-    let ips: Vec<IpAddr> = (0..3000_u32).map(|n| IpAddr::from(std::net::Ipv4Addr::from(0x0a00_0000 + n))).collect();
+    let ips: Vec<IpAddr> =
+        (0..3000_u32).map(|n| IpAddr::from(std::net::Ipv4Addr::from(0x0a00_0000 + n))).collect();
     let mut world = World::new(3, &ips);
     world.run(Duration::from_secs(1));
     world.nodes[0].alive = false;
