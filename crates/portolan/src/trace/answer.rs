@@ -3,12 +3,11 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use portolan_forward::explain::{Explanation, Source as SourceWhy, port_view};
-use portolan_forward::select::Topology;
+use portolan_forward::explain::{Explanation, port_view};
 use portolan_forward::trace::Step;
 use portolan_forward::{
-    Family, FrontendKind, NodePortAddresses, NodeView, Origin, Outcome, Packet, Policy, PoolScope, Protocol,
-    ServiceKey, Table, Trace, explain, trace,
+    Family, NodePortAddresses, NodeView, Origin, Outcome, Packet, Policy, Protocol, ServiceKey, Table, Trace,
+    explain, trace,
 };
 
 use super::diagnose;
@@ -18,6 +17,7 @@ use super::report::{
 };
 use super::resolve::{self, Source, Target};
 use super::world::{ProxySettings, Service, World};
+use super::{reasons, sentences};
 
 /// What the user wants to know.
 #[derive(Debug, Clone)]
@@ -225,7 +225,7 @@ impl<'a> Draft<'a> {
         let endpoints = self.world.endpoints(key);
         self.report.service = Some(service_part(service));
         if let Some(problem) = diagnose::not_proxied(service, &endpoints) {
-            self.report.verdict.summary = problem.what.clone();
+            self.report.verdict.summary.clone_from(&problem.what);
             return Err(problem);
         }
         let ports = &service.object.view.ports;
@@ -236,7 +236,7 @@ impl<'a> Draft<'a> {
                 None => "at all".into(),
             };
             if let Some(protocol) = protocol {
-                asked.push_str(&format!("/{protocol}"));
+                asked = format!("{asked}/{protocol}");
             }
             // An address and a number can be followed all the same: what a client would meet is part of the answer.
             self.report.problems.push(diagnose::no_such_port(service, &asked));
@@ -295,7 +295,7 @@ impl<'a> Draft<'a> {
             protocol: port.protocol.as_str(),
         });
         part.frontend = Some(FrontendPart {
-            kind: frontend_kind(explanation.frontend),
+            kind: sentences::frontend_kind(explanation.frontend),
             address: packet.destination,
             port: explanation.frontend_port,
         });
@@ -314,7 +314,7 @@ impl<'a> Draft<'a> {
             .map(|affinity| AffinityPart { kind: "ClientIP", timeout_seconds: affinity.timeout_seconds });
         self.report.source_address = explanation.is_forwarded().then(|| SourceAddress {
             masqueraded: explanation.source.is_masqueraded(),
-            why: source_why(explanation.source),
+            why: sentences::source_why(explanation.source),
         });
         self.report.endpoints = explanation
             .endpoints
@@ -324,7 +324,7 @@ impl<'a> Draft<'a> {
                 let pod = world.pod_at(&service.object.view.key, view.address);
                 let used = fate.out.is_none();
                 let about = (policy.scope(), explanation.port.protocol);
-                let reason = fate.out.as_ref().map(|out| diagnose::reason(world, service, view, out, about));
+                let reason = fate.out.as_ref().map(|out| reasons::reason(world, service, view, out, about));
                 let hairpin =
                     fate.hairpin.then(|| "the source itself: it sees the node's address".to_owned());
                 let last_resort = (used && !view.ready)
@@ -343,9 +343,9 @@ impl<'a> Draft<'a> {
             .collect();
         self.report.endpoints.sort_by_key(|part| (!part.used, part.address, part.port));
         self.report.steps =
-            steps(&part, explanation, packet, self.report.node.as_deref().unwrap_or_default());
+            sentences::steps(&part, explanation, packet, self.report.node.as_deref().unwrap_or_default());
         self.report.service = Some(part);
-        self.report.verdict = verdict(&explanation.trace, explanation.affinity.is_some());
+        self.report.verdict = sentences::verdict(&explanation.trace, explanation.affinity.is_some());
         self.report.problems.extend(diagnose::left_out(service));
         self.report.problems.extend(diagnose::endpoints(world, service, explanation));
         let stranger = self.report.from.kind == PartyKind::Pod && explanation.origin == Origin::Outside;
@@ -357,7 +357,7 @@ impl<'a> Draft<'a> {
     /// The packet is for no frontend of any Service.
     fn unexplained(&mut self, trace: &Trace, service: Option<&Service>, packet: &Packet) {
         self.report.steps = trace.steps.iter().map(ToString::to_string).collect();
-        self.report.verdict = verdict(trace, false);
+        self.report.verdict = sentences::verdict(trace, false);
         let destination = SocketAddr::new(packet.destination, packet.port);
         if let Some(service) = service {
             self.report.service = Some(service_part(service));
@@ -457,134 +457,4 @@ fn service_part(service: &Service) -> ServicePart {
         port: None,
         frontend: None,
     }
-}
-
-fn frontend_kind(kind: FrontendKind) -> &'static str {
-    match kind {
-        FrontendKind::ClusterIp(_) => "ClusterIP",
-        FrontendKind::ExternalIp(_) => "external IP",
-        FrontendKind::LoadBalancerIp(_) => "load-balancer IP",
-        FrontendKind::NodePort => "node port",
-    }
-}
-
-fn source_why(source: SourceWhy) -> &'static str {
-    match source {
-        SourceWhy::MasqueradeAll => "the proxy masquerades everything (masqueradeAll)",
-        SourceWhy::NotLocalTraffic => {
-            "the packet does not come from a pod: the answer must come back through this node"
-        }
-        SourceWhy::ExternalCluster => {
-            "it came to an external address with policy Cluster: the endpoint may be on another node, and the answer \
-             must come back through this one"
-        }
-        SourceWhy::NodeToExternal => "the node itself asks for an external address with policy Local",
-        SourceWhy::LocalTraffic => "it comes from a pod, and pods reach each other without translation",
-        SourceWhy::CannotTell => "this node has no way to tell pods from others (no cluster CIDR)",
-        SourceWhy::ExternalLocal => "policy Local keeps the client's address",
-        SourceWhy::PodToExternal => "a pod asks for an external address with policy Local",
-    }
-}
-
-/// What happens, in order, one sentence each.
-fn steps(part: &ServicePart, explanation: &Explanation, packet: &Packet, node: &str) -> Vec<String> {
-    let mut steps = Vec::new();
-    let destination = SocketAddr::new(packet.destination, packet.port);
-    let port = match &part.port {
-        Some(port) if !port.name.is_empty() => format!(", port {}", port.name),
-        _ => String::new(),
-    };
-    let what = part.frontend.as_ref().map_or("frontend", |frontend| frontend.kind);
-    let article = if what.starts_with('e') { "an" } else { "the" };
-    steps.push(format!(
-        "{destination}/{} is {article} {what} of Service {}/{}{port}",
-        packet.protocol, part.namespace, part.name
-    ));
-    if let Some(ranges) = &explanation.source_ranges {
-        let allowed: Vec<String> = ranges.allowed.iter().map(ToString::to_string).collect();
-        let allowed = allowed.join(", ");
-        if !ranges.admitted {
-            steps.push(format!(
-                "{} is not within loadBalancerSourceRanges ({allowed}): dropped",
-                packet.source
-            ));
-            return steps;
-        }
-        steps.push(format!("{} is within loadBalancerSourceRanges ({allowed})", packet.source));
-    }
-    steps.push(match explanation.origin {
-        Origin::Pod => format!("{} counts as a pod of the cluster", packet.source),
-        Origin::Node => format!("{} is {node} itself", packet.source),
-        Origin::Outside => format!("{} counts as outside the cluster", packet.source),
-    });
-    steps.push(policy_step(explanation, node));
-    match explanation.topology {
-        Topology::SameZone if explanation.policy.scope() == PoolScope::Cluster => {
-            steps.push("topology hints narrow that to the endpoints for this node's zone".into());
-        }
-        Topology::SameNode if explanation.policy.scope() == PoolScope::Cluster => {
-            steps.push("topology hints narrow that to the endpoints for this node".into());
-        }
-        _ => {}
-    }
-    if !explanation.is_forwarded() {
-        steps.push(match explanation.trace.outcome {
-            Outcome::Reject => {
-                "no endpoint may be used, on any node: rejected, so that the client knows at once".into()
-            }
-            _ => format!("no endpoint on {node} may be used: dropped"),
-        });
-        return steps;
-    }
-    if let Some(affinity) = explanation.affinity {
-        steps.push(format!(
-            "sessionAffinity ClientIP: a client keeps its endpoint until {} s after its last new connection",
-            affinity.timeout_seconds
-        ));
-    }
-    let kept = if explanation.source.is_masqueraded() {
-        format!("the source address is replaced by that of {node}")
-    } else {
-        "the source address is kept".into()
-    };
-    steps.push(format!("{kept}: {}", source_why(explanation.source)));
-    steps
-}
-
-fn policy_step(explanation: &Explanation, node: &str) -> String {
-    let policy = &explanation.policy;
-    let field = if policy.external { "externalTrafficPolicy" } else { "internalTrafficPolicy" };
-    match (policy.policy, policy.short_circuit) {
-        (Policy::Cluster, _) => format!("{field} is Cluster: any usable endpoint"),
-        (Policy::Local, true) => {
-            format!("{field} is Local, but that is for outside clients; from inside: any usable endpoint")
-        }
-        (Policy::Local, false) => format!("{field} is Local: only endpoints on {node}"),
-    }
-}
-
-fn verdict(trace: &Trace, affine: bool) -> Verdict {
-    let (outcome, summary) = match &trace.outcome {
-        Outcome::Forward { backends, .. } => (
-            OutcomeKind::Forward,
-            match (&backends[..], affine) {
-                ([only], _) => {
-                    format!("goes to {}", SocketAddr::new(only.endpoint.address, only.endpoint.port))
-                }
-                (several, false) => {
-                    format!("goes to one of {} endpoints, each new connection at random", several.len())
-                }
-                (several, true) => format!(
-                    "goes to the endpoint this client had before, else to one of {} at random",
-                    several.len()
-                ),
-            },
-        ),
-        Outcome::Reject => {
-            (OutcomeKind::Reject, "rejected: the client sees \"connection refused\" at once".into())
-        }
-        Outcome::Drop => (OutcomeKind::Drop, "dropped: the client hears nothing and times out".into()),
-        Outcome::Pass => (OutcomeKind::Pass, "no Service takes part: the packet goes straight on".into()),
-    };
-    Verdict { outcome, summary }
 }

@@ -32,31 +32,28 @@ pub(crate) fn slices(objects: &mut Objects) {
         if objects.slices.iter().any(|slice| controller_made(slice, &service)) {
             continue;
         }
-        let writes = match service.selector() {
-            Some(selector) => {
-                let of_service = |pod: &&Arc<Pod>| selects(selector, &service, pod);
-                let pods: Vec<Arc<Pod>> = pods.iter().filter(of_service).cloned().collect();
-                let input = endpointslice::Input {
-                    service: &service,
-                    pods: &pods,
-                    slices: &[],
-                    zone_of: &zone_of,
-                    trigger: None,
-                    max_per_slice: ENDPOINTS_PER_SLICE,
-                    shares: &shares,
-                };
-                endpointslice::plan(&input).writes
-            }
-            None => {
-                let endpoints: Option<Endpoints> =
-                    objects.endpoints.iter().find(|e| name_of(e) == name_of(object)).and_then(read);
-                let input = mirroring::plan::Input {
-                    service: Some(&service),
-                    endpoints: endpoints.as_ref(),
-                    slices: &[],
-                };
-                mirroring::plan::plan(&input).writes
-            }
+        let writes = if let Some(selector) = service.selector() {
+            let of_service = |pod: &&Arc<Pod>| selects(selector, &service, pod);
+            let pods: Vec<Arc<Pod>> = pods.iter().filter(of_service).cloned().collect();
+            let input = endpointslice::Input {
+                service: &service,
+                pods: &pods,
+                slices: &[],
+                zone_of: &zone_of,
+                trigger: None,
+                max_per_slice: ENDPOINTS_PER_SLICE,
+                shares: &shares,
+            };
+            endpointslice::plan(&input).writes
+        } else {
+            let endpoints: Option<Endpoints> =
+                objects.endpoints.iter().find(|e| name_of(e) == name_of(object)).and_then(read);
+            let input = mirroring::plan::Input {
+                service: Some(&service),
+                endpoints: endpoints.as_ref(),
+                slices: &[],
+            };
+            mirroring::plan::plan(&input).writes
         };
         made.extend(writes.into_iter().filter_map(|write| match write {
             Write::Create(slice) => Some(slice),

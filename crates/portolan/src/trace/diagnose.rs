@@ -6,12 +6,12 @@ use portolan_api::suggest;
 use portolan_controllers::objects::{PortRef, or_tcp};
 use portolan_forward::explain::{Explanation, Out};
 use portolan_forward::select::Exclusion;
-use portolan_forward::{EndpointView, PoolScope, Protocol, ServicePortView};
+use portolan_forward::{EndpointView, ServicePortView};
 use portolan_proxy::views::PROXY_NAME_LABEL;
-use serde_json::Value;
 
 use super::derive::selects;
-use super::objects::{list, text};
+use super::objects::text;
+use super::reasons::{Declared, declared};
 use super::report::{Problem, ProblemKind};
 use super::resolve::few;
 use super::world::{Pod, Service, World};
@@ -100,19 +100,19 @@ pub(crate) fn port_text(port: &ServicePortView) -> String {
     if !port.name.is_empty() {
         text = format!("{} ({text})", port.name);
     }
-    if let Some(node_port) = port.node_port {
-        text.push_str(&format!(", node port {node_port}"));
+    match port.node_port {
+        Some(node_port) => format!("{text}, node port {node_port}"),
+        None => text,
     }
-    text
 }
 
 /// What keeps packets from getting to an endpoint, or only luck lets them through.
 pub(crate) fn endpoints(world: &World, service: &Service, explanation: &Explanation) -> Vec<Problem> {
     let mut problems = Vec::new();
     if explanation.endpoints.is_empty() {
-        problems.extend(no_endpoints(world, service));
+        problems.push(no_endpoints(world, service));
     } else if !explanation.is_forwarded() && explanation.source_ranges.as_ref().is_none_or(|r| r.admitted) {
-        problems.extend(none_usable(world, service, explanation));
+        problems.push(none_usable(world, service, explanation));
     }
     problems.extend(undeclared_port(world, service, explanation));
     if let Some(ranges) = explanation.source_ranges.as_ref().filter(|ranges| !ranges.admitted) {
@@ -127,34 +127,34 @@ pub(crate) fn endpoints(world: &World, service: &Service, explanation: &Explanat
 }
 
 /// The Service has no endpoint at all.
-fn no_endpoints(world: &World, service: &Service) -> Option<Problem> {
+fn no_endpoints(world: &World, service: &Service) -> Problem {
     let key = &service.object.view.key;
     let Some(selector) = service.fields.selector() else {
-        return Some(problem(
+        return problem(
             ProblemKind::NoSelector,
             format!("Service {key} has no selector, and nobody has given it endpoints"),
             format!(
                 "create Endpoints named {} or an EndpointSlice labelled kubernetes.io/service-name: {}",
                 key.name, key.name
             ),
-        ));
+        );
     };
     let selected: Vec<&Pod> =
         world.pods.values().filter(|pod| selects(selector, &service.fields, &pod.fields)).collect();
     if !selected.is_empty() {
         let names: Vec<String> = selected.iter().map(|pod| pod.name()).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        return Some(problem(
+        return problem(
             ProblemKind::NoReadyEndpoint,
             format!(
                 "the selected pods ({}) are no endpoints yet: without an address, or at their end",
                 few(&names)
             ),
             "kubectl describe pod says what they wait for".into(),
-        ));
+        );
     }
     let wanted: Vec<String> = selector.iter().map(|(label, value)| format!("{label}={value}")).collect();
-    Some(problem(
+    problem(
         ProblemKind::NoMatchingPod,
         format!(
             "the selector {} of Service {key} matches no pod of namespace {}",
@@ -162,7 +162,7 @@ fn no_endpoints(world: &World, service: &Service) -> Option<Problem> {
             key.namespace
         ),
         nearest_labels(world, service, selector),
-    ))
+    )
 }
 
 /// The pods that nearly match, or match elsewhere.
@@ -211,38 +211,38 @@ fn nearest_labels(world: &World, service: &Service, selector: &BTreeMap<String, 
 }
 
 /// There are endpoints, and none may be used.
-fn none_usable(world: &World, service: &Service, explanation: &Explanation) -> Option<Problem> {
+fn none_usable(world: &World, service: &Service, explanation: &Explanation) -> Problem {
     let key = &service.object.view.key;
     let only =
         |out: fn(&Out) -> bool| explanation.endpoints.iter().all(|fate| fate.out.as_ref().is_some_and(out));
     if only(|out| matches!(out, Out::OtherFamily)) {
-        return Some(problem(
+        return problem(
             ProblemKind::OtherFamily,
             format!("Service {key} has endpoints of the other address family only"),
             "make the Service and its pods of one family, or dual-stack".into(),
-        ));
+        );
     }
     let explained = explanation.endpoints.iter();
     if explained.clone().any(|f| matches!(f.out, Some(Out::Excluded(Exclusion::OnOtherNode)))) {
         let field =
             if explanation.policy.external { "externalTrafficPolicy" } else { "internalTrafficPolicy" };
-        return Some(problem(
+        return problem(
             ProblemKind::NoLocalEndpoint,
             format!(
                 "spec.{field} is Local and no usable endpoint runs on this node: packets vanish here, by design"
             ),
             "ask on a node that has one, run a pod on every node (DaemonSet), or set the policy to Cluster"
                 .into(),
-        ));
+        );
     }
     if only(|out| matches!(out, Out::NoSuchPort { .. } | Out::OtherFamily)) {
-        return Some(no_target_port(world, service, explanation));
+        return no_target_port(world, service, explanation);
     }
-    Some(problem(
+    problem(
         ProblemKind::NoReadyEndpoint,
         format!("no endpoint of Service {key} is ready"),
         "see the reason beside each endpoint; kubectl describe pod tells more".into(),
-    ))
+    )
 }
 
 /// No endpoint has a port of the name that the Service port asks for.
@@ -276,33 +276,6 @@ fn no_target_port(world: &World, service: &Service, explanation: &Explanation) -
     )
 }
 
-struct Declared {
-    name: String,
-    number: i32,
-    protocol: String,
-}
-
-impl Declared {
-    fn text(&self) -> String {
-        if self.name.is_empty() {
-            format!("{}/{}", self.number, self.protocol)
-        } else {
-            format!("{} ({}/{})", self.name, self.number, self.protocol)
-        }
-    }
-}
-
-fn declared(pod: &Pod) -> Vec<Declared> {
-    let ports = pod.fields.spec.containers.iter().flat_map(|container| &container.ports);
-    ports
-        .map(|port| Declared {
-            name: port.name.clone(),
-            number: port.container_port,
-            protocol: or_tcp(&port.protocol).to_owned(),
-        })
-        .collect()
-}
-
 /// The pods say on which ports they listen, and the target port is none of them.
 fn undeclared_port(world: &World, service: &Service, explanation: &Explanation) -> Option<Problem> {
     let protocol = explanation.port.protocol.as_str();
@@ -311,7 +284,7 @@ fn undeclared_port(world: &World, service: &Service, explanation: &Explanation) 
         let pod = world.pod_at(&service.object.view.key, endpoint.address)?;
         let declared = declared(pod);
         let right = declared.iter().any(|d| d.number == i32::from(endpoint.port) && d.protocol == protocol);
-        (!declared.is_empty() && !right).then(|| (endpoint.port, declared))
+        (!declared.is_empty() && !right).then_some((endpoint.port, declared))
     };
     let (port, declared) = used.filter_map(|fate| fate.endpoint).find_map(suspicious)?;
     let declared: Vec<String> = declared.iter().map(Declared::text).collect();
@@ -320,61 +293,6 @@ fn undeclared_port(world: &World, service: &Service, explanation: &Explanation) 
         format!("the target port is {port}/{protocol}, but the pods declare {}", declared.join(", ")),
         "if nothing listens there the pod refuses the connection: correct targetPort".into(),
     ))
-}
-
-/// Why a pod is not ready, as its own status says.
-pub(crate) fn not_ready(pod: &Pod) -> String {
-    if pod.fields.metadata.deleting() {
-        return "it is being deleted".into();
-    }
-    for status in list(&pod.raw, "/status/containerStatuses") {
-        if status["ready"].as_bool() == Some(true) {
-            continue;
-        }
-        let container = text(status, "/name");
-        for state in ["waiting", "terminated"] {
-            if let Some(detail) = status.pointer(&format!("/state/{state}")) {
-                let why = [text(detail, "/reason"), text(detail, "/message")];
-                let why: Vec<&str> = why.into_iter().filter(|text| !text.is_empty()).collect();
-                return format!("container {container} is {state}: {}", why.join(": "));
-            }
-        }
-        if let Some(probe) = readiness_probe(&pod.raw, container) {
-            return format!("the readinessProbe of container {container} does not succeed ({probe})");
-        }
-    }
-    let Some(condition) = pod.fields.condition("Ready") else {
-        return format!("it has no condition Ready, its phase is {}", pod.fields.status.phase);
-    };
-    let detail: Vec<&str> =
-        [&*condition.reason, &*condition.message].into_iter().filter(|text| !text.is_empty()).collect();
-    let probes: Vec<String> = list(&pod.raw, "/spec/containers")
-        .iter()
-        .filter_map(|container| readiness_probe(&pod.raw, text(container, "/name")))
-        .collect();
-    match (detail.is_empty(), probes.first()) {
-        (false, _) => format!("its condition Ready is {} ({})", condition.status, detail.join(": ")),
-        (true, Some(probe)) => {
-            format!("its condition Ready is {}; readinessProbe: {probe}", condition.status)
-        }
-        (true, None) => format!("its condition Ready is {}", condition.status),
-    }
-}
-
-fn readiness_probe(pod: &Value, container: &str) -> Option<String> {
-    let container = list(pod, "/spec/containers").iter().find(|c| text(c, "/name") == container)?;
-    let probe = container.get("readinessProbe")?;
-    let port = |of: &Value| of["port"].as_str().map_or_else(|| of["port"].to_string(), str::to_owned);
-    Some(if let Some(http) = probe.get("httpGet") {
-        format!("HTTP GET {} on port {}", http["path"].as_str().unwrap_or("/"), port(http))
-    } else if let Some(tcp) = probe.get("tcpSocket") {
-        format!("TCP connect to port {}", port(tcp))
-    } else if let Some(grpc) = probe.get("grpc") {
-        format!("gRPC on port {}", port(grpc))
-    } else {
-        let command: Vec<&str> = list(probe, "/exec/command").iter().filter_map(Value::as_str).collect();
-        format!("the command {:?}", command.join(" "))
-    })
 }
 
 /// A pod that the proxy does not take for one.
@@ -388,49 +306,4 @@ pub(crate) fn not_local(source: std::net::IpAddr, cidrs: &[ipnet::IpNet]) -> Pro
         ),
         "give --cluster-cidr as the proxy has it; if this is how it has it, correct the proxy's".into(),
     )
-}
-
-/// The words for one endpoint's exclusion.
-pub(crate) fn reason(
-    world: &World,
-    service: &Service,
-    view: &EndpointView,
-    out: &Out,
-    (scope, protocol): (PoolScope, Protocol),
-) -> String {
-    let pod = world.pod_at(&service.object.view.key, view.address);
-    match out {
-        Out::Excluded(Exclusion::NotReady) if view.terminating => "not ready: it is being deleted".into(),
-        Out::Excluded(Exclusion::NotReady) => match pod {
-            Some(pod) => format!("not ready: {}", not_ready(pod)),
-            None => "not ready, as its EndpointSlice says".into(),
-        },
-        Out::Excluded(Exclusion::TerminatingAndOthersReady) => {
-            let others = if scope == PoolScope::Local { "others on this node" } else { "others" };
-            format!("terminating, and {others} are ready")
-        }
-        Out::Excluded(Exclusion::HintedForOtherZone) => {
-            let zones: Vec<&str> = view.for_zones.iter().map(|zone| &**zone).collect();
-            format!("its topology hint is for zone {}, not for this node's", zones.join(", "))
-        }
-        Out::Excluded(Exclusion::HintedForOtherNode) => {
-            let nodes: Vec<&str> = view.for_nodes.iter().map(|node| &**node).collect();
-            format!("its topology hint is for node {}, not for this one", nodes.join(", "))
-        }
-        Out::Excluded(Exclusion::OnOtherNode) => "it runs on another node, and the policy is Local".into(),
-        Out::OtherFamily => "it is of the other address family".into(),
-        Out::NoSuchPort { has } if has.is_empty() => {
-            let named = pod.map(declared).unwrap_or_default();
-            let named: Vec<String> = named.iter().map(Declared::text).collect();
-            let has =
-                if named.is_empty() { String::new() } else { format!("; the pod has {}", named.join(", ")) };
-            format!("it has no port for this Service port{has}")
-        }
-        Out::NoSuchPort { has } => {
-            let has: Vec<String> =
-                has.iter().map(|port| format!("{} ({}/{})", port.name, port.port, port.protocol)).collect();
-            format!("it has no {protocol} port of this name; it has {}", has.join(", "))
-        }
-        Out::Duplicate => "listed once more; it counts once".into(),
-    }
 }

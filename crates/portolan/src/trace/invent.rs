@@ -192,60 +192,77 @@ fn pod_state(objects: &mut Objects) {
 /// Every Service that would be given a ClusterIP and node ports has them.
 fn services(objects: &mut Objects) {
     objects.services.sort_by_key(name_of);
-    let all = |objects: &Objects, path: &str| -> HashSet<String> {
-        objects.services.iter().map(|service| text(service, path).to_owned()).collect()
-    };
-    let mut taken = all(objects, "/spec/clusterIP");
-    let mut node_ports: HashSet<u64> = objects
-        .services
-        .iter()
-        .flat_map(|service| list(service, "/spec/ports"))
-        .filter_map(|port| port["nodePort"].as_u64())
-        .collect();
+    let mut free = Free::of(&objects.services);
     let mut invented = Vec::new();
     for service in &mut objects.services {
         let kind = text(service, "/spec/type").to_owned();
         if kind == "ExternalName" {
             continue;
         }
-        let name = name_of(service);
-        if text(service, "/spec/clusterIP").is_empty() {
-            let first = list(service, "/spec/clusterIPs").first().and_then(Value::as_str).map(str::to_owned);
-            let [a, b] = SERVICE_NETWORK;
-            let mut free = (0..=255u8)
-                .flat_map(|c| (1..=254u8).map(move |d| Ipv4Addr::new(a, b, c, d).to_string()))
-                .skip(9);
-            let address =
-                first.or_else(|| free.find(|address| taken.insert(address.clone()))).unwrap_or_default();
-            if list(service, "/spec/clusterIPs").is_empty() {
-                invented.push(format!("{name} {address}"));
-                set(service, &["spec", "clusterIPs"], json!([address]));
-            }
-            set(service, &["spec", "clusterIP"], json!(address));
-        } else if list(service, "/spec/clusterIPs").is_empty() {
-            let address = service["spec"]["clusterIP"].clone();
-            set(service, &["spec", "clusterIPs"], json!([address]));
-        }
+        invented.extend(free.cluster_ip(service));
         let allocates = service.pointer("/spec/allocateLoadBalancerNodePorts") != Some(&json!(false));
         if kind == "NodePort" || (kind == "LoadBalancer" && allocates) {
-            let ports = service.pointer_mut("/spec/ports").and_then(Value::as_array_mut);
-            for port in
-                ports.into_iter().flatten().filter(|port| !port["nodePort"].as_u64().is_some_and(|n| n > 0))
-            {
-                let free = (u64::from(NODE_PORT_FIRST)..32768).find(|number| node_ports.insert(*number));
-                let Some(number) = free else { continue };
-                port["nodePort"] = json!(number);
-                invented.push(format!("{name} node port {number}"));
-            }
+            free.node_ports(service, &mut invented);
         }
         let checked = kind == "LoadBalancer" && text(service, "/spec/externalTrafficPolicy") == "Local";
-        if checked && service.pointer("/spec/healthCheckNodePort").and_then(Value::as_u64).unwrap_or(0) == 0 {
-            let free = (u64::from(NODE_PORT_FIRST)..32768).find(|number| node_ports.insert(*number));
-            set(service, &["spec", "healthCheckNodePort"], json!(free));
+        if checked && service.pointer("/spec/healthCheckNodePort").is_none_or(is_zero) {
+            set(service, &["spec", "healthCheckNodePort"], json!(free.port()));
         }
     }
     if !invented.is_empty() {
         objects.assumptions.push(format!("made up for Services: {}", some(&invented)));
+    }
+}
+
+fn is_zero(number: &Value) -> bool {
+    number.as_u64().unwrap_or_default() == 0
+}
+
+/// What no Service of the files asks for is free to be given.
+struct Free {
+    addresses: HashSet<String>,
+    ports: HashSet<u64>,
+}
+
+impl Free {
+    fn of(services: &[Value]) -> Self {
+        let ports = services.iter().flat_map(|service| list(service, "/spec/ports"));
+        Self {
+            addresses: services.iter().map(|service| text(service, "/spec/clusterIP").to_owned()).collect(),
+            ports: ports.filter_map(|port| port["nodePort"].as_u64()).collect(),
+        }
+    }
+
+    fn port(&mut self) -> Option<u64> {
+        (u64::from(NODE_PORT_FIRST)..32768).find(|number| self.ports.insert(*number))
+    }
+
+    /// Both fields of the ClusterIP; says what was made up.
+    fn cluster_ip(&mut self, service: &mut Value) -> Option<String> {
+        let first = list(service, "/spec/clusterIPs").first().and_then(Value::as_str).map(str::to_owned);
+        let asked = Some(text(service, "/spec/clusterIP").to_owned()).filter(|address| !address.is_empty());
+        let known = asked.or(first);
+        let [a, b] = SERVICE_NETWORK;
+        let address = known.clone().or_else(|| {
+            let all = (0..=255u8).flat_map(|c| (1..=254u8).map(move |d| Ipv4Addr::new(a, b, c, d)));
+            // The first ones are those that a cluster gives to its own Services.
+            all.skip(9).map(|ip| ip.to_string()).find(|address| self.addresses.insert(address.clone()))
+        })?;
+        if list(service, "/spec/clusterIPs").is_empty() {
+            set(service, &["spec", "clusterIPs"], json!([address]));
+        }
+        set(service, &["spec", "clusterIP"], json!(address));
+        known.is_none().then(|| format!("{} {address}", name_of(service)))
+    }
+
+    fn node_ports(&mut self, service: &mut Value, invented: &mut Vec<String>) {
+        let name = name_of(service);
+        let ports = service.pointer_mut("/spec/ports").and_then(Value::as_array_mut);
+        for port in ports.into_iter().flatten().filter(|port| is_zero(&port["nodePort"])) {
+            let Some(number) = self.port() else { continue };
+            port["nodePort"] = json!(number);
+            invented.push(format!("{name} node port {number}"));
+        }
     }
 }
 
@@ -258,16 +275,16 @@ mod tests {
         let service = |name: &str, spec: Value| json!({"kind": "Service", "metadata": {"name": name, "namespace": "default"}, "spec": spec});
         let pod = |name: &str| json!({"kind": "Pod", "metadata": {"name": name, "namespace": "default"}, "spec": {}});
         let make = || {
-            let mut objects = Objects::default();
-            objects.services = vec![
+            let services = vec![
                 service(
                     "b",
                     json!({"type": "NodePort", "ports": [{"port": 80}, {"port": 81, "nodePort": 30000}]}),
                 ),
                 service("a", json!({"clusterIP": "10.96.0.10", "ports": [{"port": 80}]})),
             ];
-            objects.pods = vec![pod("p-2"), pod("p-1")];
-            objects.nodes = ["n1", "n2"].map(|name| json!({"metadata": {"name": name}})).to_vec();
+            let pods = vec![pod("p-2"), pod("p-1")];
+            let nodes = ["n1", "n2"].map(|name| json!({"metadata": {"name": name}})).to_vec();
+            let mut objects = Objects { services, pods, nodes, ..Objects::default() };
             complete(&mut objects);
             objects
         };

@@ -132,21 +132,18 @@ fn listen(
     let mut events: Vec<Event> = Vec::new();
     let mut quiet_since = None;
     while events.len() < HOPS_MAX {
-        match tracer.next(Duration::from_millis(20))? {
-            Some(event)
-                if *event.table.name == *TABLE
-                    || events.first().is_some_and(|e| e.packet == event.packet) =>
-            {
-                if events.is_empty() || event.packet == events[0].packet {
-                    let dropped = event.verdict == Verdict::Drop;
-                    events.push(event);
-                    if dropped {
-                        // A rejection still has to come back to the sender.
-                        quiet_since.get_or_insert_with(Instant::now);
-                    }
-                }
+        let event = tracer.next(Duration::from_millis(20))?;
+        // The first event is our own rule's; from it the packet's id is known. Later packets of the probe do not count.
+        let is_ours = |event: &Event| match events.first() {
+            Some(first) => event.packet == first.packet,
+            None => *event.table.name == *TABLE,
+        };
+        if let Some(event) = event.filter(is_ours) {
+            if event.verdict == Verdict::Drop {
+                // A rejection still has to come back to the sender.
+                quiet_since.get_or_insert_with(Instant::now);
             }
-            _ => {}
+            events.push(event);
         }
         if is_answered() {
             quiet_since.get_or_insert_with(Instant::now);

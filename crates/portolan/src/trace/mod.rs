@@ -2,7 +2,8 @@
 //!
 //! Objects come from an API server ([`cluster`]) or from files ([`manifests`], completed by [`invent`] and [`derive`])
 //! and are parsed once ([`world`]). The question becomes addresses ([`resolve`]), the pure model explains
-//! (`portolan_forward::explain`), [`diagnose`] names likely mistakes, and [`answer`] puts it together as a [`report`].
+//! (`portolan_forward::explain`), [`reasons`] and [`sentences`] have the words, [`diagnose`] names likely mistakes, and
+//! [`answer`] puts it together as a [`report`].
 //! [`text`] renders it. In the namespaces that [`places`] finds, [`kernel`] compares with what the node's kernel holds and
 //! [`live`] follows a [`probe`]. Start at [`run`], then [`answer`].
 
@@ -17,8 +18,10 @@ mod manifests;
 mod objects;
 mod places;
 mod probe;
+mod reasons;
 mod report;
 mod resolve;
+mod sentences;
 mod text;
 mod world;
 

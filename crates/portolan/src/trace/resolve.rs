@@ -97,11 +97,10 @@ fn near_source(world: &World, namespace: &str, name: &str) -> String {
 /// The first few of a list, for messages.
 pub(crate) fn few(names: &[&str]) -> String {
     const SHOWN: usize = 8;
-    let mut text = names[..names.len().min(SHOWN)].join(", ");
-    if names.len() > SHOWN {
-        text.push_str(&format!(" and {} more", names.len() - SHOWN));
+    match names.get(SHOWN..) {
+        Some(more @ [_, ..]) => format!("{} and {} more", names[..SHOWN].join(", "), more.len()),
+        _ => names.join(", "),
     }
-    text
 }
 
 /// `web`, `shop/web:http`, `web:53/udp`, `10.96.0.1:80`, `[fd00::1]:53/udp`, a pod with a port, or a Service by its DNS
