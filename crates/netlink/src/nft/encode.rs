@@ -143,7 +143,7 @@ impl Encoder {
                 self.message(msg::NEWTABLE, flags::CREATE | flags::EXCL, table, |w| {
                     w.string(wire::table::NAME, &table.name);
                     w.be32(wire::table::FLAGS, wire::table::OWNER);
-                })
+                });
             }
             Op::DelTable(table) => self.message(msg::DELTABLE, 0, table, |w| {
                 w.string(wire::table::NAME, &table.name);

@@ -361,3 +361,43 @@ fn without_the_capability_nothing_is_changed_and_the_error_says_so() {
         assert_eq!(nft.tables().unwrap().len(), 1);
     });
 }
+
+#[test]
+fn an_owned_table_goes_with_its_socket_and_the_tracer_hears_what_it_marks() {
+    use portolan_netlink::nft::trace::Cause;
+    use portolan_netlink::nft::{MetaKey, Socket, Table, Tracer};
+    with_kernel(|nft| {
+        portolan_netlink::rt::Rt::open().unwrap().set_up("lo").unwrap();
+        let table = Table::new(Family::Ip, "owned");
+        let reg = Reg::new(0);
+        let mark = [
+            Expr::dport(reg),
+            Expr::eq(reg, Value::from_slice(&9u16.to_be_bytes())),
+            Expr::Immediate { dreg: reg, data: Value::from_slice(&[1]) },
+            Expr::MetaSet { key: MetaKey::Nftrace, sreg: reg },
+            Expr::drop(),
+        ];
+        let base =
+            Base { kind: ChainKind::Filter, hook: Hook::Output, priority: -300, policy: Policy::Accept };
+        let mut owner = Socket::open().unwrap();
+        let mut tracer = Tracer::open().unwrap();
+        commit(
+            &mut owner,
+            [
+                Op::AddOwnedTable(table.clone()),
+                Op::AddChain(Chain::base(&table, "output", base)),
+                Op::AddRule(Rule::new(&table, "output", mark.to_vec())),
+            ],
+        );
+        assert!(nft.commit(&batch([Op::DelTable(table.clone())])).is_err(), "it is somebody else's");
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let _ = socket.send_to(b"x", "127.0.0.1:9");
+        let event = tracer.next(std::time::Duration::from_secs(5)).unwrap().expect("an event");
+        assert_eq!((&event.table, &*event.chain, &event.verdict), (&table, "output", &Verdict::Drop));
+        assert!(matches!(event.cause, Cause::Rule(_)), "{event:?}");
+        let local = std::net::IpAddr::from([127, 0, 0, 1]);
+        assert_eq!(event.addresses, Some((local, local)));
+        drop(owner);
+        assert!(nft.tables().unwrap().iter().all(|info| info.table != table));
+    });
+}
