@@ -27,7 +27,7 @@ pub fn concerns(change: &Change<Key, Object>, wanted: &Objects, service: Option<
         // Chains, classes and hairpins may outlive their use; without a frontend nothing leads to them.
         _ => None,
     };
-    found.is_some_and(|found| frontends(service).any(|own| own == found)) || names(&change.from, service)
+    found.is_some_and(|found| frontends(service).any(|own| own == found)) || names(change.from.as_ref(), service)
 }
 
 fn frontends(service: &ServiceTable) -> impl Iterator<Item = (IpAddr, u8, u16)> + '_ {
@@ -40,7 +40,7 @@ fn frontends(service: &ServiceTable) -> impl Iterator<Item = (IpAddr, u8, u16)> 
 }
 
 /// The comment names the Service, with or without a port.
-fn names(object: &Option<Object>, service: &ServiceTable) -> bool {
+fn names(object: Option<&Object>, service: &ServiceTable) -> bool {
     let Some(Object::Element { comment: Some(comment), .. }) = object else { return false };
     let name = service.key.to_string();
     comment.strip_prefix(&name).is_some_and(|rest| rest.is_empty() || rest.starts_with(':'))
