@@ -100,12 +100,12 @@ impl Plot<'_> {
         let mut svg = String::new();
         writeln!(
             svg,
-            r##"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" font-size="12">
+            r#"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" font-size="12">
 <style>
 text {{ fill: #555 }} .grid {{ stroke: #888; stroke-opacity: 0.25 }} .line {{ fill: none; stroke-width: 2 }}
 @media (prefers-color-scheme: dark) {{ text {{ fill: #bbb }} }}
 </style>
-<text x="{LEFT}" y="22" font-size="14">{}</text>"##,
+<text x="{LEFT}" y="22" font-size="14">{}</text>"#,
             self.title
         )?;
         self.axes(&mut svg)?;
