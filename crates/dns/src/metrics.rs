@@ -300,7 +300,7 @@ impl Metrics {
             counter(encoder, name, help, value)?;
         }
         let services = snapshot.zone.service_count() as u64;
-        gauge(encoder, "portolan_dns_services", "Services that have names", &Labels(vec![]), services)?;
+        gauge(encoder, "portolan_dns_services", "Services that have names", services)?;
         self.handler.forwarder().map_or(Ok(()), |forwarder| encode_forwarder(encoder, forwarder))
     }
 }
@@ -348,7 +348,7 @@ fn encode_forwarder(encoder: &mut DescriptorEncoder<'_>, forwarder: &Forwarder) 
         counter(encoder, name, help, value)?;
     }
     let loops = forwarder.loops().len() as u64;
-    gauge(encoder, "portolan_dns_upstream_loops", "Upstreams that lead back here", &Labels(vec![]), loops)
+    gauge(encoder, "portolan_dns_upstream_loops", "Upstreams that lead back here", loops)
 }
 
 fn counter(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> Result<(), Error> {
@@ -357,15 +357,8 @@ fn counter(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u
         .encode_counter::<NoLabelSet, _, u64>(&value, None)
 }
 
-fn gauge(
-    encoder: &mut DescriptorEncoder<'_>,
-    name: &str,
-    help: &str,
-    labels: &Labels<'_>,
-    value: u64,
-) -> Result<(), Error> {
-    let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-    metric.encode_family(labels)?.encode_gauge(&(value as i64))
+fn gauge(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> Result<(), Error> {
+    encoder.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&(value as i64))
 }
 
 /// Sum, count, and counts by bucket.

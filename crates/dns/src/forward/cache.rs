@@ -49,8 +49,6 @@ pub(super) enum Hit {
     Fresh(Arc<Stored>),
     /// Fresh, often asked for, and about to expire: the caller asks for it again, and nobody else is told so.
     Refresh(Arc<Stored>),
-    /// Behind its time.
-    Stale(Arc<Stored>),
 }
 
 impl Cache {
@@ -78,11 +76,18 @@ impl Cache {
             }
             return Some(Hit::Fresh(stored));
         }
-        if now < stored.expires() + self.stale {
-            return Some(Hit::Stale(stored));
+        if now >= stored.expires() + self.stale {
+            shard.remove(place);
         }
-        shard.remove(place);
         None
+    }
+
+    /// A look that is no client's question. Says whether the answer is fresh.
+    pub(super) fn peek(&self, ask: &Ask, now: Instant) -> Option<(Arc<Stored>, bool)> {
+        let shard = self.shard(ask).lock().unwrap_or_else(PoisonError::into_inner);
+        let stored = shard.entries[*shard.places.get(ask)?].stored.clone();
+        let (fresh, held) = (now < stored.expires(), now < stored.expires() + self.stale);
+        held.then_some((stored, fresh))
     }
 
     /// Keeps an answer if it may be kept. Says how many others had to go.

@@ -175,7 +175,8 @@ impl Forwarder {
             match cache.get(ask, now) {
                 Some(Hit::Fresh(stored)) => {
                     count(&inner.counts.hits[n]);
-                    return Some(stored);
+                    let failed = stored.rcode() == Rcode::ServFail as u8;
+                    return failed.then(|| self.stale(ask)).flatten().or(Some(stored));
                 }
                 Some(Hit::Refresh(stored)) => {
                     count(&inner.counts.hits[n]);
@@ -184,7 +185,7 @@ impl Forwarder {
                     }
                     return Some(stored);
                 }
-                Some(Hit::Stale(_)) | None => {}
+                None => {}
             }
         }
         count(&inner.counts.misses);
@@ -195,7 +196,7 @@ impl Forwarder {
         count(&self.0.counts.prefetches);
         let forwarder = self.clone();
         self.0.runtime.spawn(async move {
-            if forwarder.ask_once(&ask).await.is_err() {
+            if forwarder.ask_once(&ask, true).await.is_err() {
                 forwarder.0.answers.refresh_failed(&ask);
                 forwarder.0.denials.refresh_failed(&ask);
             }
@@ -211,7 +212,7 @@ impl Forwarder {
             count(&self.0.counts.rejected);
             return Err(Failure::Busy);
         };
-        let outcome = self.ask_once(&ask).await;
+        let outcome = self.ask_once(&ask, false).await;
         match outcome {
             // What we cannot do anything about; a refusal by the operator's own limit stays one.
             Err(Failure::Unanswered) => self.stale(&ask).ok_or(Failure::Unanswered),
@@ -223,22 +224,26 @@ impl Forwarder {
     /// An expired answer to stand in.
     fn stale(&self, ask: &Ask) -> Option<Arc<Stored>> {
         self.0.config.cache.stale?;
-        match self.0.answers.get(ask, Instant::now())? {
-            Hit::Stale(stored) => {
-                count(&self.0.counts.stale);
-                Some(Arc::new(stored.to_stale()))
-            }
-            Hit::Fresh(stored) | Hit::Refresh(stored) => Some(stored),
+        let (stored, fresh) = self.0.answers.peek(ask, Instant::now())?;
+        if fresh {
+            return Some(stored);
         }
+        count(&self.0.counts.stale);
+        Some(Arc::new(stored.to_stale()))
     }
 
     /// Joins a question under way, or starts it in a task of its own: a client that goes away ends nothing for others.
-    async fn ask_once(&self, ask: &Ask) -> Outcome {
+    /// `again`: even if there is a fresh answer.
+    async fn ask_once(&self, ask: &Ask, again: bool) -> Outcome {
         let mut receiver = {
             let mut under_way = self.0.under_way.lock().unwrap_or_else(PoisonError::into_inner);
             match under_way.get(ask) {
                 Some(receiver) => receiver.clone(),
                 None => {
+                    // It may have come between a look at the cache and here.
+                    if let Some(stored) = self.fresh(ask).filter(|_| !again) {
+                        return Ok(stored);
+                    }
                     let Ok(slot) = self.0.slots.clone().try_acquire_owned() else {
                         count(&self.0.counts.rejected);
                         return Err(Failure::Busy);
@@ -264,6 +269,13 @@ impl Forwarder {
         };
         let outcome = receiver.wait_for(Option::is_some).await.ok().and_then(|outcome| outcome.clone());
         outcome.unwrap_or(Err(Failure::Unanswered))
+    }
+
+    /// As [`Forwarder::cached`], uncounted.
+    fn fresh(&self, ask: &Ask) -> Option<Arc<Stored>> {
+        let now = Instant::now();
+        let caches = [&self.0.answers, &self.0.denials].into_iter();
+        caches.filter_map(|cache| cache.peek(ask, now)).find_map(|(stored, fresh)| fresh.then_some(stored))
     }
 
     fn keep(&self, ask: &Ask, stored: &Arc<Stored>) {
@@ -294,27 +306,52 @@ impl Forwarder {
         }
         // Each is tried twice, as packets get lost.
         let mut next = order.iter().chain(&order);
-        let mut tries = FuturesUnordered::new();
+        let (mut tries, mut unanswered) = (FuturesUnordered::new(), Vec::new());
         let mut fallback = None;
         let deadline = tokio::time::sleep(config.deadline);
         tokio::pin!(deadline);
         loop {
             if let Some(upstream) = next.next() {
-                tries.push(self.try_one(upstream, ask));
+                unanswered.push((upstream, Instant::now()));
+                tries.push(async move { (upstream, self.try_one(upstream, ask).await) });
             } else if tries.is_empty() {
                 break;
             }
             tokio::select! {
-                Some(result) = tries.next() => match result {
-                    Some(stored) if config.next_on.contains(&stored.rcode()) => fallback = Some(stored),
-                    Some(stored) => return Ok(stored),
-                    None => {}
-                },
+                Some((upstream, result)) = tries.next() => {
+                    unanswered.retain(|(other, _)| !Arc::ptr_eq(other, upstream));
+                    match result {
+                        Some(stored) if config.next_on.contains(&stored.rcode()) => fallback = Some(stored),
+                        Some(stored) => {
+                            self.blame_slow(&unanswered);
+                            return Ok(stored);
+                        }
+                        None => {}
+                    }
+                }
                 () = tokio::time::sleep(config.hedge) => {}
-                () = &mut deadline => break,
+                () = &mut deadline => {
+                    self.blame_slow(&unanswered);
+                    break;
+                }
             }
         }
         fallback.ok_or(Failure::Unanswered)
+    }
+
+    /// Those that let another one overtake them have failed: otherwise each question would wait for them again.
+    fn blame_slow(&self, unanswered: &[(&Arc<Upstream>, Instant)]) {
+        for (upstream, since) in unanswered {
+            if since.elapsed() >= self.0.config.hedge {
+                self.failed(upstream);
+            }
+        }
+    }
+
+    fn failed(&self, upstream: &Arc<Upstream>) {
+        if upstream.failed() && self.0.config.max_fails > 0 {
+            self.check_health(upstream.clone());
+        }
     }
 
     async fn try_one(&self, upstream: &Arc<Upstream>, ask: &Ask) -> Option<Arc<Stored>> {
@@ -335,9 +372,7 @@ impl Forwarder {
                 tracing::debug!(upstream = %upstream.address, name = %ask.name, "an upstream did not answer")
             }
         }
-        if upstream.failed() && config.max_fails > 0 {
-            self.check_health(upstream.clone());
-        }
+        self.failed(upstream);
         None
     }
 
