@@ -101,6 +101,11 @@ impl Resource {
     }
 }
 
+/// Whether a subresource is an act on an object rather than a part of it: it can only be created.
+pub fn is_act(subresource: &str) -> bool {
+    matches!(subresource, "binding" | "eviction" | "token")
+}
+
 /// The resource served at a group, version and plural name.
 pub fn find(group: &str, version: &str, plural: &str) -> Option<&'static Resource> {
     RESOURCES.iter().copied().find(|r| r.plural == plural && r.group == group && r.version == version)
@@ -252,7 +257,7 @@ pub static PODS: Resource = Resource {
     categories: &["all"],
     prefix: "pods",
     schema: core::v1::Pod::schema,
-    subresources: &["status"],
+    subresources: &["binding", "eviction", "status"],
     selectable_fields: &[
         "spec.nodeName",
         "spec.restartPolicy",
@@ -291,6 +296,7 @@ pub static SERVICE_ACCOUNTS: Resource = Resource {
     short_names: &["sa"],
     prefix: "serviceaccounts",
     schema: core::v1::ServiceAccount::schema,
+    subresources: &["token"],
     returns_deleted: true,
     columns: printer::SERVICE_ACCOUNT,
     cells: printer::service_account,

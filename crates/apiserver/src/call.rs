@@ -199,7 +199,7 @@ fn check_shape(resource: &Resource, path: &ResourcePath) -> Result<()> {
 }
 
 fn known_subresource(resource: &Resource, sub: &str) -> bool {
-    resource.subresources.contains(&sub) || (resource.plural == "pods" && sub == "binding")
+    resource.subresources.contains(&sub)
 }
 
 fn accepted(headers: &HeaderMap, verb: Verb) -> Result<Format> {

@@ -5,8 +5,7 @@
 
 use std::collections::HashMap;
 
-use portolan_api::autoscaling::v1::Scale;
-use portolan_api::resource::{RESOURCES, Resource};
+use portolan_api::resource::{RESOURCES, Resource, is_act};
 use serde_json::{Map, Value, json};
 
 use crate::document::Document;
@@ -237,16 +236,21 @@ fn add_names(entry: &mut Value, resource: &Resource) {
 
 /// The kind of a subresource that is not of its resource's own.
 fn other_kind(subresource: &str) -> Option<Map<String, Value>> {
-    let gvk = Scale::schema().gvk.filter(|_| subresource == "scale")?;
-    let text = |text: &str| Value::from(text);
-    let fields = [("group", text(gvk.group)), ("version", text(gvk.version)), ("kind", text(gvk.kind))];
-    Some(fields.map(|(name, value)| (name.to_owned(), value)).into_iter().collect())
+    let (group, version, kind) = match subresource {
+        "scale" => ("autoscaling", "v1", "Scale"),
+        "binding" => ("", "v1", "Binding"),
+        "eviction" => ("policy", "v1", "Eviction"),
+        "token" => ("authentication.k8s.io", "v1", "TokenRequest"),
+        _ => return None,
+    };
+    let fields = [("group", group), ("version", version), ("kind", kind)];
+    Some(fields.map(|(name, value)| (name.to_owned(), value.into())).into_iter().collect())
 }
 
 fn subresource_verbs(subresource: &str) -> &'static [&'static str] {
     match subresource {
         "finalize" => &["update"],
-        "binding" | "eviction" | "token" => &["create"],
+        act if is_act(act) => &["create"],
         _ => &["get", "patch", "update"],
     }
 }

@@ -104,3 +104,14 @@ pub const MASTER_LEASE_RENEW: Duration = Duration::from_secs(10);
 
 /// Longest wait for the store at a health check: probes give up after a second or two.
 pub const HEALTH_STORE_WAIT: Duration = Duration::from_secs(2);
+
+/// Pause between looks at the dependents of an owner that waits for them, doubled up to [`PROPAGATION_PAUSE_MAX`].
+pub const PROPAGATION_PAUSE_MIN: Duration = Duration::from_millis(20);
+/// See [`PROPAGATION_PAUSE_MIN`].
+pub const PROPAGATION_PAUSE_MAX: Duration = Duration::from_secs(2);
+
+/// Life of an event after it was last seen, as in Kubernetes.
+pub const EVENT_TTL: Duration = Duration::from_hours(1);
+
+/// Pause between sweeps of events that are over.
+pub const EVENT_SWEEP_INTERVAL: Duration = Duration::from_mins(1);

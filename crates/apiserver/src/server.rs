@@ -11,7 +11,7 @@ use http::header::{ACCEPT, CONTENT_TYPE, ETAG, HeaderValue, IF_NONE_MATCH};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use portolan_api::status;
 use portolan_store::Store;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use crate::alloc::{self, Allocator};
 use crate::authn::User;
@@ -26,8 +26,9 @@ use crate::lines::Lines;
 use crate::metrics::{Labels, Metrics};
 use crate::openapi::OpenApi;
 use crate::path::{self, ResourcePath, Target};
+use crate::propagation::{self, Owner};
 use crate::query::Query;
-use crate::{bootstrap, health, masters, namespaces, object, respond, verbs};
+use crate::{bootstrap, health, masters, namespaces, object, respond, sweep, verbs};
 
 /// An API server: one per process, shared by all connections.
 pub struct ApiServer {
@@ -41,6 +42,7 @@ pub struct ApiServer {
     lines: Lines,
     ready: AtomicBool,
     stop: watch::Sender<bool>,
+    propagation: mpsc::UnboundedSender<Owner>,
 }
 
 impl ApiServer {
@@ -50,6 +52,7 @@ impl ApiServer {
             service_cidrs: config.service_cidrs.clone(),
             node_ports: config.node_ports.clone(),
         };
+        let (propagation, owners) = mpsc::unbounded_channel();
         let server = Arc::new(Self {
             allocator: Allocator::start(ranges, store.clone()).await?,
             config,
@@ -60,9 +63,12 @@ impl ApiServer {
             lines: Lines::default(),
             ready: AtomicBool::new(false),
             stop: watch::Sender::new(false),
+            propagation,
         });
         bootstrap::run(&server).await?;
         tokio::spawn(namespaces::run(Arc::downgrade(&server)));
+        tokio::spawn(propagation::run(Arc::downgrade(&server), owners));
+        tokio::spawn(sweep::run(Arc::downgrade(&server)));
         tokio::spawn(repair(Arc::downgrade(&server)));
         if server.store.leases().is_some() {
             tokio::spawn(masters::run(Arc::downgrade(&server)));
@@ -208,6 +214,14 @@ impl ApiServer {
     /// Becomes true when the server is going.
     pub(crate) fn stopped(&self) -> watch::Receiver<bool> {
         self.stop.subscribe()
+    }
+
+    /// Has the dependents of a deleted owner seen to, if there is one.
+    pub(crate) fn propagate(&self, owner: Option<Owner>) {
+        if let Some(owner) = owner {
+            // Nobody listens only when the server is going; the next one looks for what is left.
+            let _ = self.propagation.send(owner);
+        }
     }
 
     pub(crate) fn is_ready(&self) -> bool {

@@ -3,7 +3,7 @@
 
 use portolan_api::autoscaling::v1::Scale;
 use portolan_api::meta::v1::{DeleteOptions, Status};
-use portolan_api::resource::Resource;
+use portolan_api::resource::{Resource, is_act};
 use serde_json::{Value, json};
 
 use super::Dialect;
@@ -67,7 +67,7 @@ pub(super) fn render(resources: &[&'static Resource], dialect: Dialect) -> Value
         );
         let parameters: &[&str] = if resource.namespaced { &["name", "namespace"] } else { &["name"] };
         paths.insert(item.clone(), writer.path(parameters, &writer.item("")));
-        for subresource in resource.subresources {
+        for subresource in resource.subresources.iter().filter(|subresource| !is_act(subresource)) {
             paths.insert(format!("{item}/{subresource}"), writer.path(parameters, &writer.item(subresource)));
         }
     }

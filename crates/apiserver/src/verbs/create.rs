@@ -12,8 +12,10 @@ use crate::{content, metadata, respond};
 
 /// Answers with the new object.
 pub(crate) async fn run(call: &Call) -> Result<Response<Body>> {
-    if call.subresource.as_deref() == Some("binding") {
-        return crate::verbs::binding::run(call).await;
+    match call.subresource.as_deref() {
+        Some("binding") => return crate::verbs::binding::run(call).await,
+        Some("eviction") => return crate::verbs::eviction::run(call).await,
+        _ => {}
     }
     if call.name.is_some() || (call.resource.namespaced && call.namespace.is_none()) {
         return Err(status::method_not_allowed(call.resource, "POST").into());

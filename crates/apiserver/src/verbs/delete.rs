@@ -2,7 +2,7 @@
 //!
 //! Three things can happen: the object goes at once; it is marked and goes when its finalizers are done; or, for a pod
 //! on a node, it is marked and goes when the node's agent has stopped it. Dependents are collected by the controllers
-//! afterwards, so every propagation policy acts as `Background`: nobody would take the finalizers of the others off.
+//! afterwards; where the policy asks for more, a finalizer waits for `propagation`.
 
 use futures_util::future::BoxFuture;
 use futures_util::{StreamExt as _, stream};
@@ -19,6 +19,7 @@ use crate::call::{Call, dry_run};
 use crate::errors::{Result, invalid_options};
 use crate::limits::{DELETES_AT_ONCE, POD_GRACE_SECONDS_DEFAULT, POD_GRACE_SECONDS_MAX, WRITE_ATTEMPTS_MAX};
 use crate::object::{self, has_finalizers, meta};
+use crate::propagation::{self, Owner};
 use crate::respond::{self, ListMeta};
 use crate::server::ApiServer;
 use crate::write::At;
@@ -171,7 +172,10 @@ impl ApiServer {
                     .if_revision(kv.key.clone(), kv.mod_revision)
                     .put(kv.key.clone(), object::to_stored(&marked));
                 match self.store().commit(txn).await? {
-                    portolan_store::Commit::Done(revision) => Ok(kept(at_revision(marked, revision))),
+                    portolan_store::Commit::Done(revision) => {
+                        self.propagate(Owner::waiting(at.resource, &marked));
+                        Ok(kept(at_revision(marked, revision)))
+                    }
                     portolan_store::Commit::Conflict { .. } => Ok(None),
                 }
             }
@@ -220,23 +224,30 @@ fn step(resource: &Resource, old: &Value, options: &DeleteOptions) -> Step {
             (true, false) => Step::Mark(terminating(old)),
         };
     }
+    let mut object = old.clone();
+    propagation::mark(&mut object, options);
+    let same_finalizers = old["metadata"].get("finalizers") == object["metadata"].get("finalizers");
     let grace = if is("pods") { pod_grace(old, options) } else { 0 };
     let left = old["metadata"]["deletionGracePeriodSeconds"].as_i64().unwrap_or(0);
     if grace > 0 {
         // A second request can only shorten the wait.
-        return if deleting && grace >= left { Step::Nothing } else { marked(old, grace) };
+        let shorter = !deleting || grace < left;
+        return if shorter { marked(object, grace) } else { unless(same_finalizers, object) };
     }
-    if !has_finalizers(old) {
+    if !has_finalizers(&object) {
         Step::Remove
     } else if deleting && left == 0 {
-        Step::Nothing
+        unless(same_finalizers, object)
     } else {
-        marked(old, 0)
+        marked(object, 0)
     }
 }
 
-fn marked(old: &Value, grace: i64) -> Step {
-    let mut object = old.clone();
+fn unless(nothing: bool, object: Value) -> Step {
+    if nothing { Step::Nothing } else { Step::Mark(object) }
+}
+
+fn marked(mut object: Value, grace: i64) -> Step {
     metadata::mark_deleted(&mut object, grace);
     Step::Mark(object)
 }
@@ -307,5 +318,24 @@ mod tests {
         let namespace = json!({"metadata": {}, "spec": {"finalizers": ["kubernetes"]}, "status": {}});
         assert_eq!(word(&step(&NAMESPACES, &namespace, &none)), "mark null");
         assert_eq!(word(&step(&NAMESPACES, &json!({"metadata": {}, "spec": {}}), &none)), "remove");
+    }
+
+    #[test]
+    fn policies_put_finalizers_on_and_take_them_off() {
+        let with = |policy: &str| DeleteOptions {
+            propagation_policy: Some(policy.into()),
+            ..DeleteOptions::default()
+        };
+        let object = json!({"metadata": {"name": "a"}});
+        let Step::Mark(foreground) = step(&SERVICES, &object, &with("Foreground")) else {
+            panic!("it goes at once")
+        };
+        assert_eq!(foreground["metadata"]["finalizers"], json!(["foregroundDeletion"]));
+        let Step::Mark(orphan) = step(&SERVICES, &foreground, &with("Orphan")) else {
+            panic!("nothing changes")
+        };
+        assert_eq!(orphan["metadata"]["finalizers"], json!(["orphan"]));
+        assert_eq!(word(&step(&SERVICES, &orphan, &DeleteOptions::default())), "nothing");
+        assert_eq!(word(&step(&SERVICES, &orphan, &with("Background"))), "remove");
     }
 }

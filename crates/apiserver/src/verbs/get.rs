@@ -1,6 +1,7 @@
 //! GET of one object.
 
 use http::{Response, StatusCode};
+use portolan_api::resource::is_act;
 use portolan_api::status;
 
 use crate::body::Body;
@@ -18,7 +19,7 @@ pub(crate) async fn run(call: &Call) -> Result<Response<Body>> {
         Version::At(revision) => wait_for(&call.server, revision).await?,
         Version::Unset | Version::Any => {}
     }
-    if call.subresource.as_deref() == Some("binding") {
+    if call.subresource.as_deref().is_some_and(is_act) {
         return Err(status::method_not_allowed(call.resource, "get").into());
     }
     let kv = call.server.fetch(at).await?;

@@ -150,6 +150,19 @@ pub(crate) async fn open(dir: &std::path::Path) -> Arc<ApiServer> {
     ApiServer::start(Config::new(IpAddr::from([192, 0, 2, 1]), 6443), store).await.unwrap()
 }
 
+/// Opens a store again as soon as its last holder has let go of it.
+pub(crate) async fn reopen(dir: &std::path::Path) -> Arc<ApiServer> {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    let store = loop {
+        match Embedded::open(dir.join("store")) {
+            Ok(store) => break Arc::new(store),
+            Err(error) => assert!(tokio::time::Instant::now() < deadline, "{error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    };
+    ApiServer::start(Config::new(IpAddr::from([192, 0, 2, 1]), 6443), store).await.unwrap()
+}
+
 pub(crate) async fn reply(response: http::Response<Body>) -> Reply {
     let (parts, body) = response.into_parts();
     let body = body.collect().await.unwrap().to_bytes();

@@ -87,3 +87,76 @@ async fn a_service_takes_its_endpoints_and_address_along() {
     assert_eq!(server.get(&address).await.code, 404);
     assert_eq!(server.get(&format!("{endpoints}/web")).await.code, 404);
 }
+
+/// A config map that `owner` owns.
+async fn owned(server: &Server, name: &str, owner: &Value, finalizer: bool) -> Value {
+    let mut object = config_map(name, &json!({}));
+    object["metadata"]["ownerReferences"] = json!([{
+        "apiVersion": "v1", "kind": owner["kind"], "name": owner["metadata"]["name"], "uid": owner["metadata"]["uid"],
+        "blockOwnerDeletion": true,
+    }]);
+    if finalizer {
+        object["metadata"]["finalizers"] = json!(["test/hold"]);
+    }
+    server.post(CONFIG_MAPS, &object).await.ok()
+}
+
+#[tokio::test]
+async fn in_the_foreground_dependents_go_first() {
+    let server = Server::start().await;
+    let owner = server.post(CONFIG_MAPS, &config_map("owner", &json!({}))).await.ok();
+    let child = owned(&server, "child", &owner, false).await;
+    owned(&server, "grandchild", &child, true).await;
+    let path = format!("{CONFIG_MAPS}/owner?propagationPolicy=Foreground");
+    let going = server.delete(&path).await.ok();
+    assert_eq!(going["metadata"]["finalizers"], json!(["foregroundDeletion"]));
+    let marked = |reply: &crate::common::Reply| reply.json()["metadata"].get("deletionTimestamp").is_some();
+    server.eventually(&format!("{CONFIG_MAPS}/grandchild"), marked).await;
+    for name in ["owner", "child"] {
+        assert_eq!(server.get(&format!("{CONFIG_MAPS}/{name}")).await.code, 200, "{name} went first");
+    }
+    let free = json!({ "metadata": { "finalizers": null } });
+    server.patch(&format!("{CONFIG_MAPS}/grandchild"), "merge", &free).await.ok();
+    server.eventually(&format!("{CONFIG_MAPS}/owner"), |reply| reply.code == 404).await;
+    assert_eq!(server.get(&format!("{CONFIG_MAPS}/child")).await.code, 404);
+}
+
+#[tokio::test]
+async fn orphans_stay_without_their_owner() {
+    let server = Server::start().await;
+    let owner = server.post(CONFIG_MAPS, &config_map("owner", &json!({}))).await.ok();
+    owned(&server, "child", &owner, false).await;
+    server.delete(&format!("{CONFIG_MAPS}/owner?propagationPolicy=Orphan")).await.ok();
+    server.eventually(&format!("{CONFIG_MAPS}/owner"), |reply| reply.code == 404).await;
+    let child = server.get(&format!("{CONFIG_MAPS}/child")).await.ok();
+    assert_eq!(child["metadata"].get("ownerReferences"), None);
+}
+
+#[tokio::test]
+async fn a_new_server_goes_on_where_the_last_one_stopped() {
+    let Server { api, dir } = Server::start().await;
+    let server = Server { api, dir };
+    let owner = server.post(CONFIG_MAPS, &config_map("owner", &json!({}))).await.ok();
+    owned(&server, "child", &owner, true).await;
+    server.delete(&format!("{CONFIG_MAPS}/owner?propagationPolicy=Foreground")).await.ok();
+    server.api.stop();
+    let Server { api, dir } = server;
+    drop(api);
+    let server = Server { api: crate::common::reopen(dir.path()).await, dir };
+    let free = json!({ "metadata": { "finalizers": null } });
+    server.patch(&format!("{CONFIG_MAPS}/child"), "merge", &free).await.ok();
+    server.eventually(&format!("{CONFIG_MAPS}/owner"), |reply| reply.code == 404).await;
+}
+
+#[tokio::test]
+async fn pods_can_be_evicted() {
+    let server = Server::start().await;
+    let pod = json!({ "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "p" },
+        "spec": { "containers": [{ "name": "c", "image": "i" }] } });
+    server.post(crate::common::PODS, &pod).await.ok();
+    let eviction = json!({ "apiVersion": "policy/v1", "kind": "Eviction", "metadata": { "name": "p" } });
+    let path = format!("{}/p/eviction", crate::common::PODS);
+    assert_eq!(server.post(&path, &eviction).await.code, 201);
+    assert_eq!(server.get(&format!("{}/p", crate::common::PODS)).await.code, 404);
+    assert_eq!(server.get(&path).await.code, 405);
+}
