@@ -1,5 +1,7 @@
 //! kube-proxy's flags. Those that count become fields of a configuration, as if a file had them.
 
+#![allow(clippy::doc_markdown, reason = "these comments are what --help prints")]
+
 use std::path::PathBuf;
 
 use clap::Args;

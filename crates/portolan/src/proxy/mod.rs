@@ -47,9 +47,9 @@ enum Verb {
 
 pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     match arguments.verb {
-        Some(Verb::Cleanup(arguments)) => cleanup::run(arguments),
+        Some(Verb::Cleanup(arguments)) => cleanup::run(&arguments),
         Some(Verb::Status(arguments)) => status::run(&arguments),
-        None if arguments.flags.cleanup == Some(true) => cleanup::run(cleanup::Arguments::everything()),
+        None if arguments.flags.cleanup == Some(true) => cleanup::run(&cleanup::Arguments::everything()),
         None => start(&arguments.flags),
     }
 }

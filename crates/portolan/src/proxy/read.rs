@@ -92,13 +92,12 @@ impl Walk {
         let Value::Object(known) = known else { return };
         for (name, value) in found {
             let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
-            match known.get(name) {
-                Some(default) => self.field(value, default, &path),
-                None => {
-                    let near = suggest::near_field(name, known.keys().map(String::as_str));
-                    let hint = near.map(|near| format!(" ({})", suggest::did_you_mean(near)));
-                    self.problems.push(format!("unknown field {path:?}{}", hint.unwrap_or_default()));
-                }
+            if let Some(default) = known.get(name) {
+                self.field(value, default, &path);
+            } else {
+                let near = suggest::near_field(name, known.keys().map(String::as_str));
+                let hint = near.map(|near| format!(" ({})", suggest::did_you_mean(near)));
+                self.problems.push(format!("unknown field {path:?}{}", hint.unwrap_or_default()));
             }
         }
     }
@@ -152,7 +151,7 @@ fn has_no_meaning(path: &str, name: &str) -> bool {
     let below = |prefix: &&str| {
         path.strip_prefix(*prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
     };
-    MEANINGLESS.iter().chain(&OTHER_MODES).any(|prefix| below(&prefix))
+    MEANINGLESS.iter().chain(&OTHER_MODES).any(|prefix| below(prefix))
         || (below(&"logging") && name != LOGGING_USED)
 }
 
@@ -275,6 +274,21 @@ winkernel: {enableDSR: false, forwardHealthCheckVip: false, networkName: "", roo
         for text in ["", "[]", "a: [", "mode: a\nmode: b"] {
             assert!(parse(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn the_manifest_has_a_configuration_that_can_be_used() {
+        let manifest = include_str!("../../../../deploy/proxy.yaml");
+        let documents: Vec<Value> =
+            manifest.split("\n---\n").skip(1).map(|text| serde_saphyr::from_str(text).unwrap()).collect();
+        let map = documents.iter().find(|document| document["kind"] == "ConfigMap").unwrap();
+        let Read { configuration, meaningless } =
+            parse(map["data"]["config.conf"].as_str().unwrap()).unwrap();
+        assert_eq!(meaningless, Vec::<String>::new());
+        assert!(super::super::settings(&configuration).is_ok());
+        let kubeconfig = std::path::Path::new(&configuration.client_connection.kubeconfig);
+        assert!(map["data"].get(kubeconfig.file_name().unwrap().to_str().unwrap()).is_some());
+        assert_eq!(documents.len(), 4);
     }
 
     #[test]

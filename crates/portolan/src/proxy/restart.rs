@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::read;
 
-/// Files mounted from a ConfigMap are swapped by links to links: reading the text is surer than any notification, and a
+/// Files mounted from a `ConfigMap` are swapped by links to links: reading the text is surer than any notification, and a
 /// small file read once a second costs nothing.
 const LOOK: Duration = Duration::from_secs(1);
 

@@ -87,10 +87,10 @@ fn set_max(max: u64) -> Result<(), Error> {
     }
     set(&path, max, FIELD)?;
     let hashsize = Path::new(HASHSIZE);
-    if read(hashsize).is_some_and(|size| size < max / 4) {
-        if let Err(error) = set(hashsize, max / 4, FIELD) {
-            tracing::warn!(%error, "the conntrack table may be slower than it could be");
-        }
+    if read(hashsize).is_some_and(|size| size < max / 4)
+        && let Err(error) = set(hashsize, max / 4, FIELD)
+    {
+        tracing::warn!(%error, "the conntrack table may be slower than it could be");
     }
     Ok(())
 }

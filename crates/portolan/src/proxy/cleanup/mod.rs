@@ -49,7 +49,7 @@ impl Findings {
     }
 }
 
-pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     if !rustix::process::geteuid().is_root() {
         return Err(Failure::NotRoot { verb: "portolan proxy cleanup" }.into());
     }
