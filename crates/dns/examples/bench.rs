@@ -54,7 +54,7 @@ fn serve() {
         let port = PortView { name: "http".into(), protocol: Protocol::Tcp, port: 80 };
         let kind = ServiceKind::Cluster(vec![address(n).into()]);
         let view = ServiceView { kind, ports: vec![port] };
-        catalogue.set_service(&Key::new("default", format!("service-{n}")), Some(Arc::new(view)));
+        catalogue.set_service(&Key::new("default", format!("service-{n}")), Some(&Arc::new(view)));
     }
     let zone = catalogue.commit(1).expect("there are Services");
     let handler = Arc::new(Handler::new(zone.clone(), None, 1232));
@@ -198,7 +198,7 @@ fn best(server: &Server, questions: &Path) -> (f64, f64) {
 fn start(server: &Server) -> Child {
     let mut command = Command::new("taskset");
     command.args(["-c", "0"]).args(&server.command).stdout(Stdio::null()).stderr(Stdio::null());
-    let child = command.spawn().expect("taskset and the server are installed");
+    let mut child = command.spawn().expect("taskset and the server are installed");
     for _ in 0..200 {
         let dig = [
             "+short",
@@ -215,6 +215,8 @@ fn start(server: &Server) -> Child {
         }
         std::thread::sleep(Duration::from_millis(50));
     }
+    _ = child.kill();
+    _ = child.wait();
     panic!("{} does not answer", server.name);
 }
 

@@ -12,7 +12,7 @@ pub const UDP_PAYLOAD_PLAIN: u16 = 512;
 /// A message over TCP has a length of 16 bits.
 pub const MESSAGE_MAX: usize = 65_535;
 
-/// How many ExternalNames of this zone may lead to each other before the chain counts as a loop.
+/// How many aliases (`ExternalName`) of this zone may lead to each other before the chain counts as a loop.
 pub const CNAME_CHAIN_MAX: usize = 8;
 
 /// Addresses and endpoints of one Service in answers; 2,300 AAAA records fill the longest message, 65,535 bytes.

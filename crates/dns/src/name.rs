@@ -47,7 +47,7 @@ impl Name {
                 name.label(label.as_bytes())?;
             }
         }
-        name.finish()
+        Ok(name.finish())
     }
 
     /// The name made of labels, first to last, under a parent.
@@ -57,7 +57,7 @@ impl Name {
             name.label(label)?;
         }
         name.append(parent.labels())?;
-        name.finish()
+        Ok(name.finish())
     }
 
     /// Trusts that the bytes are a name in lower case.
@@ -147,9 +147,9 @@ impl Builder {
         Ok(())
     }
 
-    pub(crate) fn finish(mut self) -> Result<Name, NameError> {
+    pub(crate) fn finish(mut self) -> Name {
         self.0.push(0);
-        Ok(Name(self.0.into()))
+        Name(self.0.into())
     }
 }
 

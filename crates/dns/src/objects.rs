@@ -54,7 +54,8 @@ struct Port<'a> {
     name: Text<'a>,
     #[serde(borrow, deserialize_with = "nullable")]
     protocol: Text<'a>,
-    port: Option<i64>,
+    #[serde(rename = "port")]
+    number: Option<i64>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -198,7 +199,7 @@ fn ports<'a>(ports: &'a [Port<'_>]) -> impl Iterator<Item = PortView> + 'a {
             "SCTP" => Protocol::Sctp,
             _ => return None,
         };
-        let number = u16::try_from(port.port?).ok().filter(|port| *port != 0)?;
+        let number = u16::try_from(port.number?).ok().filter(|port| *port != 0)?;
         Some(PortView { name: (*port.name.0).into(), protocol, port: number })
     })
 }

@@ -103,7 +103,13 @@ pub async fn run_reporting(
     let shared = Shared { handler: handler.clone(), limiter, later: later.clone() };
     let mut listening = Vec::new();
     for address in &config.listen {
-        listening.push(listen(*address, &shared, &tallies, config.tcp, &mut tasks).await?);
+        match listen(*address, &shared, &tallies, config.tcp, &mut tasks).await {
+            Ok(workers) => listening.push(workers),
+            Err(Error::Listen { source, .. }) if config.listen.len() > 1 && lacks_family(&source) => {
+                tracing::info!(%address, "this host does not speak this family: not listening there");
+            }
+            Err(error) => return Err(error),
+        }
     }
     let addresses: Arc<[SocketAddr]> = listening.iter().map(Workers::address).collect();
     tracing::info!(?addresses, zone = %config.zone.zone, "answering DNS questions");
@@ -138,6 +144,11 @@ fn start_forwarder(mut forward: forward::Config, config: &Config) -> Option<Forw
         stub.upstreams = forward::without_self(upstreams, &config.listen, own);
     }
     Forwarder::new(forward)
+}
+
+/// The host has no IPv6, as a rule.
+fn lacks_family(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL))
 }
 
 /// UDP and TCP on one address.
@@ -273,18 +284,18 @@ impl Watching<'_> {
             catalogue.set_namespace(&key.name, self.caches.namespaces.get(&key).is_some());
         }
         for key in dirty.services.take() {
-            catalogue.set_service(&key, self.caches.services.get(&key));
+            catalogue.set_service(&key, self.caches.services.get(&key).as_ref());
         }
         if let (Some(dirty), Some(slices)) = (&mut dirty.slices, &self.caches.slices) {
             for key in dirty.take() {
                 let slice = slices.get(&key);
                 triggers.extend(slice.as_ref().and_then(|s| Some((s.service.clone()?, s.trigger_ns?))));
-                catalogue.set_slice(&key, slice);
+                catalogue.set_slice(&key, slice.as_ref());
             }
         }
         if let (Some(dirty), Some(pods)) = (&mut dirty.pods, &self.caches.pods) {
             for key in dirty.take() {
-                catalogue.set_pod(&key, pods.get(&key));
+                catalogue.set_pod(&key, pods.get(&key).as_ref());
             }
         }
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

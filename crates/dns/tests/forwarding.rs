@@ -1,5 +1,7 @@
 //! Names outside the cluster, with upstreams on loopback sockets that are honest, lie, stall, or are not there.
 
+#![allow(clippy::unwrap_used, reason = "a panic is a failed test")]
+
 mod common;
 #[path = "common/net.rs"]
 mod net;
@@ -165,7 +167,7 @@ async fn a_stalling_upstream_is_passed_by_and_left_out() {
     let config = Config {
         hedge: Duration::from_millis(50),
         timeout: Duration::from_millis(200),
-        health_interval: Duration::from_secs(60),
+        health_interval: Duration::from_mins(1),
         ..config(&[stalling, honest.address])
     };
     let (server, _) = server(config).await;
@@ -178,7 +180,7 @@ async fn a_stalling_upstream_is_passed_by_and_left_out() {
     for n in 3..23 {
         assert_eq!(ask(&server, &format!("n{n}.example"), RecordType::A).await.answers().len(), 1);
     }
-    assert!(begin.elapsed() < Duration::from_millis(20 * 50), "and no later one: {:?}", begin.elapsed());
+    assert!(begin.elapsed() < Duration::from_secs(1), "and no later one: {:?}", begin.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -302,7 +304,7 @@ async fn an_expired_answer_stands_in_while_nobody_answers() {
         vec![answer(question, 1, &["192.0.2.80"]).to_vec().unwrap()]
     })
     .await;
-    let cache = CacheConfig { stale: Some(Duration::from_secs(60)), ..CacheConfig::default() };
+    let cache = CacheConfig { stale: Some(Duration::from_mins(1)), ..CacheConfig::default() };
     let (server, _) = server(Config { cache, ..config(&[upstream.address]) }).await;
     assert_eq!(ask(&server, "www.example.com", RecordType::A).await.answers().len(), 1);
     broken.store(true, std::sync::atomic::Ordering::SeqCst);

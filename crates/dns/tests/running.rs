@@ -1,5 +1,7 @@
 //! The whole role against an API server: caches, zone, sockets, HTTP.
 
+#![allow(clippy::unwrap_used, reason = "a panic is a failed test")]
+
 mod common;
 #[path = "common/net.rs"]
 mod net;

@@ -1,5 +1,7 @@
 //! The server over real sockets on 127.0.0.1, asked by dig.
 
+#![allow(clippy::unwrap_used, reason = "a panic is a failed test")]
+
 mod common;
 #[path = "common/net.rs"]
 mod net;

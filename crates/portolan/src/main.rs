@@ -1,16 +1,18 @@
 //! The program: one file per verb, each wiring roles together and nothing else.
 //!
 //! `up` is the control plane with this host as a node; `node` is a node of somebody's control plane; `proxy` replaces
-//! kube-proxy; `kubeconfig` gives access; `lab` makes whole clusters in namespaces; `trace` explains; `echo` is the built-in
-//! image. Start at the verb you want.
+//! kube-proxy, `dns` CoreDNS, `lb` MetalLB; `kubeconfig` gives access; `lab` makes whole clusters in namespaces; `trace`
+//! explains; `echo` is the built-in image. Start at the verb you want.
 
 mod announcer;
+mod dns;
 mod echo;
 mod failure;
 mod in_process;
 mod kernel_check;
 mod kubeconfig;
 mod lab;
+mod lb;
 mod logging;
 mod migrate;
 mod node;
@@ -43,6 +45,10 @@ enum Verb {
     Node(node::Arguments),
     /// Run the node proxy alone, in place of kube-proxy, for any Kubernetes cluster
     Proxy(proxy::Arguments),
+    /// Run cluster DNS alone, in place of CoreDNS, for any Kubernetes cluster
+    Dns(Box<dns::Arguments>),
+    /// Load-balancer addresses for any Kubernetes cluster: given from pools, announced from the nodes
+    Lb(lb::Arguments),
     /// Issue access to a control plane whose data directory is on this host
     Kubeconfig(kubeconfig::Arguments),
     /// Save, check and restore the store
@@ -62,6 +68,8 @@ fn main() -> ExitCode {
         Verb::Up(arguments) => up::run(arguments),
         Verb::Node(arguments) => node::run(arguments),
         Verb::Proxy(arguments) => proxy::run(arguments),
+        Verb::Dns(arguments) => dns::run(*arguments),
+        Verb::Lb(arguments) => lb::run(arguments),
         Verb::Kubeconfig(arguments) => kubeconfig::run(&arguments),
         Verb::Snapshot(arguments) => snapshot::run(arguments),
         Verb::Migrate(arguments) => migrate::run(&arguments),

@@ -46,9 +46,9 @@ impl Default for CacheConfig {
     fn default() -> Self {
         CacheConfig {
             entries: 9_984,
-            ttl_max: Duration::from_secs(3_600),
+            ttl_max: Duration::from_hours(1),
             ttl_min: Duration::ZERO,
-            denial_ttl_max: Duration::from_secs(1_800),
+            denial_ttl_max: Duration::from_mins(30),
             stale: None,
             prefetch: false,
         }

@@ -237,34 +237,32 @@ impl Forwarder {
     async fn ask_once(&self, ask: &Ask, again: bool) -> Outcome {
         let mut receiver = {
             let mut under_way = self.0.under_way.lock().unwrap_or_else(PoisonError::into_inner);
-            match under_way.get(ask) {
-                Some(receiver) => receiver.clone(),
-                None => {
-                    // It may have come between a look at the cache and here.
-                    if let Some(stored) = self.fresh(ask).filter(|_| !again) {
-                        return Ok(stored);
-                    }
-                    let Ok(slot) = self.0.slots.clone().try_acquire_owned() else {
-                        count(&self.0.counts.rejected);
-                        return Err(Failure::Busy);
-                    };
-                    let (sender, receiver) = watch::channel(None);
-                    under_way.insert(ask.clone(), receiver.clone());
-                    let (forwarder, ask) = (self.clone(), ask.clone());
-                    self.0.runtime.spawn(async move {
-                        let _slot = slot;
-                        let outcome = forwarder.ask_upstreams(&ask).await;
-                        if let Ok(stored) = &outcome {
-                            forwarder.keep(&ask, stored);
-                        }
-                        let mut under_way =
-                            forwarder.0.under_way.lock().unwrap_or_else(PoisonError::into_inner);
-                        under_way.remove(&ask);
-                        drop(under_way);
-                        sender.send_replace(Some(outcome));
-                    });
-                    receiver
+            if let Some(receiver) = under_way.get(ask) {
+                receiver.clone()
+            } else {
+                // It may have come between a look at the cache and here.
+                if let Some(stored) = self.fresh(ask).filter(|_| !again) {
+                    return Ok(stored);
                 }
+                let Ok(slot) = self.0.slots.clone().try_acquire_owned() else {
+                    count(&self.0.counts.rejected);
+                    return Err(Failure::Busy);
+                };
+                let (sender, receiver) = watch::channel(None);
+                under_way.insert(ask.clone(), receiver.clone());
+                let (forwarder, ask) = (self.clone(), ask.clone());
+                self.0.runtime.spawn(async move {
+                    let _slot = slot;
+                    let outcome = forwarder.ask_upstreams(&ask).await;
+                    if let Ok(stored) = &outcome {
+                        forwarder.keep(&ask, stored);
+                    }
+                    let mut under_way = forwarder.0.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+                    under_way.remove(&ask);
+                    drop(under_way);
+                    sender.send_replace(Some(outcome));
+                });
+                receiver
             }
         };
         let outcome = receiver.wait_for(Option::is_some).await.ok().and_then(|outcome| outcome.clone());
@@ -369,7 +367,7 @@ impl Forwarder {
                 tracing::debug!(upstream = %upstream.address, name = %ask.name, %error, "an upstream failed");
             }
             Err(_) => {
-                tracing::debug!(upstream = %upstream.address, name = %ask.name, "an upstream did not answer")
+                tracing::debug!(upstream = %upstream.address, name = %ask.name, "an upstream did not answer");
             }
         }
         self.failed(upstream);

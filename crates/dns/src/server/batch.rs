@@ -272,19 +272,16 @@ unsafe fn zeroed<T>() -> T {
 }
 
 fn read_address(storage: &libc::sockaddr_storage) -> SocketAddr {
-    match i32::from(storage.ss_family) {
-        libc::AF_INET6 => {
-            // SAFETY: the family says what it is, and the storage is large enough and aligned for it.
-            let from = unsafe { &*std::ptr::from_ref(storage).cast::<libc::sockaddr_in6>() };
-            let ip = Ipv6Addr::from(from.sin6_addr.s6_addr);
-            SocketAddrV6::new(ip, u16::from_be(from.sin6_port), from.sin6_flowinfo, from.sin6_scope_id).into()
-        }
-        _ => {
-            // SAFETY: as above.
-            let from = unsafe { &*std::ptr::from_ref(storage).cast::<libc::sockaddr_in>() };
-            let ip = Ipv4Addr::from(from.sin_addr.s_addr.to_ne_bytes());
-            SocketAddr::new(ip.into(), u16::from_be(from.sin_port))
-        }
+    if i32::from(storage.ss_family) == libc::AF_INET6 {
+        // SAFETY: the family says what it is, and the storage is large enough and aligned for it.
+        let from = unsafe { &*std::ptr::from_ref(storage).cast::<libc::sockaddr_in6>() };
+        let ip = Ipv6Addr::from(from.sin6_addr.s6_addr);
+        SocketAddrV6::new(ip, u16::from_be(from.sin6_port), from.sin6_flowinfo, from.sin6_scope_id).into()
+    } else {
+        // SAFETY: as above.
+        let from = unsafe { &*std::ptr::from_ref(storage).cast::<libc::sockaddr_in>() };
+        let ip = Ipv4Addr::from(from.sin_addr.s_addr.to_ne_bytes());
+        SocketAddr::new(ip.into(), u16::from_be(from.sin_port))
     }
 }
 

@@ -117,7 +117,7 @@ impl Handler {
                         && self.forwarder.is_some() =>
                 {
                     let target = Some(target.clone());
-                    return self.from_upstream(
+                    return self.ask_elsewhere(
                         Pending::new(packet, query, limit, transport, target),
                         buffer,
                         tally,
@@ -128,7 +128,7 @@ impl Handler {
                     (length, rcode as u8, Source::Zone)
                 }
                 Found::Outside if self.forwarder.is_some() => {
-                    return self.from_upstream(
+                    return self.ask_elsewhere(
                         Pending::new(packet, query, limit, transport, None),
                         buffer,
                         tally,
@@ -168,7 +168,7 @@ impl Handler {
     }
 
     /// From the cache at once, or later.
-    fn from_upstream(&self, pending: Pending, buffer: &mut [u8], tally: &Tally) -> Step {
+    fn ask_elsewhere(&self, pending: Pending, buffer: &mut [u8], tally: &Tally) -> Step {
         let ask = pending.ask();
         let Some(stored) = self.forwarder.as_ref().and_then(|f| f.cached(&ask, Instant::now())) else {
             return Step::Later(Box::new(pending));

@@ -119,7 +119,7 @@ pub fn read_name(message: &[u8], mut at: usize) -> Result<Name, Malformed> {
     loop {
         let length = usize::from(*message.get(at).ok_or(Malformed::Cut)?);
         if length == 0 {
-            return Ok(name.finish()?);
+            return Ok(name.finish());
         }
         if length <= LABEL_MAX {
             let label = message.get(at + 1..at + 1 + length).ok_or(Malformed::Cut)?;

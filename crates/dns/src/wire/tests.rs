@@ -150,7 +150,7 @@ proptest! {
         if let Ok(header) = Header::read(&packet) {
             for at in 12..packet.len().min(40) {
                 let _ = read_name(&packet, at);
-                let _ = records(&packet, at, &header).map(|r| r.map(|r| r.owner(&packet))).count();
+                records(&packet, at, &header).flatten().for_each(|record| _ = record.owner(&packet));
             }
         }
     }

@@ -96,6 +96,7 @@ pub struct Answer<'z> {
 
 /// Who answers.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly every answer is here, and none is worth an allocation")]
 pub enum Found<'z> {
     Here(Answer<'z>),
     /// Not a name of ours, or one that falls through.
@@ -118,7 +119,7 @@ enum Node<'z> {
     Pod(IpAddr),
 }
 
-/// The labels that pick a port, as places in the question.
+/// The labels that pick a port, without their underscores.
 struct PortPick {
     name: SmallVec<[u8; 24]>,
     protocol: SmallVec<[u8; 8]>,
@@ -307,7 +308,7 @@ impl Zone {
             Node::Endpoint(entry, endpoints) => match rtype {
                 rtype::SRV => endpoint_services(answer, owner, entry, endpoints, |_| true, ttl),
                 rtype::A | rtype::AAAA => {
-                    push_endpoints(&mut answer.records, owner, endpoints, Some(rtype), ttl)
+                    push_endpoints(&mut answer.records, owner, endpoints, Some(rtype), ttl);
                 }
                 _ => {}
             },
@@ -338,14 +339,11 @@ impl Zone {
         let options = self.options();
         let entry = self.fixed.dns_service.as_ref().and_then(|key| self.find(key));
         let (before, ttl) = (records.len(), options.ttl);
-        match entry.map(|e| &e.body) {
-            Some(Body::Cluster { addresses, .. } | Body::Headless { addresses }) => {
-                push_addresses(records, owner, addresses, Some(rtype), ttl);
-                if !addresses.v4.is_empty() || !addresses.v6.is_empty() {
-                    return;
-                }
+        if let Some(Body::Cluster { addresses, .. } | Body::Headless { addresses }) = entry.map(|e| &e.body) {
+            push_addresses(records, owner, addresses, Some(rtype), ttl);
+            if !addresses.v4.is_empty() || !addresses.v6.is_empty() {
+                return;
             }
-            _ => {}
         }
         for address in &options.own_addresses {
             if records.len() < before + RECORDS_MAX {
@@ -425,8 +423,9 @@ fn endpoint_node<'z>(entry: &'z Entry, label: &[u8]) -> Node<'z> {
 }
 
 fn port_node<'z>(entry: &'z Entry, port: &[u8], protocol: &[u8]) -> Node<'z> {
-    let plain =
-        |label: &[u8]| label.strip_prefix(b"_").unwrap_or(label).into_iter().copied().collect::<Vec<u8>>();
+    fn plain(label: &[u8]) -> &[u8] {
+        label.strip_prefix(b"_").unwrap_or(label)
+    }
     let pick = PortPick { name: plain(port).into(), protocol: plain(protocol).into() };
     if any_port(entry, |port| pick.matches(port)) { Node::Port(entry, pick) } else { Node::Missing }
 }
@@ -461,7 +460,7 @@ fn services<'z>(
         Body::Cluster { addresses, ports } => {
             let target = NameRef::from(&entry.name);
             let mut numbers: SmallVec<[u16; 8]> =
-                ports.iter().filter(|p| matches(p)).map(|p| p.port).collect();
+                ports.iter().filter(|p| matches(p)).map(|p| p.number).collect();
             numbers.sort_unstable();
             numbers.dedup();
             let weight = weight(numbers.len());
@@ -487,7 +486,7 @@ fn endpoint_services<'z>(
 ) {
     for group in endpoints.chunk_by(|a, b| a.label == b.label) {
         let ports = group.iter().flat_map(|e| e.ports.iter()).filter(|p| matches(p));
-        let mut numbers: SmallVec<[u16; 8]> = ports.map(|p| p.port).collect();
+        let mut numbers: SmallVec<[u16; 8]> = ports.map(|p| p.number).collect();
         numbers.sort_unstable();
         numbers.dedup();
         if numbers.is_empty() || answer.records.len() + numbers.len() > RECORDS_MAX {

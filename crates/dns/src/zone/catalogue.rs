@@ -46,21 +46,21 @@ impl Catalogue {
         self.refused
     }
 
-    pub fn set_service(&mut self, key: &Key, view: Option<Arc<ServiceView>>) {
+    pub fn set_service(&mut self, key: &Key, view: Option<&Arc<ServiceView>>) {
         match view {
-            Some(view) => _ = self.services.insert(key.clone(), view),
+            Some(view) => _ = self.services.insert(key.clone(), view.clone()),
             None => _ = self.services.remove(key),
         }
         self.dirty.insert(key.clone());
     }
 
-    pub fn set_slice(&mut self, key: &Key, view: Option<Arc<SliceView>>) {
-        let old = match &view {
+    pub fn set_slice(&mut self, key: &Key, view: Option<&Arc<SliceView>>) {
+        let old = match view {
             Some(view) => self.slices.insert(key.clone(), view.clone()),
             None => self.slices.remove(key),
         };
         let before = old.as_ref().and_then(|v| v.service.clone());
-        let after = view.as_ref().and_then(|v| v.service.clone());
+        let after = view.and_then(|v| v.service.clone());
         if before != after
             && let Some(service) = &before
             && let Some(slices) = self.slices_of.get_mut(service)
@@ -87,19 +87,19 @@ impl Catalogue {
         };
     }
 
-    pub fn set_pod(&mut self, key: &Key, view: Option<Arc<PodView>>) {
-        let old = match &view {
+    pub fn set_pod(&mut self, key: &Key, view: Option<&Arc<PodView>>) {
+        let old = match view {
             Some(view) => self.pods.insert(key.clone(), view.clone()),
             None => self.pods.remove(key),
         };
-        if old == view {
+        if old.as_ref() == view {
             return;
         }
         let Ok(namespace) = wire_label(&key.namespace) else { return };
         for address in old.iter().flat_map(|v| &v.addresses) {
             self.count_pod(&namespace, *address, false);
         }
-        for address in view.iter().flat_map(|v| &v.addresses) {
+        for address in view.into_iter().flat_map(|v| &v.addresses) {
             self.count_pod(&namespace, *address, true);
         }
         self.changed = true;
@@ -144,13 +144,9 @@ impl Catalogue {
             .filter_map(|slice| self.slices.get(slice).cloned())
             .collect();
         let compiled = self.services.get(key).map(|view| entry::compile(options, key, view, &slices));
-        let new = match compiled.transpose() {
-            Ok(new) => new.map(Arc::new),
-            Err(_) => {
-                self.refused += 1;
-                None
-            }
-        };
+        let compiled = compiled.transpose();
+        self.refused += usize::from(compiled.is_err());
+        let new = compiled.ok().flatten().map(Arc::new);
         let old = self.zone.find(&wire).cloned();
         if old == new {
             return false;

@@ -54,7 +54,7 @@ pub(super) struct Port {
     /// Lower case, without a length byte; empty for a port without a name.
     pub(super) name: Box<[u8]>,
     pub(super) protocol: Protocol,
-    pub(super) port: u16,
+    pub(super) number: u16,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -171,7 +171,7 @@ fn ports<'a>(views: impl Iterator<Item = &'a super::view::PortView>) -> Box<[Por
     let port = |view: &super::view::PortView| Port {
         name: view.name.to_ascii_lowercase().into_bytes().into(),
         protocol: view.protocol,
-        port: view.port,
+        number: view.port,
     };
     views.map(port).collect()
 }

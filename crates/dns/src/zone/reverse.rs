@@ -50,9 +50,9 @@ fn read_v4(name: &QName, digits: usize) -> Reversed {
         return Reversed::Nonsense;
     }
     let mut octets = [0; 4];
-    for at in 0..digits {
-        let Some(octet) = decimal(name.label(digits - 1 - at)) else { return Reversed::Nonsense };
-        octets[at] = octet;
+    for (at, octet) in octets[..digits].iter_mut().enumerate() {
+        let Some(value) = decimal(name.label(digits - 1 - at)) else { return Reversed::Nonsense };
+        *octet = value;
     }
     if digits == 4 { Reversed::Address(Ipv4Addr::from(octets).into()) } else { Reversed::Partial }
 }

@@ -24,8 +24,8 @@ fn service(kind: ServiceKind) -> Arc<ServiceView> {
 fn slice(service: &Key, addresses: &[u8], ready: bool) -> Arc<SliceView> {
     let endpoint = |n: &u8| EndpointView {
         addresses: vec![[10, 0, 0, *n].into()],
-        ready: ready || n % 2 == 0,
-        hostname: (n % 3 == 0).then(|| format!("h{}", n % 4).into()),
+        ready: ready || n.is_multiple_of(2),
+        hostname: n.is_multiple_of(3).then(|| format!("h{}", n % 4).into()),
         target: None,
     };
     let ports = vec![PortView { name: "http".into(), protocol: Protocol::Tcp, port: 8080 }].into();
@@ -38,11 +38,11 @@ fn a_change_compiles_one_service_and_shares_the_rest() {
     let mut catalogue = Catalogue::new(options()).unwrap();
     let keys: Vec<_> = (0..1_000).map(|n| Key::new("ns", format!("s{n}"))).collect();
     for key in &keys {
-        catalogue.set_service(key, Some(service(ServiceKind::Headless)));
-        catalogue.set_slice(key, Some(slice(key, &[2], true)));
+        catalogue.set_service(key, Some(&service(ServiceKind::Headless)));
+        catalogue.set_slice(key, Some(&slice(key, &[2], true)));
     }
     let before = catalogue.commit(1).unwrap();
-    catalogue.set_slice(&keys[7], Some(slice(&keys[7], &[2, 4], true)));
+    catalogue.set_slice(&keys[7], Some(&slice(&keys[7], &[2, 4], true)));
     let after = catalogue.commit(1).unwrap();
     let shared = |key: &Key| Arc::ptr_eq(before.service(key).unwrap(), after.service(key).unwrap());
     assert_eq!(keys.iter().filter(|key| !shared(key)).collect::<Vec<_>>(), [&keys[7]]);
@@ -53,10 +53,10 @@ fn a_change_compiles_one_service_and_shares_the_rest() {
 fn a_change_that_means_nothing_makes_no_zone() {
     let mut catalogue = Catalogue::new(options()).unwrap();
     let key = Key::new("ns", "s");
-    catalogue.set_service(&key, Some(service(ServiceKind::Headless)));
-    catalogue.set_slice(&key, Some(slice(&key, &[1, 2], true)));
+    catalogue.set_service(&key, Some(&service(ServiceKind::Headless)));
+    catalogue.set_slice(&key, Some(&slice(&key, &[1, 2], true)));
     assert!(catalogue.commit(1).is_some());
-    catalogue.set_slice(&key, Some(slice(&key, &[2, 1], true)));
+    catalogue.set_slice(&key, Some(&slice(&key, &[2, 1], true)));
     assert!(catalogue.commit(1).is_none(), "the order of endpoints is no change");
     catalogue.set_service(&Key::new("ns", "none"), None);
     assert!(catalogue.commit(1).is_none());
@@ -65,7 +65,7 @@ fn a_change_that_means_nothing_makes_no_zone() {
 #[test]
 fn a_service_that_cannot_be_named_is_left_out() {
     let mut catalogue = Catalogue::new(options()).unwrap();
-    catalogue.set_service(&Key::new("ns", "x".repeat(64)), Some(service(ServiceKind::Headless)));
+    catalogue.set_service(&Key::new("ns", "x".repeat(64)), Some(&service(ServiceKind::Headless)));
     assert!(catalogue.commit(1).is_none());
     assert_eq!(catalogue.refused(), 1);
 }
@@ -101,11 +101,11 @@ fn kind(n: u8) -> ServiceKind {
 
 fn apply(catalogue: &mut Catalogue, step: &Step) {
     match step {
-        Step::Service(n, k) => catalogue.set_service(&key(*n), k.map(|k| service(kind(k)))),
+        Step::Service(n, k) => catalogue.set_service(&key(*n), k.map(|k| service(kind(k))).as_ref()),
         Step::Slice(n, of, endpoints) => {
             let name = Key::new("ns0", format!("slice{n}"));
             let view = endpoints.as_ref().map(|(addresses, ready)| slice(&key(*of), addresses, *ready));
-            catalogue.set_slice(&name, view);
+            catalogue.set_slice(&name, view.as_ref());
         }
         Step::Namespace(n, exists) => catalogue.set_namespace(&format!("ns{n}"), *exists),
     }

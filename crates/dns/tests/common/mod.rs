@@ -1,6 +1,11 @@
 //! A cluster of a few objects, and questions to it as bytes, read back by another implementation of the protocol.
 
 #![allow(dead_code, reason = "each test file uses a part")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::needless_pass_by_value,
+    reason = "a panic is a failed test, and `json!` gives values"
+)]
 
 use std::sync::Arc;
 
@@ -29,7 +34,7 @@ impl Cluster {
     pub(crate) fn service(&mut self, name: &str, spec: Value) -> &mut Self {
         let object = json!({ "metadata": { "name": name, "namespace": "default" }, "spec": spec });
         let view = objects::service(object.to_string().as_bytes()).unwrap();
-        self.0.set_service(&Key::new("default", name), Some(Arc::new(view)));
+        self.0.set_service(&Key::new("default", name), Some(&Arc::new(view)));
         self
     }
 
@@ -41,14 +46,14 @@ impl Cluster {
             "endpoints": endpoints, "ports": ports,
         });
         let view = objects::slice(object.to_string().as_bytes()).unwrap();
-        self.0.set_slice(&Key::new("default", name), Some(Arc::new(view)));
+        self.0.set_slice(&Key::new("default", name), Some(&Arc::new(view)));
         self
     }
 
     pub(crate) fn pod(&mut self, name: &str, ip: &str) -> &mut Self {
         let object = json!({ "status": { "phase": "Running", "podIP": ip } });
         let view = objects::pod(object.to_string().as_bytes()).unwrap();
-        self.0.set_pod(&Key::new("default", name), Some(Arc::new(view)));
+        self.0.set_pod(&Key::new("default", name), Some(&Arc::new(view)));
         self
     }
 
@@ -62,7 +67,7 @@ impl Cluster {
     pub(crate) fn ask(&mut self, name: &str, rtype: RecordType) -> Reply {
         // A change that no answer shows, so that there is a zone even if nothing else changed.
         let key = Key::new("for-commit", "p");
-        self.0.set_pod(&key, Some(Arc::new(objects::pod(b"{}").unwrap())));
+        self.0.set_pod(&key, Some(&Arc::new(objects::pod(b"{}").unwrap())));
         self.0.set_pod(&key, None);
         let handler = self.handler();
         ask(&handler, name, rtype)

@@ -1,5 +1,12 @@
 //! Servers and upstreams on loopback sockets.
 
+#![allow(dead_code, reason = "each test file uses a part")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::needless_pass_by_value,
+    reason = "a panic is a failed test, and `json!` gives values"
+)]
+
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
