@@ -11,6 +11,7 @@ mod endpoints;
 mod facts;
 mod kubectl;
 mod lab_life;
+mod loadbalancer;
 mod names;
 mod other_kernel;
 mod place;
