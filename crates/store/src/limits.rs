@@ -36,11 +36,15 @@ pub const QUEUE_TXNS_MAX: usize = 4_096;
 /// Old log records removed by one durable write, so that compaction never makes a writer wait long.
 pub const COMPACT_RECORDS_MAX: usize = 4_096;
 
+/// Pause between attempts to write to a disk that was full. Each opens the database anew.
+pub const FULL_RETRY_MS: u64 = 1_000;
+
 /// redb's page cache. All current values are in memory already; the cache serves writes only.
 pub const PAGE_CACHE_BYTES: usize = 16 << 20;
 
-/// Time one call may take at one etcd member: etcd itself gives up on a proposal after 5 s and an election.
-pub const ETCD_ATTEMPT_TIMEOUT_MS: u64 = 7_000;
+/// Time one call may take at one etcd member before another is asked: longer than an election. etcd itself would try
+/// for 5 s and more, but what became of a write can be asked at any member.
+pub const ETCD_ATTEMPT_TIMEOUT_MS: u64 = 2_500;
 
 /// Time to connect to one member, TLS included.
 pub const ETCD_CONNECT_TIMEOUT_MS: u64 = 2_000;

@@ -7,7 +7,9 @@
 //! Only the content at one revision is kept, not its history. A restored store goes on far ahead of that revision, and
 //! forgets what was before: every client that knew the store, at whatever revision, is told to list again.
 
+use std::fmt::Write as _;
 use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -79,11 +81,11 @@ impl Saver {
                 out.put_slice(MAGIC);
                 out.put_u64(page.revision);
                 out.put_u64(self.saved_at);
-                self.page(&mut out, &page, 0)
+                Self::page(&mut out, &page, 0)
             }
             State::After { revision, last, keys } => {
                 let page = self.store.list("", Some(&last), SNAPSHOT_PAGE, Some(revision)).await?;
-                self.page(&mut out, &page, keys)
+                Self::page(&mut out, &page, keys)
             }
             State::End { keys } => {
                 out.put_u8(END);
@@ -97,7 +99,7 @@ impl Saver {
         Ok(Some(out.freeze()))
     }
 
-    fn page(&self, out: &mut BytesMut, page: &crate::Page, keys: u64) -> State {
+    fn page(out: &mut BytesMut, page: &crate::Page, keys: u64) -> State {
         for kv in &page.items {
             out.put_u8(RECORD);
             out.put_u32(kv.key.len() as u32);
@@ -141,7 +143,6 @@ impl FileWriter {
         part.push(".part");
         let part = PathBuf::from(part);
         // It holds Secrets.
-        use std::os::unix::fs::OpenOptionsExt as _;
         let file = std::fs::File::options().write(true).create(true).truncate(true).mode(0o600).open(&part);
         let file = file.map_err(|source| SnapshotError::File { path: part.clone(), source })?;
         Ok(FileWriter { path: path.to_owned(), part, file: io::BufWriter::new(file) })
@@ -256,7 +257,11 @@ fn decode(
     if input.inner.read(&mut [0]).map_err(failed)? != 0 {
         return Err(damaged("something follows its end"));
     }
-    let hash = found.iter().map(|byte| format!("{byte:02x}")).collect();
+    let mut hash = String::new();
+    for byte in &found {
+        // Writing to a String cannot fail.
+        let _ = write!(hash, "{byte:02x}");
+    }
     Ok(Summary { revision, saved_at, keys, bytes: input.bytes, hash })
 }
 

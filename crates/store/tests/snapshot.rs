@@ -1,5 +1,7 @@
 //! Saving, checking, restoring and moving a store.
 
+#![allow(clippy::unwrap_used)]
+
 use std::path::Path;
 use std::sync::Arc;
 

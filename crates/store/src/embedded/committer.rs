@@ -5,12 +5,13 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::disk::{Disk, Garbage};
+use super::disk::{Disk, Garbage, Record};
 use super::state::State;
-use crate::limits::{COMPACT_RECORDS_MAX, GROUP_BYTES_MAX, GROUP_TXNS_MAX};
+use crate::limits::{COMPACT_RECORDS_MAX, FULL_RETRY_MS, GROUP_BYTES_MAX, GROUP_TXNS_MAX};
 use crate::{Commit, Compare, Error, Event, KeyValue, Op, Revision, Txn};
 
 pub(super) enum Request {
@@ -24,8 +25,14 @@ pub(super) struct Committer {
     pub(super) requests: mpsc::Receiver<Request>,
     /// Records to remove, in order of the revision that made them garbage.
     pub(super) garbage: VecDeque<Garbage>,
-    /// The first disk error. The file's content is unknown after it, so nothing is written any more.
-    pub(super) failed: Option<Error>,
+    pub(super) failed: Option<Failed>,
+}
+
+/// A disk error. Nothing is written after it, unless the disk was only full: then the database is opened again now and
+/// then.
+pub(super) struct Failed {
+    error: Error,
+    next_attempt: Option<Instant>,
 }
 
 /// Transactions decided together, not yet on disk.
@@ -104,8 +111,40 @@ impl Committer {
         let _ = reply.send(outcome);
     }
 
-    fn check(&self) -> Result<(), Error> {
-        self.failed.clone().map_or(Ok(()), Err)
+    fn check(&mut self) -> Result<(), Error> {
+        match &self.failed {
+            None => Ok(()),
+            Some(Failed { next_attempt: Some(at), .. }) if Instant::now() >= *at => self.recover(),
+            Some(failed) => Err(failed.error.clone()),
+        }
+    }
+
+    /// Opens the database again. What is in it and not in memory was written by the group that failed: its callers were
+    /// told that it had not happened, which is then put right by doing it.
+    fn recover(&mut self) -> Result<(), Error> {
+        let recovered = self.disk.reopen().and_then(|()| self.disk.after(self.read(State::revision)));
+        let records = recovered.inspect_err(|error| self.fail(error))?;
+        let events = self.read(|state| events(state, records));
+        let garbage = self.write_state(|state| state.apply(events));
+        self.garbage.extend(garbage);
+        self.failed = None;
+        tracing::info!("the disk has room again; the store writes");
+        Ok(())
+    }
+
+    fn fail(&mut self, error: &Error) {
+        let again = matches!(error, Error::Full(_)) && !self.disk.is_doubtful();
+        let next_attempt = again.then(|| Instant::now() + Duration::from_millis(FULL_RETRY_MS));
+        if self.failed.is_none() {
+            let until = if again { "there is room" } else { "it is opened again" };
+            tracing::error!(%error, "the store cannot write; it refuses all writes until {until}");
+        }
+        // Later writes are not even tried.
+        let error = match error {
+            Error::Unknown(text) => Error::Unavailable(text.clone()),
+            error => error.clone(),
+        };
+        self.failed = Some(Failed { error, next_attempt });
     }
 
     /// Write events and remove some garbage, durably.
@@ -113,7 +152,11 @@ impl Committer {
         let count = self.garbage.len().min(COMPACT_RECORDS_MAX);
         let garbage: Vec<Garbage> = self.garbage.drain(..count).collect();
         let compacted = garbage.last().map(|g| g.evicted);
-        self.append(events, &garbage, compacted)
+        self.append(events, &garbage, compacted).inspect_err(|_| {
+            for old in garbage.into_iter().rev() {
+                self.garbage.push_front(old);
+            }
+        })
     }
 
     fn append(
@@ -123,10 +166,7 @@ impl Committer {
         compacted: Option<Revision>,
     ) -> Result<(), Error> {
         self.check()?;
-        self.disk.append(events, garbage, compacted).inspect_err(|error| {
-            tracing::error!(%error, "the store cannot write; it refuses all writes until it is opened again");
-            self.failed = Some(error.clone());
-        })
+        self.disk.append(events, garbage, compacted).inspect_err(|error| self.fail(error))
     }
 
     fn read<T>(&self, f: impl FnOnce(&State) -> T) -> T {
@@ -181,6 +221,19 @@ impl Group {
             None => state.get(key),
         }
     }
+}
+
+/// Records of revisions that `state` has not reached, as events.
+fn events(state: &State, records: Vec<Record>) -> Vec<Event> {
+    let mut overlay: HashMap<Arc<str>, Option<KeyValue>> = HashMap::new();
+    let mut events = Vec::with_capacity(records.len());
+    for Record { revision, key, value, .. } in records {
+        let previous = overlay.get(&key).cloned().unwrap_or_else(|| state.get(&key).cloned());
+        let event = Event { revision, key, value, previous };
+        overlay.insert(event.key.clone(), event.current());
+        events.push(event);
+    }
+    events
 }
 
 fn txn_bytes(txn: &Txn) -> usize {

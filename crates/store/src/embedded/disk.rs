@@ -9,10 +9,12 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition};
 
+use super::medium::{FileMedium, Medium, Watched};
 use crate::limits::PAGE_CACHE_BYTES;
 use crate::{Error, Event, KeyValue, Revision};
 
@@ -42,7 +44,10 @@ pub(super) struct Record {
 
 #[derive(Debug)]
 pub(super) struct Disk {
-    database: Database,
+    /// `None` only while it is opened again.
+    database: Option<Database>,
+    medium: Arc<dyn Medium>,
+    sync_failed: Arc<AtomicBool>,
 }
 
 impl Disk {
@@ -50,24 +55,70 @@ impl Disk {
         Disk::open_file(dir, FILE)
     }
 
+    /// Opens the database, or makes it. redb cannot open what a power cut left of making one, so a new one gets its name
+    /// when it is whole.
     pub(super) fn open_file(dir: &Path, name: &str) -> Result<Disk, Error> {
         let path = dir.join(name);
-        let database = Database::builder()
-            .set_cache_size(PAGE_CACHE_BYTES)
-            .create(&path)
-            .map_err(|e| storage(&path.display(), e))?;
-        let disk = Disk { database };
-        disk.check_format().map_err(|e| match e {
-            Error::Unavailable(text) => Error::Unavailable(format!("{}: {text}", path.display())),
-            e => e,
-        })?;
-        // A new file's name must survive a power cut as well as its content.
-        std::fs::File::open(dir).and_then(|d| d.sync_all()).map_err(|e| storage(&dir.display(), e))?;
+        if !path.exists() {
+            let new = dir.join(format!("{name}.new"));
+            let failed = |e: std::io::Error| storage(&new.display(), e);
+            match std::fs::remove_file(&new) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(failed(e)),
+                _ => {}
+            }
+            drop(Disk::on(Arc::new(FileMedium(new.clone())))?);
+            std::fs::File::open(&new).and_then(|file| file.sync_all()).map_err(failed)?;
+            std::fs::rename(&new, &path).map_err(failed)?;
+            // The name must survive a power cut as well as the content.
+            std::fs::File::open(dir).and_then(|d| d.sync_all()).map_err(|e| storage(&dir.display(), e))?;
+        }
+        Disk::on(Arc::new(FileMedium(path)))
+    }
+
+    pub(super) fn on(medium: Arc<dyn Medium>) -> Result<Disk, Error> {
+        let mut disk = Disk { database: None, medium, sync_failed: Arc::new(AtomicBool::new(false)) };
+        disk.reopen()?;
         Ok(disk)
     }
 
+    /// Opens the database, after trouble anew.
+    pub(super) fn reopen(&mut self) -> Result<(), Error> {
+        // The old one closes first: it lets go of nothing that was acknowledged.
+        self.database = None;
+        let name = self.medium.name();
+        let bytes = self.medium.open().map_err(|e| storage(&name, e))?;
+        let bytes = Watched { bytes, sync_failed: self.sync_failed.clone() };
+        let database = Database::builder().set_cache_size(PAGE_CACHE_BYTES).create_with_backend(bytes);
+        self.database = Some(database.map_err(|e| storage(&name, e))?);
+        self.check_format().map_err(|e| match e {
+            Error::Unavailable(text) => Error::Unavailable(format!("{name}: {text}")),
+            e => e,
+        })
+    }
+
+    /// Whether what was written since the last good sync may be in memory only, whatever is read back.
+    pub(super) fn is_doubtful(&self) -> bool {
+        self.sync_failed.load(Ordering::SeqCst)
+    }
+
+    fn database(&self) -> Result<&Database, Error> {
+        self.database.as_ref().ok_or_else(|| Error::Unavailable(format!("{} is closed", self.medium.name())))
+    }
+
+    /// The records after a revision.
+    pub(super) fn after(&self, revision: Revision) -> Result<Vec<Record>, Error> {
+        let read = self.database()?.begin_read().map_err(unavailable)?;
+        let log = read.open_table(LOG).map_err(unavailable)?;
+        let start = (revision + 1).to_be_bytes();
+        let records = log.range::<&[u8]>(start.as_slice()..).map_err(unavailable)?.map(|entry| {
+            let (key, value) = entry.map_err(unavailable)?;
+            decode(key.value(), value.value())
+        });
+        records.collect()
+    }
+
     fn check_format(&self) -> Result<(), Error> {
-        let write = self.database.begin_write().map_err(unavailable)?;
+        let write = self.database()?.begin_write().map_err(unavailable)?;
         let found = {
             let mut meta = write.open_table(META).map_err(unavailable)?;
             write.open_table(LOG).map_err(unavailable)?;
@@ -91,7 +142,7 @@ impl Disk {
         &self,
         mut each: impl FnMut(Record, Revision) -> Result<(), Error>,
     ) -> Result<Revision, Error> {
-        let read = self.database.begin_read().map_err(unavailable)?;
+        let read = self.database()?.begin_read().map_err(unavailable)?;
         let meta = read.open_table(META).map_err(unavailable)?;
         let compacted = meta.get("compacted").map_err(unavailable)?.map_or(0, |v| v.value());
         let log = read.open_table(LOG).map_err(unavailable)?;
@@ -109,7 +160,7 @@ impl Disk {
         garbage: &[Garbage],
         compacted: Option<Revision>,
     ) -> Result<(), Error> {
-        let mut write = self.database.begin_write().map_err(unavailable)?;
+        let mut write = self.database()?.begin_write().map_err(unavailable)?;
         write.set_durability(Durability::Immediate).map_err(unavailable)?;
         {
             let mut log = write.open_table(LOG).map_err(unavailable)?;
@@ -128,12 +179,16 @@ impl Disk {
             let mut meta = write.open_table(META).map_err(unavailable)?;
             meta.insert("compacted", compacted).map_err(unavailable)?;
         }
-        write.commit().map_err(unavailable)
+        write.commit().map_err(|e| match unavailable(e) {
+            // It may be on disk or not: whoever opens the file next will see.
+            Error::Unavailable(text) => Error::Unknown(text),
+            error => error,
+        })
     }
 
     /// Adds the content of a snapshot to a database that nobody uses yet.
     pub(super) fn fill(&self, content: &[KeyValue]) -> Result<(), Error> {
-        let write = self.database.begin_write().map_err(unavailable)?;
+        let write = self.database()?.begin_write().map_err(unavailable)?;
         {
             let mut log = write.open_table(LOG).map_err(unavailable)?;
             let mut value = Vec::new();
@@ -149,7 +204,7 @@ impl Disk {
     #[cfg(test)]
     pub(super) fn record_count(&self) -> u64 {
         use redb::ReadableTableMetadata;
-        let read = self.database.begin_read().expect("readable");
+        let read = self.database().and_then(|d| d.begin_read().map_err(unavailable)).expect("readable");
         read.open_table(LOG).expect("the log").len().expect("a length")
     }
 }
@@ -194,15 +249,21 @@ fn decode(key: &[u8], value: &[u8]) -> Result<Record, Error> {
 }
 
 fn storage(what: &dyn std::fmt::Display, error: impl Into<redb::Error>) -> Error {
-    match error.into() {
-        redb::Error::Corrupted(text) => Error::Corrupt(format!("{what}: {text}")),
-        error => Error::Unavailable(format!("{what}: {error}")),
+    match unavailable(error) {
+        Error::Corrupt(text) => Error::Corrupt(format!("{what}: {text}")),
+        Error::Full(text) => Error::Full(format!("{what}: {text}")),
+        Error::Unavailable(text) => Error::Unavailable(format!("{what}: {text}")),
+        error => error,
     }
 }
 
 fn unavailable(error: impl Into<redb::Error>) -> Error {
+    use std::io::ErrorKind::{QuotaExceeded, StorageFull};
     match error.into() {
         redb::Error::Corrupted(text) => Error::Corrupt(text),
+        redb::Error::Io(error) if matches!(error.kind(), StorageFull | QuotaExceeded) => {
+            Error::Full(error.to_string())
+        }
         error => Error::Unavailable(error.to_string()),
     }
 }

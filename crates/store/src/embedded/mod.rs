@@ -7,6 +7,9 @@
 mod committer;
 mod disk;
 mod lock;
+mod medium;
+#[cfg(test)]
+mod power_loss;
 mod restore;
 mod state;
 
@@ -37,7 +40,7 @@ pub struct Embedded {
     requests: Option<mpsc::Sender<Request>>,
     committer: Option<JoinHandle<()>>,
     /// Let go of last.
-    _lock: DirLock,
+    _lock: Option<DirLock>,
 }
 
 impl Embedded {
@@ -53,7 +56,10 @@ impl Embedded {
             Error::Unavailable(format!("cannot create data directory {}: {e}", dir.display()))
         })?;
         let lock = DirLock::take(dir)?;
-        let disk = Disk::open(dir)?;
+        Embedded::start(Disk::open(dir)?, limits, Some(lock))
+    }
+
+    fn start(disk: Disk, limits: RingLimits, lock: Option<DirLock>) -> Result<Embedded, Error> {
         let mut state = State::new(limits);
         let mut garbage = VecDeque::new();
         let compacted = disk.load(|record, compacted| {
@@ -179,6 +185,18 @@ mod tests {
         store.compact(revision).await.unwrap();
         drop(store);
         assert_eq!(records(dir.path()), 1);
+    }
+
+    /// A power cut while the database was made leaves a file that is none, under another name.
+    #[tokio::test]
+    async fn what_is_left_of_making_a_store_is_made_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("store.redb.new"), [0; 4096]).unwrap();
+        let store = Embedded::open(dir.path()).unwrap();
+        store.commit(Txn::new().put("/a", "x")).await.unwrap();
+        drop(store);
+        assert!(!dir.path().join("store.redb.new").exists());
+        assert_eq!(Embedded::open(dir.path()).unwrap().revision().await, Ok(2));
     }
 
     #[tokio::test]

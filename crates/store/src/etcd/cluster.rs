@@ -127,9 +127,7 @@ impl Cluster {
         let deadline = Instant::now() + Duration::from_millis(ETCD_CALL_TIMEOUT_MS);
         let mut retry = Retry::new(deadline, self.members.len());
         loop {
-            // Time is left for another member.
-            let attempt = Instant::now() + Duration::from_millis(ETCD_CALL_TIMEOUT_MS / 3);
-            let (asked, outcome) = self.once(path, message.clone(), deadline.min(attempt)).await;
+            let (asked, outcome) = self.once(path, message.clone(), deadline).await;
             match outcome {
                 Err(failure) if meaning(&failure) != Meaning::Refused => {
                     self.move_on(asked);
