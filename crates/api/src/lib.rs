@@ -24,6 +24,7 @@ pub mod networking;
 pub mod portolan;
 pub mod printer;
 pub mod range;
+pub mod rbac;
 pub mod resource;
 pub mod scalars;
 pub mod selector;

@@ -7,7 +7,7 @@ use crate::printer::{Cells, Column};
 use crate::schema::{Gvk, Object, Schema};
 use crate::strategy::Strategy;
 use crate::validate::name::dns1123_subdomain;
-use crate::{apps, coordination, core, discovery, networking, portolan, printer, service};
+use crate::{apps, coordination, core, discovery, networking, portolan, printer, rbac, service};
 
 /// One kind the server serves.
 pub struct Resource {
@@ -139,6 +139,10 @@ pub static RESOURCES: &[&Resource] = &[
     &IP_ADDRESSES,
     &SERVICE_CIDRS,
     &LOAD_BALANCER_POOLS,
+    &CLUSTER_ROLE_BINDINGS,
+    &CLUSTER_ROLES,
+    &ROLE_BINDINGS,
+    &ROLES,
 ];
 
 const CORE: Resource = Resource {
@@ -432,6 +436,66 @@ pub static LOAD_BALANCER_POOLS: Resource = Resource {
     strategy: &kinds::pool::LoadBalancerPoolStrategy,
     columns: printer::LOAD_BALANCER_POOL,
     cells: printer::load_balancer_pool,
+    ..CORE
+};
+
+pub static CLUSTER_ROLE_BINDINGS: Resource = Resource {
+    group: kinds::rbac::GROUP,
+    kind: "ClusterRoleBinding",
+    plural: "clusterrolebindings",
+    singular: "clusterrolebinding",
+    namespaced: false,
+    prefix: "clusterrolebindings",
+    schema: rbac::v1::ClusterRoleBinding::schema,
+    create_on_update: true,
+    strategy: &kinds::rbac::BindingStrategy { namespaced: false },
+    columns: printer::BINDING,
+    cells: printer::binding,
+    ..CORE
+};
+
+pub static CLUSTER_ROLES: Resource = Resource {
+    group: kinds::rbac::GROUP,
+    kind: "ClusterRole",
+    plural: "clusterroles",
+    singular: "clusterrole",
+    namespaced: false,
+    prefix: "clusterroles",
+    schema: rbac::v1::ClusterRole::schema,
+    create_on_update: true,
+    strategy: &kinds::rbac::RoleStrategy { namespaced: false },
+    columns: printer::ROLE,
+    cells: printer::role,
+    ..CORE
+};
+
+pub static ROLE_BINDINGS: Resource = Resource {
+    group: kinds::rbac::GROUP,
+    kind: "RoleBinding",
+    plural: "rolebindings",
+    singular: "rolebinding",
+    namespaced: true,
+    prefix: "rolebindings",
+    schema: rbac::v1::RoleBinding::schema,
+    create_on_update: true,
+    strategy: &kinds::rbac::BindingStrategy { namespaced: true },
+    columns: printer::BINDING,
+    cells: printer::binding,
+    ..CORE
+};
+
+pub static ROLES: Resource = Resource {
+    group: kinds::rbac::GROUP,
+    kind: "Role",
+    plural: "roles",
+    singular: "role",
+    namespaced: true,
+    prefix: "roles",
+    schema: rbac::v1::Role::schema,
+    create_on_update: true,
+    strategy: &kinds::rbac::RoleStrategy { namespaced: true },
+    columns: printer::ROLE,
+    cells: printer::role,
     ..CORE
 };
 

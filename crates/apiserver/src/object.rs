@@ -6,7 +6,9 @@
 
 use bytes::Bytes;
 use portolan_store::{KeyValue, Revision};
+use serde::ser::{Serialize, SerializeMap as _, Serializer};
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 /// Stored bytes that are not an object with metadata: damage, or a foreign encoding.
 #[derive(Debug, thiserror::Error)]
@@ -57,12 +59,64 @@ pub(crate) fn parse(key: &str, json: &[u8], revision: Revision) -> Result<Value,
 
 /// The bytes to store for an object: without resource version and the long-gone self link.
 pub(crate) fn to_stored(value: &Value) -> Bytes {
-    let mut stored = value.clone();
-    if let Some(metadata) = stored.get_mut("metadata").and_then(Value::as_object_mut) {
-        metadata.remove("resourceVersion");
-        metadata.remove("selfLink");
+    to_stored_with(value, None)
+}
+
+/// [`to_stored`] of an object whose `managedFields` are apart, as JSON.
+pub(crate) fn to_stored_with(value: &Value, record: Option<&RawValue>) -> Bytes {
+    serde_json::to_vec(&Stored { value, record, dropped: &["resourceVersion", "selfLink"] })
+        .unwrap_or_default()
+        .into()
+}
+
+/// [`encode`] of an object whose `managedFields` are apart, as JSON.
+pub(crate) fn encode_with(value: &Value, record: Option<&RawValue>) -> Bytes {
+    serde_json::to_vec(&Stored { value, record, dropped: &[] }).unwrap_or_default().into()
+}
+
+/// An object as it is written. Nothing is copied to leave out some fields or to put one in; the order of keys is the
+/// same as if it had been in the value.
+struct Stored<'a> {
+    value: &'a Value,
+    record: Option<&'a RawValue>,
+    dropped: &'a [&'a str],
+}
+
+impl Serialize for Stored<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Some(object) = self.value.as_object() else { return self.value.serialize(serializer) };
+        let mut map = serializer.serialize_map(None)?;
+        for (key, value) in object {
+            match value.as_object().filter(|_| key == "metadata") {
+                Some(metadata) => map.serialize_entry(key, &StoredMetadata(metadata, self))?,
+                None => map.serialize_entry(key, value)?,
+            }
+        }
+        map.end()
     }
-    encode(&stored)
+}
+
+struct StoredMetadata<'a>(&'a serde_json::Map<String, Value>, &'a Stored<'a>);
+
+impl Serialize for StoredMetadata<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        const RECORD: &str = "managedFields";
+        let Self(metadata, Stored { record, dropped, .. }) = self;
+        let mut record = *record;
+        let mut map = serializer.serialize_map(None)?;
+        for (key, value) in metadata.iter().filter(|(key, _)| !dropped.contains(&key.as_str())) {
+            if key.as_str() > RECORD
+                && let Some(record) = record.take()
+            {
+                map.serialize_entry(RECORD, record)?;
+            }
+            map.serialize_entry(key, value)?;
+        }
+        if let Some(record) = record {
+            map.serialize_entry(RECORD, record)?;
+        }
+        map.end()
+    }
 }
 
 /// A value as compact JSON.
@@ -187,6 +241,11 @@ mod tests {
     fn stored_bytes_hold_no_version() {
         let value = json!({"metadata": {"name": "a", "resourceVersion": "5", "selfLink": "/x"}});
         assert_eq!(&to_stored(&value)[..], br#"{"metadata":{"name":"a"}}"#);
+        let record = RawValue::from_string("[1]".into()).unwrap();
+        let mut whole = json!({"kind": "x", "metadata": {"labels": {}, "name": "a", "resourceVersion": "5"}});
+        let apart = to_stored_with(&whole, Some(&record));
+        whole["metadata"]["managedFields"] = json!([1]);
+        assert_eq!(apart, to_stored(&whole));
         assert_eq!(parse("/k", &to_stored(&value), 9).unwrap()["metadata"]["resourceVersion"], "9");
     }
 }

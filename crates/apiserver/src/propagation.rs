@@ -83,7 +83,7 @@ pub(crate) async fn run(server: Weak<ApiServer>, mut owners: mpsc::UnboundedRece
                 }
             }
             Err(error) => {
-                tracing::warn!(error = %error.0.message, "deletions left over cannot be looked for")
+                tracing::warn!(error = %error.0.message, "deletions left over cannot be looked for");
             }
         }
     }

@@ -11,6 +11,7 @@ use portolan_api::resource::{ENDPOINTS, Resource};
 use portolan_api::{Time, status};
 use portolan_store::{Commit, Compare, KeyValue, Revision, Txn};
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::alloc::Plan;
 use crate::errors::{ApiError, Result, allocation};
@@ -126,14 +127,22 @@ impl ApiServer {
         metadata::begin(&mut object)?;
         let base = metadata::generate_base(&object);
         resource.strategy.default(&mut object);
-        record(writer, Part::Main, resource, None, &mut object, sent);
+        let record = match writer {
+            Writer::Applied => sent.map(|list| list.to_string()),
+            Writer::Updates(manager) => {
+                let scope = Part::Main.scope(resource);
+                managed::begin((resource.schema)(), scope, manager, &object, sent.as_ref(), Time::now())
+            }
+        };
+        // It is JSON of our own making; were it not, the object would be stored without it.
+        let record = record.and_then(|text| RawValue::from_string(text).ok());
         let (mut names_tried, mut attempts) = (0, 0);
         loop {
             if let Some(base) = &base {
                 meta_mut(&mut object).insert("name".into(), metadata::generate_name(base).into());
             }
             let name = meta(&object, "name").unwrap_or_default().to_string();
-            match self.try_insert(resource, &object, dry_run, warnings).await? {
+            match self.try_insert(resource, &object, record.as_deref(), dry_run, warnings).await? {
                 Insert::Done(bytes) => return Ok(bytes),
                 Insert::Taken(by) if base.is_none() => return Err(taken(resource, &name, &by)),
                 Insert::Taken(_) => {
@@ -156,6 +165,7 @@ impl ApiServer {
         &self,
         resource: &'static Resource,
         object: &Value,
+        record: Option<&RawValue>,
         dry_run: bool,
         warnings: &mut Vec<String>,
     ) -> Result<Insert> {
@@ -179,9 +189,9 @@ impl ApiServer {
                 return Ok(Insert::Taken(Box::new(by)));
             }
             warnings.extend(resource.strategy.warnings(&object, None));
-            return Ok(Insert::Done(object::encode(&object)));
+            return Ok(Insert::Done(object::encode_with(&object, record)));
         }
-        let stored = object::to_stored(&object);
+        let stored = object::to_stored_with(&object, record);
         let mut txn = Txn::new().if_absent(key.as_str()).put(key.as_str(), stored.clone());
         txn.compares.extend(place);
         match self.commit(txn, plan).await? {
@@ -249,7 +259,7 @@ impl ApiServer {
             let sent = meta_mut(&mut new).remove("managedFields");
             metadata::carry_over(at.resource, at.name, &mut new, &old)?;
             strategy.default(&mut new);
-            record(writer, part, at.resource, Some(&old), &mut new, sent);
+            record(writer, part, at.resource, &old, &mut new, sent);
         }
         let mut plan = None;
         if part == Part::Main && allocates(at.resource) {
@@ -341,12 +351,12 @@ impl ApiServer {
     }
 }
 
-/// Writes down who owns which field of the new object. `sent` is what came with it.
+/// Writes down who owns which field of the changed object. `sent` is what came with it.
 fn record(
     writer: Writer<'_>,
     part: Part,
     resource: &Resource,
-    old: Option<&Value>,
+    old: &Value,
     new: &mut Value,
     sent: Option<Value>,
 ) {
@@ -354,7 +364,7 @@ fn record(
         Writer::Applied => sent,
         Writer::Updates(manager) => {
             let (schema, now) = ((resource.schema)(), Time::now());
-            managed::track(schema, part.scope(resource), manager, old, new, sent.as_ref(), now)
+            managed::track(schema, part.scope(resource), manager, Some(old), new, sent.as_ref(), now)
         }
     };
     match list {

@@ -14,6 +14,7 @@ pub mod pod_defaults;
 pub mod pod_update;
 pub mod pod_validate;
 pub mod pool;
+pub mod rbac;
 
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};

@@ -4,6 +4,7 @@
 
 mod event;
 mod network;
+mod rbac;
 mod workload;
 
 pub use event::{EVENT, LEASE, event, lease};
@@ -11,6 +12,7 @@ pub use network::{
     ENDPOINT_SLICE, ENDPOINTS, IP_ADDRESS, LOAD_BALANCER_POOL, SERVICE, SERVICE_CIDR, endpoint_slice,
     endpoints, ip_address, load_balancer_pool, service, service_cidr,
 };
+pub use rbac::{BINDING, ROLE, binding, role};
 pub use workload::{
     CONFIG_MAP, DEPLOYMENT, NAMESPACE, NODE, POD, REPLICA_SET, SECRET, SERVICE_ACCOUNT, config_map,
     deployment, namespace, node, pod, replica_set, secret, service_account,

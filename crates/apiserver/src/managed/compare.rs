@@ -24,7 +24,6 @@ impl Diff {
     }
 
     /// What is new or has another value.
-    #[must_use]
     pub(crate) fn written(&self) -> Set {
         self.added.clone().union(self.modified.clone())
     }
@@ -82,7 +81,7 @@ fn compare_maps(
 
 /// What Kubernetes writes for a field that nobody set: an empty object where it has no pointer, null for a list that
 /// must be there.
-fn zero_of(shape: Shape, key: &str) -> Option<&'static Value> {
+pub(super) fn zero_of(shape: Shape, key: &str) -> Option<&'static Value> {
     static NULL: Value = Value::Null;
     static EMPTY: std::sync::LazyLock<Value> = std::sync::LazyLock::new(|| Value::Object(Map::new()));
     let Shape::Struct(schema) = shape else { return None };
@@ -120,10 +119,10 @@ fn compare_lists(
     }
 }
 
-type Index<'a> = BTreeMap<Box<str>, Vec<&'a Value>>;
+pub(super) type Index<'a> = BTreeMap<Box<str>, Vec<&'a Value>>;
 
 /// Items by step. Items without their keys are nobody's.
-fn index<'a>(list: Option<&'a Vec<Value>>, items: Items, ty: &'static Type) -> Index<'a> {
+pub(super) fn index<'a>(list: Option<&'a Vec<Value>>, items: Items, ty: &'static Type) -> Index<'a> {
     let mut index = Index::new();
     for item in list.into_iter().flatten() {
         if let Some(step) = step_to_item(items, ty, item) {

@@ -7,6 +7,7 @@
 
 mod compare;
 mod conflict;
+mod created;
 mod entries;
 mod merge;
 mod set;
@@ -111,6 +112,23 @@ pub(crate) fn track(
     }
     entries.cap();
     entries.write()
+}
+
+/// The record of a new object, as JSON; see [`track`].
+pub(crate) fn begin(
+    schema: &'static Schema,
+    scope: Scope,
+    manager: &Manager,
+    new: &Value,
+    sent: Option<&Value>,
+    now: Time,
+) -> Option<String> {
+    match Entries::read(sent) {
+        Some(entries) if !entries.is_empty() => {
+            track(schema, scope, manager, None, new, sent, now).map(|list| list.to_string())
+        }
+        _ => created::record(schema, scope, manager, new, now),
+    }
 }
 
 /// Which object an apply is for, and how.
