@@ -34,6 +34,10 @@ impl Backoff {
     }
 }
 
+/// A key whose work takes so long and which changes all the while rests as long as it worked: its changes gather, and
+/// half of the time is left to others. The Services of a few pods are far below this.
+const REST_FROM: Duration = Duration::from_millis(5);
+
 /// How one key's work ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outcome {
@@ -53,6 +57,8 @@ struct State<K> {
     working: HashMap<K, bool>,
     waiting: BTreeMap<(Instant, u64), K>,
     waiting_at: HashMap<K, (Instant, u64)>,
+    /// Keys that wait for a moment and for nothing before it, see [`REST_FROM`].
+    resting: HashSet<K>,
     failures: HashMap<K, u32>,
     sequence: u64,
     backoff: Backoff,
@@ -66,6 +72,7 @@ impl<K: Clone + Eq + Hash> State<K> {
             working: HashMap::new(),
             waiting: BTreeMap::new(),
             waiting_at: HashMap::new(),
+            resting: HashSet::new(),
             failures: HashMap::new(),
             sequence: 0,
             backoff,
@@ -75,6 +82,9 @@ impl<K: Clone + Eq + Hash> State<K> {
     fn add(&mut self, key: K) {
         if let Some(dirty) = self.working.get_mut(&key) {
             *dirty = true;
+            return;
+        }
+        if self.resting.contains(&key) {
             return;
         }
         if self.queued.insert(key.clone()) {
@@ -101,6 +111,7 @@ impl<K: Clone + Eq + Hash> State<K> {
             }
             if let Some((_, key)) = self.waiting.pop_first() {
                 self.waiting_at.remove(&key);
+                self.resting.remove(&key);
                 self.add(key);
             }
         }
@@ -110,7 +121,8 @@ impl<K: Clone + Eq + Hash> State<K> {
         Some(key)
     }
 
-    fn finish(&mut self, key: K, outcome: Outcome, now: Instant) {
+    /// `took` is how long the work on the key took, up to `now`.
+    fn finish(&mut self, key: K, outcome: Outcome, now: Instant, took: Duration) {
         let dirty = self.working.remove(&key).unwrap_or(false);
         if outcome == Outcome::Failed {
             let failures = self.failures.entry(key.clone()).or_default();
@@ -124,7 +136,10 @@ impl<K: Clone + Eq + Hash> State<K> {
         if let Outcome::Again(after) = outcome {
             self.add_at(key.clone(), now + after);
         }
-        if dirty {
+        if dirty && took >= REST_FROM {
+            self.add_at(key.clone(), now + took);
+            self.resting.insert(key);
+        } else if dirty {
             self.add(key);
         }
     }
@@ -208,8 +223,10 @@ impl<K: Clone + Eq + Hash + Debug + Send + 'static> Queue<K> {
     pub(crate) async fn work<R: Future<Output = Outcome>>(&self, sync: impl Fn(K) -> R) {
         loop {
             let key = self.next().await;
+            let begin = Instant::now();
             let outcome = sync(key.clone()).await;
-            self.state().finish(key, outcome, Instant::now());
+            let now = Instant::now();
+            self.state().finish(key, outcome, now, now - begin);
             self.shared.notify.notify_one();
         }
     }
@@ -231,9 +248,9 @@ mod tests {
         assert_eq!(state.take(now), Some(1));
         state.add(1);
         assert_eq!(state.take(now), None, "still in hand");
-        state.finish(1, Outcome::Done, now);
+        state.finish(1, Outcome::Done, now, Duration::ZERO);
         assert_eq!(state.take(now), Some(1), "became dirty meanwhile");
-        state.finish(1, Outcome::Done, now);
+        state.finish(1, Outcome::Done, now, Duration::ZERO);
         assert_eq!(state.take(now), None);
     }
 
@@ -243,12 +260,12 @@ mod tests {
         state.add(1);
         for wait in [1, 2, 4, 5, 5] {
             assert_eq!(state.take(now), Some(1));
-            state.finish(1, Outcome::Failed, now);
+            state.finish(1, Outcome::Failed, now, Duration::ZERO);
             assert_eq!(state.take(now), None);
             now += Duration::from_secs(wait);
         }
         assert_eq!(state.take(now), Some(1));
-        state.finish(1, Outcome::Done, now);
+        state.finish(1, Outcome::Done, now, Duration::ZERO);
         assert_eq!(state.next_moment(), None);
     }
 
@@ -258,9 +275,25 @@ mod tests {
         state.add(1);
         state.take(now);
         state.add(1);
-        state.finish(1, Outcome::Failed, now);
+        state.finish(1, Outcome::Failed, now, Duration::ZERO);
         assert_eq!(state.take(now), None);
         assert_eq!(state.take(now + Duration::from_secs(1)), Some(1));
+    }
+
+    #[test]
+    fn long_work_that_is_overtaken_rests_as_long_as_it_took() {
+        let (mut state, now, took) = (state(), Instant::now(), Duration::from_millis(50));
+        state.add(1);
+        state.take(now);
+        state.add(1);
+        state.finish(1, Outcome::Done, now, took);
+        state.add(1);
+        assert_eq!(state.take(now), None);
+        assert_eq!(state.take(now + took), Some(1));
+        // Nothing came meanwhile: the next change is taken up at once.
+        state.finish(1, Outcome::Done, now, took);
+        state.add(1);
+        assert_eq!(state.take(now + took), Some(1));
     }
 
     #[test]
@@ -270,7 +303,7 @@ mod tests {
         state.add_at(1, now + Duration::from_secs(2));
         state.add_at(1, now + Duration::from_secs(5));
         assert_eq!(state.take(now + Duration::from_secs(2)), Some(1));
-        state.finish(1, Outcome::Done, now);
+        state.finish(1, Outcome::Done, now, Duration::ZERO);
         assert_eq!(state.take(now + Duration::from_secs(99)), None);
     }
 

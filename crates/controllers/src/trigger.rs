@@ -3,7 +3,7 @@
 //!
 //! Times are the API's own text (`2026-01-02T03:04:05Z`), which sorts as time does.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use portolan_client::Key;
@@ -26,23 +26,34 @@ impl Tracker {
     /// The earliest of the changes since the last look, if any: a pod's Ready condition moved, or the Service is new.
     /// The first look at a Service says when it was created.
     pub fn look(&mut self, key: &Key, service: &Service, pods: &[Arc<Pod>]) -> Option<String> {
-        let created = service.metadata.creation_timestamp.clone().unwrap_or_default();
-        let mut now = Seen { service: created.clone(), pods: HashMap::with_capacity(pods.len()) };
+        let created = service.metadata.creation_timestamp.as_deref().unwrap_or_default();
+        let first = !self.services.contains_key(key);
+        let seen = self.services.entry(key.clone()).or_default();
+        let mut trigger: Option<&str> = None;
+        let mut earlier = |time| trigger = Some(trigger.map_or(time, |known: &str| known.min(time)));
+        if *created > *seen.service {
+            created.clone_into(&mut seen.service);
+            earlier(created);
+        }
+        let mut counted = 0;
         for pod in pods {
-            if let Some(time) = pod.condition("Ready").and_then(|ready| ready.last_transition_time.clone()) {
-                now.pods.insert(Arc::clone(&pod.metadata.name), time);
+            let ready = pod.condition("Ready").and_then(|ready| ready.last_transition_time.as_deref());
+            let Some(time) = ready else { continue };
+            counted += 1;
+            match seen.pods.get_mut(&pod.metadata.name) {
+                Some(known) if known.as_str() >= time => continue,
+                Some(known) => time.clone_into(known),
+                None => drop(seen.pods.insert(Arc::clone(&pod.metadata.name), time.to_owned())),
+            }
+            if !first {
+                earlier(time);
             }
         }
-        let Some(before) = self.services.get(key) else {
-            self.services.insert(key.clone(), now);
-            return Some(created).filter(|time| !time.is_empty());
-        };
-        let newer = |time: &String, seen: Option<&String>| seen.is_none_or(|seen| time > seen);
-        let moved = now.pods.iter().filter(|(name, time)| newer(time, before.pods.get(*name)));
-        let recreated = Some(&created).filter(|time| newer(time, Some(&before.service)));
-        let trigger = moved.map(|(_, time)| time).chain(recreated).min().cloned();
-        self.services.insert(key.clone(), now);
-        trigger
+        if seen.pods.len() > counted {
+            let names: HashSet<&str> = pods.iter().map(|pod| &*pod.metadata.name).collect();
+            seen.pods.retain(|name, _| names.contains(&**name));
+        }
+        trigger.map(str::to_owned)
     }
 
     pub fn forget(&mut self, key: &Key) {

@@ -8,22 +8,23 @@ use std::sync::Arc;
 
 use crate::written::{Endpoint, EndpointSlice};
 
-/// Which endpoint it is, whatever its condition: addresses, hostname and pod.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) struct Identity(String);
+/// Which endpoint it is, whatever its condition: addresses, hostname and pod. Borrowed: a large Service has many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct Identity<'a> {
+    addresses: &'a [String],
+    hostname: &'a str,
+    /// Namespace and name.
+    target: (&'a str, &'a str),
+}
 
-impl Identity {
-    pub(super) fn of(endpoint: &Endpoint) -> Self {
-        let mut text = endpoint.addresses.join(",");
-        text.push('|');
-        text.push_str(endpoint.hostname.as_deref().unwrap_or_default());
-        if let Some(target) = &endpoint.target_ref {
-            text.push('|');
-            text.push_str(&target.namespace);
-            text.push('/');
-            text.push_str(&target.name);
+impl<'a> Identity<'a> {
+    pub(super) fn of(endpoint: &'a Endpoint) -> Self {
+        let target = endpoint.target_ref.as_ref();
+        Self {
+            addresses: &endpoint.addresses,
+            hostname: endpoint.hostname.as_deref().unwrap_or_default(),
+            target: target.map(|target| (&*target.namespace, &*target.name)).unwrap_or_default(),
         }
-        Self(text)
     }
 }
 
@@ -47,11 +48,19 @@ pub(super) fn pack(
     must_write: impl Fn(&EndpointSlice) -> bool,
 ) -> Vec<Packed> {
     let max = max.max(1);
-    let order: Vec<Identity> = desired.iter().map(Identity::of).collect();
-    let mut wanted: HashMap<Identity, Endpoint> = order.iter().cloned().zip(desired).collect();
-    let mut slices: Vec<Packed> =
-        existing.iter().map(|slice| keep(slice, &mut wanted, must_write(slice))).collect();
-    let mut rest: Vec<Endpoint> = order.iter().filter_map(|identity| wanted.remove(identity)).collect();
+    let places = places(&desired, existing);
+    let mut desired: Vec<Option<Endpoint>> = desired.into_iter().map(Some).collect();
+    let mut take = |index: &usize| desired.get_mut(*index).and_then(Option::take);
+    let mut slices: Vec<Packed> = existing
+        .iter()
+        .zip(places)
+        .map(|(slice, places)| {
+            let endpoints: Vec<Endpoint> = places.iter().filter_map(&mut take).collect();
+            let changed = must_write(slice) || endpoints != slice.endpoints;
+            Packed { from: Some(Arc::clone(slice)), endpoints, changed }
+        })
+        .collect();
+    let mut rest: Vec<Endpoint> = desired.into_iter().flatten().collect();
     fill_written(&mut slices, &mut rest, max);
     while !rest.is_empty() {
         if rest.len() < max
@@ -67,12 +76,16 @@ pub(super) fn pack(
     slices
 }
 
-/// What stays in a slice: its endpoints that are still wanted, as they are now.
-fn keep(slice: &Arc<EndpointSlice>, wanted: &mut HashMap<Identity, Endpoint>, must_write: bool) -> Packed {
-    let kept = slice.endpoints.iter().filter_map(|endpoint| wanted.remove(&Identity::of(endpoint)));
-    let endpoints: Vec<Endpoint> = kept.collect();
-    let changed = must_write || endpoints != slice.endpoints;
-    Packed { from: Some(Arc::clone(slice)), endpoints, changed }
+/// Which of the desired endpoints, by index, stay in which slice. One that several slices hold stays in the first.
+fn places(desired: &[Endpoint], existing: &[Arc<EndpointSlice>]) -> Vec<Vec<usize>> {
+    let indexed = desired.iter().enumerate().map(|(index, endpoint)| (Identity::of(endpoint), index));
+    let mut wanted: HashMap<Identity<'_>, usize> = indexed.collect();
+    let mut places = Vec::with_capacity(existing.len());
+    for slice in existing {
+        let kept = slice.endpoints.iter().filter_map(|endpoint| wanted.remove(&Identity::of(endpoint)));
+        places.push(kept.collect());
+    }
+    places
 }
 
 /// Slices that are written anyway take what they can, the fullest first. One that would be deleted counts too: filling

@@ -192,7 +192,7 @@ impl<'a> Draft<'a> {
         self.deletes = others;
         leftover.extend(same);
         for draft in drafts {
-            let wanted: HashSet<Identity> = draft.endpoints.iter().map(Identity::of).collect();
+            let wanted: HashSet<Identity<'_>> = draft.endpoints.iter().map(Identity::of).collect();
             let shared = |slice: &Arc<EndpointSlice>| {
                 slice.endpoints.iter().filter(|endpoint| wanted.contains(&Identity::of(endpoint))).count()
             };

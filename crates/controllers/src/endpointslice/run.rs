@@ -93,11 +93,15 @@ impl Controller {
             let service = Arc::clone(world.service_at(key)?);
             service.selector()?;
             let pods = world.pods_of(key);
-            let zones: HashMap<String, Option<String>> = pods
-                .iter()
-                .filter_map(|pod| world.node_at(&pod.spec.node_name))
-                .map(|node| (node.metadata.name.to_string(), node.zone().map(str::to_owned)))
-                .collect();
+            let mut zones: HashMap<Arc<str>, Option<String>> = HashMap::new();
+            for pod in &pods {
+                let name = &pod.spec.node_name;
+                if !zones.contains_key(name)
+                    && let Some(node) = world.node_at(name)
+                {
+                    zones.insert(Arc::clone(name), node.zone().map(str::to_owned));
+                }
+            }
             // Most Services do not ask for them.
             let shares = if is_auto(&service) {
                 shares(world.nodes().map(AsRef::as_ref))

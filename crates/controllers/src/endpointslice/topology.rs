@@ -98,7 +98,7 @@ pub fn assign(groups: &mut Groups, shares: &Shares, existing: &[Arc<EndpointSlic
     let mut zones: Vec<String> = ready.iter().filter_map(|endpoint| endpoint.zone.clone()).collect();
     for (from, to) in moves {
         let Some(candidates) = members.get_mut(&from) else { continue };
-        let known = |index: &usize| before.get(&Identity::of(ready[*index])) == Some(&to);
+        let known = |index: &usize| before.get(&Identity::of(ready[*index])) == Some(&to.as_str());
         let position = candidates.iter().position(known).unwrap_or(candidates.len().saturating_sub(1));
         if position < candidates.len() {
             zones[candidates.remove(position)] = to;
@@ -137,12 +137,12 @@ fn moves(desired: &BTreeMap<&str, f64>, members: &BTreeMap<String, Vec<usize>>) 
 }
 
 /// The zone that each endpoint serves so far.
-fn hinted(slices: &[Arc<EndpointSlice>]) -> HashMap<Identity, String> {
+fn hinted(slices: &[Arc<EndpointSlice>]) -> HashMap<Identity<'_>, &str> {
     let endpoints = slices.iter().flat_map(|slice| &slice.endpoints);
     endpoints
         .filter_map(|endpoint| {
             let zone = endpoint.hints.as_ref()?.for_zones.first()?;
-            Some((Identity::of(endpoint), zone.name.clone()))
+            Some((Identity::of(endpoint), zone.name.as_str()))
         })
         .collect()
 }
