@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// Reads `null` as the default.
 pub(crate) fn nullable<'de, D, T>(from: D) -> Result<T, D::Error>
@@ -155,6 +155,8 @@ pub struct Toleration {
     pub value: String,
     #[serde(deserialize_with = "nullable")]
     pub effect: String,
+    /// How long a pod stays once a taint evicts; absent is for ever.
+    pub toleration_seconds: Option<i64>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -316,15 +318,18 @@ pub struct NodeSpec {
     pub taints: Vec<Taint>,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+/// Also written back, in a list with others'.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Taint {
     #[serde(deserialize_with = "nullable")]
     pub key: String,
-    #[serde(deserialize_with = "nullable")]
+    #[serde(skip_serializing_if = "String::is_empty", deserialize_with = "nullable")]
     pub value: String,
     #[serde(deserialize_with = "nullable")]
     pub effect: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub time_added: Option<String>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]

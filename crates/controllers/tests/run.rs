@@ -404,6 +404,27 @@ async fn a_silent_node_takes_its_endpoints_out() {
         (ready["status"].as_str(), ready["reason"].as_str()),
         (Some("Unknown"), Some("NodeStatusUnknown"))
     );
+    cluster
+        .eventually("the node's taints", |api| {
+            let node = api.get(&paths::NODES, "", "n1").unwrap();
+            let taints = node["spec"]["taints"].as_array().cloned().unwrap_or_default();
+            let unreachable = |taint: &Value| taint["key"] == "node.kubernetes.io/unreachable";
+            if taints.len() == 2 && taints.iter().all(unreachable) { Ok(()) } else { Err(taints) }
+        })
+        .await;
+    // A pod that does not want to wait is replaced elsewhere.
+    let mut hurried = pod("b", "web", "10.0.0.2", false);
+    hurried["spec"]["tolerations"] = json!([{ "key": "node.kubernetes.io/unreachable", "operator": "Exists",
+        "effect": "NoExecute", "tolerationSeconds": 0 }]);
+    cluster.api.put(&paths::PODS, hurried);
+    cluster.api.put(&paths::NODES, cluster.api.get(&paths::NODES, "", "n1").unwrap());
+    cluster
+        .eventually("it is asked to leave", |api| match api.get(&paths::PODS, "default", "b") {
+            Some(pod) if pod["metadata"]["deletionTimestamp"].is_null() => Err(pod),
+            _ => Ok(()),
+        })
+        .await;
+    assert!(cluster.api.get(&paths::PODS, "default", "a").is_some(), "the other has five minutes");
 }
 
 #[tokio::test]

@@ -2,7 +2,12 @@
 
 use serde_json::{Value, json};
 
-use crate::objects::{Node, Pod};
+use crate::objects::{Node, Pod, Taint};
+use crate::scheduler::plan::tolerates;
+
+const NOT_READY: &str = "node.kubernetes.io/not-ready";
+const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
+const EFFECTS: [&str; 2] = ["NoSchedule", "NoExecute"];
 
 /// Conditions that only the node itself can know.
 const REPORTED: [&str; 4] = ["Ready", "MemoryPressure", "DiskPressure", "PIDPressure"];
@@ -41,9 +46,63 @@ pub fn not_ready(pod: &Pod, now: &str) -> Option<Value> {
     })
 }
 
+/// How long pods stay on a node that is gone, unless they say otherwise: what Kubernetes' admission gives them.
+const TOLERATION_SECONDS: i64 = 300;
+
+/// The patch that gives a node the taints of its state, for schedulers and for its pods; `None` when it has them.
+pub fn tainted(node: &Node, now: &str) -> Option<Value> {
+    let key = match node.condition("Ready").map(|ready| ready.status.as_str()) {
+        // A node that has said nothing yet is only just starting.
+        None | Some("True") => None,
+        Some("False") => Some(NOT_READY),
+        Some(_) => Some(UNREACHABLE),
+    };
+    let ours = |taint: &&Taint| taint.key == NOT_READY || taint.key == UNREACHABLE;
+    let has =
+        |effect: &str| node.spec.taints.iter().any(|t| Some(t.key.as_str()) == key && t.effect == effect);
+    let (present, wanted) = (node.spec.taints.iter().filter(ours).count(), if key.is_some() { 2 } else { 0 });
+    if present == wanted && (key.is_none() || EFFECTS.iter().all(|effect| has(effect))) {
+        return None;
+    }
+    let mut taints: Vec<Taint> = node.spec.taints.iter().filter(|taint| !ours(taint)).cloned().collect();
+    taints.extend(key.into_iter().flat_map(|key| {
+        EFFECTS.map(|effect| Taint {
+            key: key.into(),
+            effect: effect.into(),
+            time_added: Some(now.to_owned()),
+            ..Taint::default()
+        })
+    }));
+    // Whoever changed the list meanwhile is not overwritten: the version says so.
+    Some(json!({
+        "metadata": { "resourceVersion": node.metadata.resource_version },
+        "spec": { "taints": taints },
+    }))
+}
+
+/// When a pod has to leave a node with these taints, in seconds since 1970; `None`: it may stay.
+pub fn leaves_at(pod: &Pod, node: &Node) -> Option<i64> {
+    let taint =
+        node.spec.taints.iter().find(|taint| {
+            taint.effect == "NoExecute" && (taint.key == NOT_READY || taint.key == UNREACHABLE)
+        })?;
+    if pod.metadata.deleting() || pod.finished() {
+        return None;
+    }
+    let since = taint.time_added.as_deref()?.parse::<jiff::Timestamp>().ok()?.as_second();
+    let tolerations: Vec<_> = pod.spec.tolerations.iter().filter(|t| tolerates(t, taint)).collect();
+    if tolerations.is_empty() {
+        return Some(since + TOLERATION_SECONDS);
+    }
+    // Without a time it stays for ever; of several times the shortest counts.
+    let seconds = tolerations.iter().filter_map(|t| t.toleration_seconds).min()?;
+    Some(since + seconds.max(0))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::objects::Toleration;
     use crate::testing::{node, pod};
 
     #[test]
@@ -67,5 +126,52 @@ mod tests {
         assert_eq!(patch["status"]["conditions"][0]["status"], "False");
         crate::testing::set_ready(&mut it, false);
         assert_eq!(not_ready(&it, "2026-01-01T00:00:00Z"), None);
+    }
+
+    fn with_taints(mut node: Node, patch: &Value) -> Node {
+        node.spec.taints = serde_json::from_value(patch["spec"]["taints"].clone()).unwrap();
+        node
+    }
+
+    #[test]
+    fn taints_follow_the_state_and_leave_others_alone() {
+        let now = "2026-01-01T00:00:00Z";
+        let mut it = node("a", "");
+        assert_eq!(tainted(&it, now), None);
+        let own = Taint { key: "gpu".into(), effect: "NoSchedule".into(), ..Taint::default() };
+        it.spec.taints = vec![own.clone()];
+        it.status.conditions[0].status = "Unknown".into();
+        let mut it = with_taints(it.clone(), &tainted(&it, now).unwrap());
+        let keys = |node: &Node| -> Vec<String> { node.spec.taints.iter().map(|t| t.key.clone()).collect() };
+        assert_eq!(keys(&it), ["gpu", UNREACHABLE, UNREACHABLE]);
+        assert_eq!(tainted(&it, "2026-01-01T00:00:09Z"), None, "once");
+        it.status.conditions[0].status = "False".into();
+        let mut it = with_taints(it.clone(), &tainted(&it, now).unwrap());
+        assert_eq!(keys(&it), ["gpu", NOT_READY, NOT_READY]);
+        it.status.conditions[0].status = "True".into();
+        assert_eq!(with_taints(it.clone(), &tainted(&it, now).unwrap()).spec.taints, [own]);
+    }
+
+    #[test]
+    fn pods_leave_after_their_time() {
+        let mut it = node("a", "");
+        it.status.conditions[0].status = "Unknown".into();
+        let it = with_taints(it.clone(), &tainted(&it, "1970-01-01T00:10:00Z").unwrap());
+        let mut pod = pod("a", "10.0.0.1");
+        assert_eq!(leaves_at(&pod, &it), Some(900));
+        let toleration = |seconds| Toleration {
+            key: UNREACHABLE.into(),
+            operator: "Exists".into(),
+            toleration_seconds: seconds,
+            ..Toleration::default()
+        };
+        pod.spec.tolerations = vec![toleration(Some(30)), toleration(Some(20))];
+        assert_eq!(leaves_at(&pod, &it), Some(620));
+        pod.spec.tolerations = vec![toleration(None)];
+        assert_eq!(leaves_at(&pod, &it), None);
+        pod.spec.tolerations.clear();
+        pod.metadata.deletion_timestamp = Some("1970-01-01T00:10:00Z".into());
+        assert_eq!(leaves_at(&pod, &it), None);
+        assert_eq!(leaves_at(&crate::testing::pod("b", ""), &node("b", "")), None);
     }
 }

@@ -4,7 +4,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
-use portolan_client::{Client, Error, EventRecorder, EventType, Key, Patch, Subresource, paths};
+use portolan_client::{
+    Client, DeleteOptions, Error, EventRecorder, EventType, Key, Patch, Subresource, paths,
+};
 use serde_json::{Value, json};
 
 use super::cidr::{self, Ranges};
@@ -42,9 +44,12 @@ impl Controller {
         let left = self.look(&key, &node);
         let marked =
             if left.is_zero() || node_said_no(&node) { self.mark(&node, left).await } else { Ok(()) };
-        match ranged.and(marked) {
-            Ok(()) if left.is_zero() => Outcome::Done,
-            Ok(()) => Outcome::Again(left),
+        let marked = ranged.and(marked);
+        let marked = if marked.is_ok() { self.taint(&node).await } else { marked };
+        let left = if left.is_zero() { None } else { Some(left) };
+        let evicted = if marked.is_ok() { self.evict(&node).await } else { marked.map(|()| None) };
+        match evicted {
+            Ok(next) => left.into_iter().chain(next).min().map_or(Outcome::Done, Outcome::Again),
             Err(error) if error.is_not_found() => Outcome::Done,
             Err(error) => {
                 if !error.is_conflict() {
@@ -100,6 +105,36 @@ impl Controller {
         let about = ("v1", "Node", &node.metadata);
         let message = format!("Node {} status is now: CIDRNotAvailable", node.metadata.name);
         event(&self.events, about, EventType::Normal, "CIDRNotAvailable", &message);
+    }
+
+    async fn taint(&self, node: &Node) -> Result<(), Error> {
+        let Some(patch) = plan::tainted(node, &now()) else { return Ok(()) };
+        let (name, patch) = (&node.metadata.name, Patch::Merge(&patch));
+        let none = Subresource::None;
+        self.shared.client.patch::<Value>(&paths::NODES, None, name, none, patch).await.map(drop)
+    }
+
+    /// Deletes the pods that have been on a node that is gone for long enough; when the next one's time comes.
+    async fn evict(&self, node: &Node) -> Result<Option<Duration>, Error> {
+        let now = jiff::Timestamp::now().as_second();
+        let pods: Vec<Arc<Pod>> = self.shared.world().pods_on(&node.metadata.name).cloned().collect();
+        let mut next: Option<i64> = None;
+        for pod in pods {
+            let Some(at) = plan::leaves_at(&pod, node) else { continue };
+            if at > now {
+                next = Some(next.map_or(at, |next| next.min(at)));
+                continue;
+            }
+            let meta = &pod.metadata;
+            let message = format!("Marking for deletion Pod {}/{}", meta.namespace, meta.name);
+            event(&self.events, ("v1", "Pod", meta), EventType::Normal, "TaintManagerEviction", &message);
+            let options = DeleteOptions { uid: Some(meta.uid.to_string()), ..DeleteOptions::default() };
+            match self.shared.client.delete(&paths::PODS, Some(&meta.namespace), &meta.name, &options).await {
+                Err(error) if !error.is_not_found() && !error.is_conflict() => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(next.map(|at| Duration::from_secs(u64::try_from(at - now).unwrap_or(0))))
     }
 
     /// NODE-1: a node that fell silent is Unknown, and no pod of a node that is not ready is ready.

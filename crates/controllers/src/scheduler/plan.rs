@@ -93,7 +93,7 @@ fn obstacle(pod: &Pod, node: &Node) -> Option<String> {
     (!selected).then(|| "node(s) didn't match Pod's node affinity/selector".into())
 }
 
-fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
+pub fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
     let effect = toleration.effect.is_empty() || toleration.effect == taint.effect;
     let key = toleration.key == taint.key || (toleration.key.is_empty() && toleration.operator == "Exists");
     let value = toleration.operator == "Exists" || toleration.value == taint.value;
@@ -146,8 +146,12 @@ mod tests {
         let (good, mut sick, mut tainted, mut closed) =
             (node("a", ""), node("b", ""), node("c", ""), node("d", ""));
         sick.status.conditions[0].status = "Unknown".into();
-        tainted.spec.taints =
-            vec![Taint { key: "gpu".into(), value: "yes".into(), effect: "NoSchedule".into() }];
+        tainted.spec.taints = vec![Taint {
+            key: "gpu".into(),
+            value: "yes".into(),
+            effect: "NoSchedule".into(),
+            ..Taint::default()
+        }];
         closed.spec.unschedulable = true;
         let mut it = pod("web-1", "");
         it.spec.node_selector = labels(&[("disk", "ssd")]);
