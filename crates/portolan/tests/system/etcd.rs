@@ -19,6 +19,8 @@ const MEMBERS: u8 = 3;
 const PLANES: [u8; 2] = [11, 12];
 const PATIENCE: Duration = Duration::from_mins(1);
 const WRITERS: usize = 4;
+/// More than the writers come to.
+const PORTS: &str = "10000-32767";
 
 struct Shared {
     members: Vec<Server>,
@@ -38,8 +40,16 @@ impl Shared {
             member.start(&place);
         }
         let servers = servers();
-        let mut planes: Vec<Server> =
-            PLANES.iter().map(|n| Server::control_plane(&place, *n, &["--etcd-servers", &servers])).collect();
+        let mut planes: Vec<Server> = PLANES
+            .iter()
+            .map(|n| {
+                Server::control_plane(
+                    &place,
+                    *n,
+                    &["--etcd-servers", &servers, "--service-node-port-range", PORTS],
+                )
+            })
+            .collect();
         let data = PLANES.map(|n| place.path(&format!("plane-{n}")));
         planes[0].start(&place);
         // One authority for both, as an administrator would see to.
@@ -127,10 +137,13 @@ fn write(
             if stop.load(Ordering::SeqCst) {
                 break;
             }
+            // Not as fast as can be: the answers of minutes are compared one by one.
+            tokio::time::sleep(Duration::from_millis(20)).await;
             let name = format!("w{writer}-{n}");
+            let kind = if n % 4 < 2 { "NodePort" } else { "ClusterIP" };
             let service = json!({
                 "apiVersion": "v1", "kind": "Service", "metadata": { "name": name },
-                "spec": { "type": "NodePort", "ports": [{ "port": 80 }] },
+                "spec": { "type": kind, "ports": [{ "port": 80 }] },
             });
             let create = clients[n % 2].create::<Value>(&paths::SERVICES, Some("default"), &service);
             let outcome = match tokio::time::timeout(Duration::from_secs(40), create).await {
@@ -203,32 +216,10 @@ fn two_control_planes_on_one_etcd_lose_and_double_nothing_when_parts_are_killed(
     }
     for n in [1, 0] {
         let other = 1 - n;
-        let leader = until("a leader", PATIENCE, || shared.leader(other).filter(|holder| !holder.is_empty()));
         shared.planes[n].kill();
         load.goes_on();
         let only = ip(PLANES[other]);
         until("the dead one is no endpoint", PATIENCE, || (shared.masters(other) == only).then_some(()));
-        if n == 0 {
-            // The first to start leads, unless an etcd member's death took longer than its patience.
-            until("another leader, or the same alive", PATIENCE, || {
-                let holder = shared.leader(other).filter(|holder| !holder.is_empty())?;
-                let renewed = shared.kubectl(
-                    other,
-                    &[
-                        "get",
-                        "lease",
-                        "-n",
-                        "kube-system",
-                        "portolan-controllers",
-                        "-o",
-                        "jsonpath={.spec.renewTime}",
-                    ],
-                );
-                let before = shared.kubectl(other, &["get", "--raw", "/version"]);
-                assert!(!before.is_empty());
-                (holder != leader || !renewed.is_empty()).then_some(())
-            });
-        }
         shared.planes[n].start(&shared.place);
         load.goes_on();
     }
