@@ -8,7 +8,6 @@ use http::{HeaderMap, Method};
 use portolan_api::field::FieldError;
 use portolan_api::resource::{self, Resource};
 use portolan_api::status;
-use serde_json::Value;
 
 use crate::authn::User;
 use crate::authz::{self, Attributes};
@@ -17,7 +16,6 @@ use crate::limits::FIELD_MANAGER_MAX;
 use crate::managed::{Manager, Operation};
 use crate::metrics::Labels;
 use crate::negotiate::{self, Format, Shape};
-use crate::object::meta;
 use crate::path::ResourcePath;
 use crate::query::Query;
 use crate::server::ApiServer;
@@ -91,8 +89,6 @@ impl Verb {
 pub(crate) struct Call {
     /// Who answers.
     pub(crate) server: Arc<ApiServer>,
-    /// Who asks.
-    pub(crate) user: User,
     /// What kind of objects.
     pub(crate) resource: &'static Resource,
     /// What is done.
@@ -115,12 +111,12 @@ pub(crate) struct Call {
 
 impl Call {
     /// Understands a request. Permission is checked before anything about the resource is told.
-    pub(crate) async fn new(
+    pub(crate) fn new(
         server: Arc<ApiServer>,
         method: &Method,
         path: ResourcePath,
         query: Query,
-        user: User,
+        user: &User,
         headers: HeaderMap,
         body: Bytes,
     ) -> Result<Self> {
@@ -134,7 +130,7 @@ impl Call {
             namespace: path.namespace.as_deref(),
             name: path.name.as_deref(),
         };
-        if let Err(why) = authz::authorize(&server, &user, attributes).await {
+        if let Err(why) = authz::authorize(user, attributes) {
             return Err(refused(&path, &why));
         }
         let resource = resource::find(&path.group, &path.version, &path.resource)
@@ -145,7 +141,7 @@ impl Call {
         let format = accepted(&headers, verb)?;
         let namespace = path.namespace.filter(|_| resource.namespaced);
         let (name, subresource) = (path.name, path.subresource);
-        Ok(Self { server, user, resource, verb, namespace, name, subresource, query, headers, body, format })
+        Ok(Self { server, resource, verb, namespace, name, subresource, query, headers, body, format })
     }
 
     /// The object's namespace, empty for kinds without one.
@@ -173,20 +169,6 @@ impl Call {
             api_version: self.resource.api_version(),
             subresource: self.subresource.clone().unwrap_or_default(),
         }
-    }
-
-    /// Refuses an object that the caller may not write, for what the object says: permissions that they do not have, or
-    /// another node's name.
-    pub(crate) fn may_write(&self, old: Option<&Value>, new: &Value) -> Result<()> {
-        let (resource, namespace) = (self.resource, self.namespace.as_deref());
-        let mut allowed =
-            authz::grant::check(self.server.policy(), &self.user, resource, namespace, old, new);
-        if old.is_none() {
-            let own = || authz::node::may_create(&self.user, resource.plural, self.ns(), new);
-            allowed = allowed.and_then(|()| own());
-        }
-        let name = || meta(new, "name").unwrap_or_default();
-        allowed.map_err(|why| status::forbidden(resource, name(), &why).into())
     }
 
     /// What counters call this request.
@@ -231,7 +213,7 @@ fn accepted(headers: &HeaderMap, verb: Verb) -> Result<Format> {
 }
 
 /// 403 for a path whose resource may not even exist.
-pub(crate) fn refused(path: &ResourcePath, why: &str) -> ApiError {
+fn refused(path: &ResourcePath, why: &str) -> ApiError {
     let mut error = ApiError::from(status::forbidden_path("", "", ""));
     error.0.message = why.to_string();
     error.0.details = Some(portolan_api::meta::v1::StatusDetails {
@@ -240,13 +222,6 @@ pub(crate) fn refused(path: &ResourcePath, why: &str) -> ApiError {
         kind: path.resource.clone(),
         ..Default::default()
     });
-    error
-}
-
-/// 403 with a whole sentence.
-pub(crate) fn forbidden(resource: &Resource, name: &str, why: String) -> ApiError {
-    let mut error = ApiError::from(status::forbidden(resource, name, ""));
-    error.0.message = why;
     error
 }
 

@@ -115,6 +115,3 @@ pub const EVENT_TTL: Duration = Duration::from_hours(1);
 
 /// Pause between sweeps of events that are over.
 pub const EVENT_SWEEP_INTERVAL: Duration = Duration::from_mins(1);
-
-/// Pause before roles are followed again after the store failed.
-pub const POLICY_RETRY_PAUSE: Duration = Duration::from_millis(200);
