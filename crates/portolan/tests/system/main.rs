@@ -6,8 +6,8 @@
 
 mod bad_input;
 mod bed;
-mod etcd;
 mod endpoints;
+mod etcd;
 mod facts;
 mod kubectl;
 mod lab_life;
