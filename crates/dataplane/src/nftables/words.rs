@@ -27,7 +27,8 @@ pub fn concerns(change: &Change<Key, Object>, wanted: &Objects, service: Option<
         // Chains, classes and hairpins may outlive their use; without a frontend nothing leads to them.
         _ => None,
     };
-    found.is_some_and(|found| frontends(service).any(|own| own == found)) || names(change.from.as_ref(), service)
+    found.is_some_and(|found| frontends(service).any(|own| own == found))
+        || names(change.from.as_ref(), service)
 }
 
 fn frontends(service: &ServiceTable) -> impl Iterator<Item = (IpAddr, u8, u16)> + '_ {

@@ -151,8 +151,7 @@ fn has_no_meaning(path: &str, name: &str) -> bool {
     let below = |prefix: &&str| {
         path.strip_prefix(*prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
     };
-    MEANINGLESS.iter().chain(&OTHER_MODES).any(&below)
-        || (below(&"logging") && name != LOGGING_USED)
+    MEANINGLESS.iter().chain(&OTHER_MODES).any(&below) || (below(&"logging") && name != LOGGING_USED)
 }
 
 /// Neither the default nor empty: kubeadm writes every field.
