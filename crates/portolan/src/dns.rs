@@ -279,8 +279,7 @@ async fn start(arguments: Arguments) -> anyhow::Result<()> {
         ready::say("portolan dns answers every name of the cluster");
         std::future::pending::<()>().await;
     };
-    // Without a handler for signals the process ends by them all the same.
-    let stops = async { _ = interrupted().await };
+    let stops = interrupted()?;
     tokio::select! {
         result = portolan_dns::run_reporting(client, config, progress.clone(), stops) => result?,
         () = say => {}

@@ -85,8 +85,9 @@ async fn start(arguments: Arguments) -> anyhow::Result<()> {
         config.without_class = !arguments.only_class;
         roles.push(announcer::start(client, config, &stopped).task);
     }
+    let interrupted = interrupted()?;
     ready::say(&format!("load-balancer addresses are served from {node_name}"));
-    interrupted().await?;
+    interrupted.await;
     let _ = stop.send(true);
     for role in roles {
         let _ = role.await;

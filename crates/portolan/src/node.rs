@@ -121,9 +121,10 @@ async fn alone(arguments: Arguments) -> anyhow::Result<()> {
         clean_up: false,
     };
     let name = settings.node_name.clone();
+    let interrupted = interrupted()?;
     let node = start(settings, &stopped).await?;
     ready::say(&format!("node {name} is ready"));
-    interrupted().await?;
+    interrupted.await;
     let _ = stop.send(true);
     node.ended().await;
     Ok(())

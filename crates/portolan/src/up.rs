@@ -17,6 +17,7 @@ use portolan_apiserver::pki::{Identity, Pki};
 use portolan_apiserver::{ApiServer, User, tls};
 use portolan_client::Client;
 use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -98,6 +99,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
 
 async fn start(arguments: Arguments) -> anyhow::Result<()> {
     let begin = Instant::now();
+    let interrupted = interrupted()?;
     let data_dir = &arguments.data_dir;
     std::fs::create_dir_all(data_dir).with_context(|| data_dir.display().to_string())?;
     let data_dir = &data_dir.canonicalize()?;
@@ -153,7 +155,7 @@ async fn start(arguments: Arguments) -> anyhow::Result<()> {
         kubeconfig.display(),
         data_dir.display(),
     ));
-    interrupted().await?;
+    interrupted.await;
     tracing::info!("stopping");
     let _ = stop.send(true);
     if let Some(node) = node {
@@ -229,13 +231,17 @@ pub(crate) fn stops(stopped: &watch::Receiver<bool>) -> impl Future<Output = ()>
     }
 }
 
-/// Ends on an interrupt or a request to terminate.
-pub(crate) async fn interrupted() -> std::io::Result<()> {
-    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-    tokio::select! {
-        result = tokio::signal::ctrl_c() => result,
-        _ = terminate.recv() => Ok(()),
-    }
+/// What ends on an interrupt or a request to terminate. From this call on, not from the first poll, signals are kept:
+/// whoever says that it is ready has called it before, so that a signal right after the line is not the process' death.
+pub(crate) fn interrupted() -> std::io::Result<impl Future<Output = ()> + Send + use<>> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
 }
 
 fn user(identity: &Identity) -> User {

@@ -48,6 +48,7 @@ async fn serve(settings: Settings, flags: &Flags) -> anyhow::Result<End> {
         Some(path) => Some(Watched::new(path)?),
         None => None,
     };
+    let interrupted = interrupted()?;
     let mut end = End::Asked;
     let ends = async {
         let changed = async {
@@ -57,8 +58,7 @@ async fn serve(settings: Settings, flags: &Flags) -> anyhow::Result<End> {
             }
         };
         tokio::select! {
-            // Without a handler for signals the process ends by them all the same.
-            _ = interrupted() => {}
+            () = interrupted => {}
             () = changed => end = End::NewConfiguration,
         }
     };
