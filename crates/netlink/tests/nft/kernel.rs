@@ -1,5 +1,6 @@
 //! What only the kernel can show: that a whole ruleset is taken, atomicity, size, errors with their reasons.
 
+use std::io::ErrorKind;
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
@@ -335,7 +336,12 @@ fn several_threads_change_the_ruleset_while_one_reads() {
         });
         let mut seen = 0;
         while !writing.is_finished() {
-            let found = nft.elements(&table(), "backends").unwrap().len();
+            let found = match nft.elements(&table(), "backends") {
+                Ok(found) => found.len(),
+                // On a busy machine every attempt may fall into a rehash: then it says so, and gives nothing.
+                Err(DumpError::Io { source, .. }) if source.kind() == ErrorKind::Interrupted => continue,
+                Err(error) => panic!("{error}"),
+            };
             assert!((3_000..=3_200).contains(&found) && found >= seen, "{found} after {seen}");
             seen = found;
         }

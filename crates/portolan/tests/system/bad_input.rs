@@ -14,16 +14,21 @@ fn service(spec: &str) -> String {
 }
 
 #[test]
-fn the_two_slips_name_field_value_and_likely_intent() {
+fn the_slips_name_field_value_and_likely_intent() {
     let bed = Bed::up(1);
-    let message = refused(&bed, include_str!("../../../../examples/refused/05-session-affinity.yaml"));
-    for part in [
-        "spec.sessionAffinity",
-        "\"ClientIp\"",
-        "supported values: \"ClientIP\", \"None\"",
-        "did you mean \"ClientIP\"?",
+    for manifest in [
+        include_str!("../../../../examples/refused/05-session-affinity.yaml"),
+        include_str!("../../../../examples/refused/06-external-policy-local.yaml"),
     ] {
-        assert!(message.contains(part), "{part} is not in: {message}");
+        let message = refused(&bed, manifest);
+        for part in [
+            "spec.sessionAffinity",
+            "\"ClientIp\"",
+            "supported values: \"ClientIP\", \"None\"",
+            "did you mean \"ClientIP\"?",
+        ] {
+            assert!(message.contains(part), "{part} is not in: {message}");
+        }
     }
     let message = refused(&bed, include_str!("../../../../examples/refused/08-publish-not-ready.yaml"));
     // Before 1.25 kubectl looks for unknown fields itself, and names them without a guess.

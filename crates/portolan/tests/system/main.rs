@@ -15,6 +15,7 @@ mod loadbalancer;
 mod names;
 mod other_kernel;
 mod place;
+mod policies;
 mod proxy_verb;
 mod snapshot;
 mod soak;
