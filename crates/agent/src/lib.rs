@@ -13,6 +13,7 @@
 mod config;
 pub mod echo;
 mod error;
+mod limits;
 mod manager;
 mod network;
 mod node;

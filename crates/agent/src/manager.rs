@@ -13,7 +13,7 @@ use crate::network::{self, PodNetwork};
 use crate::node::NodeTask;
 use crate::pod::services::ServiceView;
 use crate::pod::worker::{self, Context, Input, Wish};
-use crate::process::Spawner;
+use crate::process::{Logs, Spawner};
 use crate::state_dir::StateDir;
 use crate::{Config, Error};
 
@@ -38,6 +38,7 @@ pub async fn run(
     let context = Context {
         events: EventRecorder::new(client.clone(), COMPONENT, &config.node_name),
         spawner: Spawner::start().map_err(Error::Spawner)?,
+        logs: Logs::start().map_err(Error::Spawner)?,
         network: PodNetwork::new(&config),
         range: node.range(),
         services: Cache::start(client.clone(), paths::SERVICES, Selectors::default(), ServiceView::project),

@@ -3,15 +3,14 @@
 //! ```text
 //! <data_dir>/agent.lock                        held by the running agent
 //! <data_dir>/pods/<namespace>_<name>/netns     the pod's network namespace, bind-mounted
-//! <data_dir>/pods/<namespace>_<name>/pids/<container>        process id and start time
+//! <data_dir>/pods/<namespace>_<name>/pids/<container>        process id, start time, and control group if there is one
 //! <data_dir>/pods/<namespace>_<name>/etc/hosts                and resolv.conf, hostname: what the pod finds in /etc
-//! <data_dir>/pods/<namespace>_<name>/logs/<container>/<n>.log   output of the n-th run
+//! <data_dir>/pods/<namespace>_<name>/logs/<container>/<n>.log   output of the n-th run, and what was before in <n>.log.1
 //! ```
 
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use portolan_client::Key;
 use portolan_netlink::netns::Netns;
@@ -20,12 +19,9 @@ use rustix::fs::FlockOperation;
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::Error;
+use crate::limits::{KILL_PATIENCE, LOG_RUNS_MAX};
 use crate::network::link_name;
-
-/// How long processes that were killed may take to be gone.
-const KILL_PATIENCE: Duration = Duration::from_secs(5);
-/// Logs kept per container: the present run's and the one before.
-const LOGS_KEPT: i32 = 2;
+use crate::process::{group, rotated};
 
 /// The directory, locked against a second agent.
 #[derive(Debug)]
@@ -86,22 +82,25 @@ impl PodDir {
     }
 
     /// Notes a container's process, so that a later agent can find it.
-    pub(crate) fn note_process(&self, container: &str, pid: u32) {
+    pub(crate) fn note_process(&self, container: &str, pid: u32, group: Option<&Path>) {
         let Some(started) = start_time(pid) else { return };
         let dir = self.0.join("pids");
+        let group = group.map(|path| path.display().to_string()).unwrap_or_default();
         let written = fs::create_dir_all(&dir)
-            .and_then(|()| fs::write(dir.join(container), format!("{pid} {started}")));
+            .and_then(|()| fs::write(dir.join(container), format!("{pid} {started} {group}")));
         if let Err(error) = written {
             tracing::warn!(path = %dir.display(), %error, "cannot note a process id");
         }
     }
 
-    /// Opens the log of a container's run and removes those of long ago.
-    pub(crate) fn log(&self, container: &str, run: i32) -> io::Result<File> {
+    /// Where the log of a container's run goes. Makes the directory and removes the logs of long ago.
+    pub(crate) fn log(&self, container: &str, run: i32) -> io::Result<PathBuf> {
         let dir = self.0.join("logs").join(container);
         fs::create_dir_all(&dir)?;
-        drop(fs::remove_file(dir.join(format!("{}.log", run - LOGS_KEPT))));
-        File::options().create(true).append(true).open(dir.join(format!("{run}.log")))
+        let old = dir.join(format!("{}.log", run - LOG_RUNS_MAX));
+        drop(fs::remove_file(rotated(&old)));
+        drop(fs::remove_file(old));
+        Ok(dir.join(format!("{run}.log")))
     }
 
     /// Ends everything that runs for the pod and removes its directory. Collects errors and goes on.
@@ -113,11 +112,10 @@ impl PodDir {
 
     /// Ends everything that runs for the pod and gives up its namespace; logs stay.
     pub(crate) fn end_processes(&self) -> Vec<String> {
-        let mut errors = Vec::new();
+        let mut errors = self.kill_noted();
         if let Ok(netns) = Netns::open(&self.netns()) {
             errors.extend(netns.kill_processes(KILL_PATIENCE).err().map(|e| e.to_string()));
         }
-        self.kill_noted();
         errors.extend(Netns::delete(&self.netns()).err().map(|e| e.to_string()));
         errors
     }
@@ -130,17 +128,23 @@ impl PodDir {
     }
 
     /// Kills noted processes that still run; these may be outside the pod's namespace (hostNetwork).
-    fn kill_noted(&self) {
-        let Ok(entries) = fs::read_dir(self.0.join("pids")) else { return };
+    fn kill_noted(&self) -> Vec<String> {
+        let Ok(entries) = fs::read_dir(self.0.join("pids")) else { return Vec::new() };
+        let mut errors = Vec::new();
         for entry in entries.flatten() {
             let noted = fs::read_to_string(entry.path()).unwrap_or_default();
-            let Some((pid, started)) = noted.split_once(' ') else { continue };
+            let mut noted = noted.splitn(3, ' ');
+            let (Some(pid), Some(started)) = (noted.next(), noted.next()) else { continue };
             let Ok(pid) = pid.parse::<u32>() else { continue };
             // A number that was given to another process since is not ours to kill.
             if start_time(pid).as_deref() == Some(started) {
                 let _ = Pid::from_raw(pid as i32).map(|pid| kill_process_group(pid, Signal::KILL));
             }
+            if let Some(path) = noted.next().filter(|path| !path.is_empty()) {
+                errors.extend(group::end(Path::new(path)).err().map(|e| format!("{path}: {e}")));
+            }
         }
+        errors
     }
 }
 

@@ -1,6 +1,7 @@
 //! What the pod's worker does to its containers: start, probe, stop, and take note of their end.
 
 use std::mem;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use portolan_api::Time;
@@ -11,16 +12,13 @@ use rustix::process::Signal;
 use super::container::{self, Ended, RestartPolicy, Role, Running, State};
 use super::env::{Facts, Given};
 use super::image::Refusal;
-use super::life::{self, Life};
+use super::life::{self, Life, START_ERROR};
 use super::status::full_name;
 use super::worker::{News, Worker};
 use super::{services, sources};
 use crate::probe::state::{ProbeKind, Settings, Verdict};
 use crate::probe::{self, Check};
-use crate::process::{Exit, Handle, Launch, Output};
-
-/// What the exit code of a container that could not be started is.
-const START_ERROR: i32 = 128;
+use crate::process::{Drained, Exit, Group, Handle, Launch, Space};
 
 impl Worker {
     fn spec(&self, index: usize) -> Option<&Container> {
@@ -36,32 +34,36 @@ impl Worker {
     /// Starts a container; what comes of it is in its record.
     pub(super) async fn start(&mut self, index: usize) {
         let Some(spec) = self.spec(index).cloned() else { return };
-        let launch = match self.launch(&spec).await {
+        let mut launch = match self.launch(&spec).await {
             Ok(launch) => launch,
             Err(refusal) => return self.block(index, refusal),
         };
+        launch.group = Group::make().map(Arc::new);
         self.note_restart(index);
         let pulled = format!("Container image {:?} already present on machine", spec.image);
         self.event(Normal, "Pulled", &spec.name, &pulled);
         self.event(Normal, "Created", &spec.name, &format!("Created container: {}", spec.name));
         let run = self.records[index].restarts;
-        let spawned = match self.dir.log(&spec.name, run) {
-            Ok(log) => self.ctx.spawner.spawn(launch.clone(), Output::File(log)).await,
-            Err(e) => Err(e),
-        };
-        match spawned {
-            Ok(process) => {
-                self.dir.note_process(&spec.name, process.signaller().pid());
-                self.started(index, &spec, launch, process);
+        match self.spawn(&spec.name, run, &launch).await {
+            Ok((process, drained)) => {
+                let group = launch.group.as_ref().map(|group| group.path());
+                self.dir.note_process(&spec.name, process.signaller().pid(), group);
+                self.started(index, &spec, launch, (process, drained));
                 self.event(Normal, "Started", &spec.name, &format!("Started container {}", spec.name));
             }
             Err(e) => {
+                drop(launch.group.take().map(|group| group.end()));
                 let reason = life::start_error(&launch.program, &e);
                 let message = format!("failed to start container {:?}: {reason}", spec.name);
                 self.event(Warning, "Failed", &spec.name, &format!("Error: {message}"));
                 self.ended(index, Exit { code: START_ERROR, signal: 0 }, "StartError", message, None);
             }
         }
+    }
+
+    async fn spawn(&self, name: &str, run: i32, launch: &Launch) -> std::io::Result<(Handle, Drained)> {
+        let (output, drained) = self.ctx.logs.open(&self.dir.log(name, run)?)?;
+        Ok((self.ctx.spawner.spawn(launch.clone(), output).await?, drained))
     }
 
     async fn launch(&self, spec: &Container) -> Result<Launch, Refusal> {
@@ -113,7 +115,13 @@ impl Worker {
         }
     }
 
-    fn started(&mut self, index: usize, spec: &Container, launch: Launch, mut process: Handle) {
+    fn started(
+        &mut self,
+        index: usize,
+        spec: &Container,
+        mut launch: Launch,
+        (process, drained): (Handle, Drained),
+    ) {
         let id = format!("portolan://{:032x}", rand::random::<u128>());
         let started = spec.startup_probe.is_none();
         self.records[index].state = State::Running(Running {
@@ -126,9 +134,11 @@ impl Worker {
         });
         let signaller = process.signaller();
         let outbox = self.outbox.clone();
+        let group = launch.group.clone();
+        launch.space = Space::of(&process).map(Arc::new);
         // Not aborted with the rest: the process is reaped whatever becomes of its pod's task.
         tokio::spawn(async move {
-            let exit = process.wait().await.unwrap_or(Exit { code: START_ERROR, signal: 0 });
+            let exit = life::end(process, group, drained).await;
             // A worker that has ended needs no news.
             drop(outbox.send(News::Exited { index, id, exit }).await);
         });

@@ -13,11 +13,15 @@ use super::env::{self, Facts, Given};
 use super::hosts;
 use super::image::{self, Refusal};
 use crate::Config;
+use crate::limits::LOG_DRAIN;
 use crate::probe::Check;
-use crate::process::{Launch, Signaller, Spawner};
+use crate::process::{Drained, Exit, Group, Handle, Launch, Signaller, Spawner};
 
 /// Where programs are looked for unless the container says otherwise.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// What the exit code of a container that could not be started is.
+pub(super) const START_ERROR: i32 = 128;
 
 /// A running process and the tasks about it, which end with it.
 #[derive(Debug)]
@@ -78,7 +82,28 @@ pub(super) fn launch(
         netns: None,
         hostname: None,
         mounts: Arc::default(),
+        space: None,
+        group: None,
     })
+}
+
+/// Waits for a container's first process, ends what it left behind, and lets the rest of its output reach the log.
+pub(super) async fn end(mut process: Handle, group: Option<Arc<Group>>, drained: Drained) -> Exit {
+    let realm = process.realm();
+    let exit = process.wait().await.unwrap_or(Exit { code: START_ERROR, signal: 0 });
+    let end = move || match (group, realm) {
+        (Some(group), _) => group.end(),
+        (None, Some(realm)) => match realm.end() {
+            0 => Ok(()),
+            left => Err(io::Error::other(format!("{left} processes do not end"))),
+        },
+        (None, None) => Ok(()),
+    };
+    if let Ok(Err(error)) = tokio::task::spawn_blocking(end).await {
+        tracing::warn!(%error, "what a container left behind stays");
+    }
+    drop(tokio::time::timeout(LOG_DRAIN, drained).await);
+    exit
 }
 
 /// Why a program did not start, in the words that people search for.

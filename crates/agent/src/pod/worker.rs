@@ -27,7 +27,7 @@ use super::writer::StatusWriter;
 use crate::Config;
 use crate::network::{Attachment, PodNetwork};
 use crate::probe;
-use crate::process::{Exit, Mounts, Spawner};
+use crate::process::{Exit, Logs, Mounts, Spawner};
 use crate::state_dir::{PodDir, StateDir};
 
 /// The first wait after a pod's network could not be made, and the longest.
@@ -44,6 +44,7 @@ pub(crate) struct Context {
     pub(crate) config: Arc<Config>,
     pub(crate) events: EventRecorder,
     pub(crate) spawner: Spawner,
+    pub(crate) logs: Logs,
     pub(crate) network: PodNetwork,
     pub(crate) dirs: StateDir,
     pub(crate) range: watch::Receiver<Option<Ipv4Net>>,

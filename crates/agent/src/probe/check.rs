@@ -3,6 +3,7 @@
 //! Sockets are opened from the node's own network, as kubelet does; commands run in the container's namespaces. The
 //! texts of failures are kubelet's (Go's) own, since people search for them.
 
+use std::convert::Infallible;
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -19,10 +20,8 @@ use tokio::net::unix::pipe::Receiver;
 use super::grpc::Health;
 use super::http::Get;
 use super::state::Outcome;
+use crate::limits::{PROBE_OUTPUT_BYTES_MAX, PROBE_OUTPUT_DRAIN, PROBE_OUTPUT_PAUSE};
 use crate::process::{Launch, Output, Spawner};
-
-/// How much of a command's output goes into an event.
-const OUTPUT_MAX: usize = 10 << 10;
 
 /// A question, ready to be put.
 #[derive(Debug, Clone)]
@@ -60,6 +59,7 @@ impl Check {
         }
         if let Some(exec) = &probe.exec {
             let (program, args) = exec.command.split_first().ok_or("the probe's command is empty")?;
+            // In the namespaces of the container itself: what it leaves behind ends with the container.
             let launch = Launch { program: program.clone(), args: args.to_vec(), ..launch.clone() };
             return Ok(Self::Exec(Arc::new(launch)));
         }
@@ -146,8 +146,17 @@ async fn run(launch: &Launch, timeout: Duration, spawner: &Spawner) -> io::Resul
     let mut reader = Receiver::from_owned_fd(reader)?;
     let mut process = spawner.spawn(launch.clone(), Output::Pipe(writer)).await?;
     let signaller = process.signaller();
-    let both = async { tokio::join!(process.wait(), read(&mut reader)) };
-    let Ok((exit, output)) = tokio::time::timeout(timeout, both).await else {
+    let mut output = Vec::new();
+    let ended = async {
+        let exit = tokio::select! {
+            exit = process.wait() => exit,
+            never = drain(&mut reader, &mut output) => match never {},
+        };
+        // What it printed last is still in the pipe. A process left behind may hold that open for as long as it likes.
+        drop(tokio::time::timeout(PROBE_OUTPUT_DRAIN, read(&mut reader, &mut output)).await);
+        exit
+    };
+    let Ok(exit) = tokio::time::timeout(timeout, ended).await else {
         signaller.send(Signal::KILL);
         let command: Vec<&str> =
             std::iter::once(&launch.program).chain(&launch.args).map(String::as_str).collect();
@@ -156,16 +165,26 @@ async fn run(launch: &Launch, timeout: Duration, spawner: &Spawner) -> io::Resul
             command.join(" ")
         )));
     };
-    Ok(if exit?.code == 0 { Outcome::Success } else { Outcome::Failure(output) })
+    let text = || String::from_utf8_lossy(&output).trim_end().to_owned();
+    Ok(if exit?.code == 0 { Outcome::Success } else { Outcome::Failure(text()) })
 }
 
 /// Reads to the end, so that the writer is never stuck, and keeps the beginning.
-async fn read(reader: &mut Receiver) -> String {
-    let (mut kept, mut buffer) = (Vec::new(), [0; 4096]);
+async fn read(reader: &mut Receiver, kept: &mut Vec<u8>) {
+    let mut buffer = [0; 4096];
     while let Ok(len @ 1..) = reader.read(&mut buffer).await {
-        kept.extend_from_slice(&buffer[..len.min(OUTPUT_MAX - kept.len())]);
+        let room = PROBE_OUTPUT_BYTES_MAX - kept.len();
+        if room == 0 {
+            tokio::time::sleep(PROBE_OUTPUT_PAUSE).await;
+        }
+        kept.extend_from_slice(&buffer[..len.min(room)]);
     }
-    String::from_utf8_lossy(&kept).trim_end().to_owned()
+}
+
+/// Reads, and then waits for as long as it is let.
+async fn drain(reader: &mut Receiver, kept: &mut Vec<u8>) -> Infallible {
+    read(reader, kept).await;
+    std::future::pending().await
 }
 
 #[cfg(test)]
@@ -185,6 +204,8 @@ mod tests {
             netns: None,
             hostname: None,
             mounts: Arc::default(),
+            space: None,
+            group: None,
         }
     }
 
@@ -232,7 +253,7 @@ mod tests {
         assert_eq!(sh("exit 0").await, Outcome::Success);
         assert_eq!(sh("echo out; echo $WHO >&2; exit 3").await, Outcome::Failure("out\nme".into()));
         let Outcome::Failure(long) = sh("yes | head -c 1000000; exit 1").await else { panic!() };
-        assert!(long.len() <= OUTPUT_MAX);
+        assert!(long.len() <= PROBE_OUTPUT_BYTES_MAX);
         let missing = ask(json!({"exec": {"command": ["/no/such"]}})).await;
         assert!(matches!(missing, Outcome::Failure(text) if text.contains("No such file")));
     }

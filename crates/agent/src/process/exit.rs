@@ -6,15 +6,21 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ExitStatus};
 use std::sync::Arc;
 
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open, pidfd_send_signal};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitOptions, kill_process_group, pidfd_open, pidfd_send_signal,
+};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+
+use super::strays::Realm;
 
 /// A process that was started. Waiting costs no thread: the kernel makes its descriptor readable at its end.
 #[derive(Debug)]
 pub(crate) struct Handle {
     child: Child,
     fd: Arc<AsyncFd<OwnedFd>>,
+    /// The mount namespace that was made for it, if one was.
+    realm: Option<Realm>,
     /// Its number may belong to another process by now.
     reaped: bool,
 }
@@ -43,14 +49,14 @@ impl From<ExitStatus> for Exit {
 }
 
 impl Handle {
-    pub(super) fn new(mut child: Child) -> io::Result<Self> {
+    pub(super) fn new(mut child: Child, realm: Option<Realm>) -> io::Result<Self> {
         let fd = Pid::from_raw(child.id() as i32)
             .ok_or_else(|| io::Error::other("no process id"))
             .and_then(|pid| Ok(pidfd_open(pid, PidfdFlags::NONBLOCK)?))
             // SAFETY: the descriptor is owned by the `AsyncFd` and never replaced or closed before it.
             .and_then(|fd| Ok(unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }?));
         match fd {
-            Ok(fd) => Ok(Self { child, fd: Arc::new(fd), reaped: false }),
+            Ok(fd) => Ok(Self { child, fd: Arc::new(fd), realm, reaped: false }),
             Err(e) => {
                 drop(child.kill());
                 drop(child.wait());
@@ -61,6 +67,10 @@ impl Handle {
 
     pub(crate) fn signaller(&self) -> Signaller {
         Signaller { pid: self.child.id(), fd: self.fd.clone() }
+    }
+
+    pub(crate) fn realm(&self) -> Option<Realm> {
+        self.realm
     }
 
     /// Waits for the end, then ends what is left of the process's session: a container's other processes do not outlive
@@ -89,10 +99,28 @@ impl Handle {
 impl Drop for Handle {
     /// Nobody waits for it any more: it must not stay, neither running nor as a zombie.
     fn drop(&mut self) {
-        if !self.reaped {
-            self.kill_group();
-            // Ends within the time the kernel takes to kill.
-            drop(self.child.wait());
+        if self.reaped {
+            return;
+        }
+        self.kill_group();
+        if self.child.try_wait().is_ok_and(|status| status.is_some()) {
+            return;
+        }
+        let Some(pid) = Pid::from_raw(self.child.id() as i32) else { return };
+        let reap = move || {
+            let _ = rustix::process::waitpid(Some(pid), WaitOptions::empty());
+        };
+        // Usually a matter of microseconds; but a process that hangs in the kernel, on a disk that is gone say, does not
+        // die, and nobody here may hang with it.
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => {
+                let fd = self.fd.clone();
+                runtime.spawn(async move {
+                    drop(fd.readable().await);
+                    reap();
+                });
+            }
+            Err(_) => reap(),
         }
     }
 }

@@ -27,10 +27,10 @@ impl Mounts {
         Ok(())
     }
 
-    /// In the child. A path that the node does not have stays away: making it would change the node.
-    pub(super) fn apply(&self) -> io::Result<()> {
+    /// In the child: whether it got a namespace of its own for that. A path that the node does not have stays away: making it would change the node.
+    pub(super) fn apply(&self) -> io::Result<bool> {
         if self.binds.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
         // SAFETY: the child has one thread and shares nothing that mounts would touch.
         unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS)? };
@@ -42,6 +42,6 @@ impl Mounts {
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok(())
+        Ok(true)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -10,12 +10,15 @@ use std::sync::Arc;
 use std::sync::mpsc;
 
 use portolan_netlink::netns::{self, Netns};
+use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Signal, getpid, getppid, set_parent_process_death_signal, setsid};
-use rustix::thread::UnshareFlags;
+use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
 use tokio::sync::oneshot;
 
 use super::exit::Handle;
+use super::group::Group;
 use super::mounts::Mounts;
+use super::strays::Realm;
 
 /// A process to be started.
 #[derive(Debug, Clone)]
@@ -31,18 +34,45 @@ pub(crate) struct Launch {
     pub(crate) hostname: Option<String>,
     /// Files that it sees in place of the node's.
     pub(crate) mounts: Arc<Mounts>,
+    /// The namespaces of a container that runs, for a command inside; instead of new ones with `hostname` and `mounts`.
+    pub(crate) space: Option<Arc<Space>>,
+    /// The control group of the container, where there are such.
+    pub(crate) group: Option<Arc<Group>>,
+}
+
+/// What a running container has to itself beside its network: its mounts and its name.
+#[derive(Debug)]
+pub(crate) struct Space {
+    mounts: OwnedFd,
+    name: OwnedFd,
+}
+
+impl Space {
+    /// That of a process with a mount namespace of its own; `None` if it has none, or has ended already.
+    pub(crate) fn of(process: &Handle) -> Option<Self> {
+        process.realm()?;
+        let pid = process.signaller().pid();
+        let open = |which| File::open(format!("/proc/{pid}/ns/{which}")).ok().map(OwnedFd::from);
+        Some(Self { mounts: open("mnt")?, name: open("uts")? })
+    }
+
+    /// Between fork and exec.
+    fn enter(&self) -> io::Result<()> {
+        move_into_link_name_space(self.name.as_fd(), Some(LinkNameSpaceType::HostNameAndNISDomainName))?;
+        Ok(move_into_link_name_space(self.mounts.as_fd(), Some(LinkNameSpaceType::Mount))?)
+    }
 }
 
 /// Where the process writes to.
 #[derive(Debug)]
 pub(crate) enum Output {
-    /// Both streams, in the order of writing.
-    File(File),
+    /// Each stream into a pipe of its own.
+    Streams { stdout: OwnedFd, stderr: OwnedFd },
     /// Both streams, to be read by the agent from the other end of this pipe.
     Pipe(OwnedFd),
 }
 
-type Reply = oneshot::Sender<io::Result<Child>>;
+type Reply = oneshot::Sender<io::Result<(Child, Option<Realm>)>>;
 
 /// Starts processes. The last clone dropped ends the thread, and with it every process it started.
 #[derive(Debug, Clone)]
@@ -57,7 +87,7 @@ impl Spawner {
         std::thread::Builder::new().name("pod-spawner".into()).spawn(move || {
             for (launch, output, reply) in inbox {
                 // Who asked may have gone: then the child is dropped and reaped by nobody, so kill it.
-                if let Err(Ok(mut child)) = reply.send(start(launch, output)) {
+                if let Err(Ok((mut child, _))) = reply.send(start(launch, output)) {
                     drop(child.kill());
                     drop(child.wait());
                 }
@@ -70,42 +100,60 @@ impl Spawner {
         let gone = || io::Error::other("the thread that starts processes has ended");
         let (reply, answer) = oneshot::channel();
         self.requests.send((launch, output, reply)).map_err(|_| gone())?;
-        Handle::new(answer.await.map_err(|_| gone())??)
+        let (child, realm) = answer.await.map_err(|_| gone())??;
+        Handle::new(child, realm)
     }
 }
 
-fn start(launch: Launch, output: Output) -> io::Result<Child> {
+fn start(launch: Launch, output: Output) -> io::Result<(Child, Option<Realm>)> {
     let (stdout, stderr) = match output {
-        Output::File(file) => (Stdio::from(file.try_clone()?), Stdio::from(file)),
+        Output::Streams { stdout, stderr } => (Stdio::from(stdout), Stdio::from(stderr)),
         Output::Pipe(fd) => (Stdio::from(fd.try_clone()?), Stdio::from(fd)),
     };
     let mut command = Command::new(&launch.program);
-    command.args(&launch.args).env_clear().envs(launch.env);
+    command.args(&launch.args).env_clear().envs(launch.env.iter().map(|(k, v)| (k, v)));
     command.stdin(Stdio::null()).stdout(stdout).stderr(stderr);
-    if let Some(dir) = launch.working_dir {
+    if let Some(dir) = &launch.working_dir {
         command.current_dir(dir);
     }
-    let (netns, hostname, mounts, parent) = (launch.netns, launch.hostname, launch.mounts, getpid());
+    let parent = getpid();
+    let (told, tell) = pipe_with(PipeFlags::CLOEXEC)?;
+    let Launch { netns, hostname, mounts, space, group, .. } = launch;
     // SAFETY: between fork and exec only system calls are made; nothing allocates or locks.
-    unsafe { command.pre_exec(move || enter(netns.as_deref(), hostname.as_deref(), &mounts, parent)) };
-    command.spawn()
+    unsafe {
+        command.pre_exec(move || {
+            begin(parent)?;
+            group.as_ref().map_or(Ok(()), |group| group.enter())?;
+            netns.as_ref().map_or(Ok(()), |netns| netns::enter(netns.as_fd()))?;
+            match &space {
+                Some(space) => space.enter(),
+                None => make_space(hostname.as_deref(), &mounts, tell.as_fd()),
+            }
+        })
+    };
+    let child = command.spawn()?;
+    // With the pipe's other end: who did not make a namespace says nothing.
+    drop(command);
+    Ok((child, Realm::told(told.as_fd())))
 }
 
-/// In the child: its session, its namespaces, its end.
-fn enter(netns: Option<&Netns>, hostname: Option<&str>, mounts: &Mounts, parent: Pid) -> io::Result<()> {
+/// In the child: its session, and its end with its parent's.
+fn begin(parent: Pid) -> io::Result<()> {
     setsid()?;
     set_parent_process_death_signal(Some(Signal::KILL))?;
     // The parent may have ended before the line above.
     if getppid() != Some(parent) {
         return Err(io::ErrorKind::BrokenPipe.into());
     }
-    if let Some(netns) = netns {
-        netns::enter(netns.as_fd())?;
-    }
+    Ok(())
+}
+
+/// In the child: its own name and files.
+fn make_space(hostname: Option<&str>, mounts: &Mounts, tell: BorrowedFd<'_>) -> io::Result<()> {
     if let Some(hostname) = hostname {
         // SAFETY: the child has one thread and shares nothing that UTS names would touch.
         unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWUTS)? };
         rustix::system::sethostname(hostname.as_bytes())?;
     }
-    mounts.apply()
+    if mounts.apply()? { Realm::tell(tell) } else { Ok(()) }
 }

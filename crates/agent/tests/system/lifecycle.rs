@@ -138,10 +138,10 @@ fn a_changed_image_restarts_the_container() {
 #[test]
 fn a_hook_runs_before_the_container_is_asked_to_stop() {
     let node = Node::start();
-    let script = "trap 'echo term; exit 0' TERM; echo up; while :; do sleep 0.01; done";
-    let log = node.pod_dir("web").join("logs").join("c").join("0.log");
-    let hook =
-        json!({"preStop": {"exec": {"command": ["sh", "-c", format!("echo hook >> {}", log.display())]}}});
+    let said = node.data.path().join("said");
+    let said = said.display();
+    let script = format!("trap 'cat {said}; echo term; exit 0' TERM; echo up; while :; do sleep 0.01; done");
+    let hook = json!({"preStop": {"exec": {"command": ["sh", "-c", format!("echo hook > {said}")]}}});
     node.run(
         "web",
         json!({"containers": [

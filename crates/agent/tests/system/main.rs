@@ -5,6 +5,7 @@
 // What cannot be unwrapped here fails the test, and helpers are part of it.
 #![allow(clippy::unwrap_used)]
 
+mod hostile;
 mod lifecycle;
 mod names;
 mod network;

@@ -194,9 +194,19 @@ impl Node {
         self.data.path().join("pods").join(format!("shop_{name}"))
     }
 
+    pub(crate) fn log_path(&self, pod: &str, container: &str, run: u32) -> PathBuf {
+        self.pod_dir(pod).join("logs").join(container).join(format!("{run}.log"))
+    }
+
+    /// What a run of a container printed, without the times.
     pub(crate) fn log(&self, pod: &str, container: &str, run: u32) -> String {
-        let path = self.pod_dir(pod).join("logs").join(container).join(format!("{run}.log"));
-        std::fs::read_to_string(path).unwrap_or_default()
+        let records = std::fs::read_to_string(self.log_path(pod, container, run)).unwrap_or_default();
+        let text = |record: &str| match record.splitn(4, ' ').collect::<Vec<_>>()[..] {
+            [_, "stdout" | "stderr", "F", text] => format!("{text}\n"),
+            [_, "stdout" | "stderr", "P", text] => text.to_owned(),
+            _ => panic!("no record: {record:?}"),
+        };
+        records.lines().map(text).collect()
     }
 
     /// The messages of events about a pod, by reason.

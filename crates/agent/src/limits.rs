@@ -1,0 +1,36 @@
+//! Limits of what containers may cost the node, with their reasons.
+
+use std::time::Duration;
+
+/// Longest line of output kept as one record; a longer one becomes several, as the container runtime interface has it.
+pub(crate) const LOG_LINE_BYTES_MAX: usize = 16 << 10;
+
+/// Largest log file. A full one moves aside to `<run>.log.1` in place of the one before: a run keeps twice this at most.
+/// kubelet's `containerLogMaxSize`.
+pub(crate) const LOG_FILE_BYTES_MAX: u64 = 10 << 20;
+
+/// Runs whose logs are kept per container: the present one's and the one before, for `kubectl logs --previous`.
+pub(crate) const LOG_RUNS_MAX: i32 = 2;
+
+/// Log bytes per second that a container may write for long. One that prints without end waits in its own `write`, and
+/// costs the node a few hundredths of a core and of a disk.
+pub(crate) const LOG_BYTES_PER_SECOND_MAX: u64 = 8 << 20;
+
+/// Log bytes that a container may write at once: what programs print as they start passes unhindered.
+pub(crate) const LOG_BURST_BYTES_MAX: u64 = 16 << 20;
+
+/// How long the end of a container waits for the rest of its output, once its processes are gone.
+pub(crate) const LOG_DRAIN: Duration = Duration::from_secs(1);
+
+/// How much of a probe command's output goes into an event; kubelet's bound.
+pub(crate) const PROBE_OUTPUT_BYTES_MAX: usize = 10 << 10;
+
+/// The pause between two reads of a probe command that has printed more than that: it is not stuck, but it cannot keep a
+/// core busy either.
+pub(crate) const PROBE_OUTPUT_PAUSE: Duration = Duration::from_millis(1);
+
+/// How long a probe command that has ended may keep its output open, through a process that it left behind.
+pub(crate) const PROBE_OUTPUT_DRAIN: Duration = Duration::from_millis(100);
+
+/// How long processes that were killed may take to be gone.
+pub(crate) const KILL_PATIENCE: Duration = Duration::from_secs(5);
