@@ -14,16 +14,22 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use common::{Case, World, driver, synthetic};
+use common::{Case, World, synthetic};
 use net::{Net, Seen};
+use portolan_dataplane::nftables::{self, Config};
+use portolan_dataplane::{Driver, Nftables};
 use portolan_forward::Protocol;
 use portolan_netlink::netns::{IP_NETNS_DIR, Netns};
-use portolan_netlink::nft::Socket;
+use portolan_netlink::nft::{NfTables, Socket};
 
 const ENDPOINTS: u32 = 10;
 const CHANGES: u32 = 400;
 const ROUNDS: usize = 8;
 const CONNECTIONS: usize = 1_000;
+
+fn driver<N: NfTables>(nft: N) -> Driver<Nftables<N>> {
+    Driver::new(nftables::Nftables::new(nft, Config::default()))
+}
 
 fn main() {
     let numbers: Vec<u32> = std::env::args().filter_map(|arg| arg.parse().ok()).collect();
@@ -102,7 +108,7 @@ fn measure(services: u32) {
     Netns::delete(&path).unwrap();
 }
 
-type Plane = portolan_dataplane::Driver<portolan_dataplane::Nftables<Timed>>;
+type Plane = Driver<Nftables<Timed>>;
 
 /// One endpoint goes, and comes back; how long each step took, sorted, in all and without the kernel.
 fn change_endpoints(mut world: World, plane: &mut Plane, services: u32) -> (Vec<Duration>, Vec<Duration>) {

@@ -26,12 +26,12 @@ pub use nftables::Nftables;
 /// Everything but `commit`, `observe` and `cleanup` is pure.
 pub trait DataPlane {
     /// What identifies a kernel object.
-    type Key: Clone + Eq + Hash + Ord + Debug;
+    type Key: Clone + Eq + Hash + Ord + Debug + Send + Sync;
     /// What the object holds. Two objects with equal keys and values are the same to the kernel.
-    type Value: Clone + Eq + Debug;
+    type Value: Clone + Eq + Debug + Send + Sync;
     /// What must be remembered of a Service beside its table: choices the table leaves open, such as the order of
     /// endpoints. Small, as one is kept per Service.
-    type Entry;
+    type Entry: Send + Sync;
     /// Ordered operations that take effect together.
     type Batch;
     type Error: std::error::Error + Send + Sync + 'static;

@@ -14,13 +14,16 @@ mod net;
 use std::fs;
 use std::path::Path;
 
-use common::{Case, World, driver};
+use common::planes::{Nftables, Plane};
+use common::{Case, World};
 use net::Net;
+use portolan_dataplane::Driver;
 
 fn check(name: &str, cases: impl IntoIterator<Item = Case>) {
     let net = Net::new(&[("outside", ["203.0.113.50", "2001:db8:113::50"])]);
     let world = World::with(cases);
-    driver(net.nft()).sync(&world.table).unwrap();
+    let mut driver = Driver::new(net.within("node", Nftables::open));
+    driver.sync(&world.table).unwrap();
     let listing = net.nft_list(&["ruleset"]);
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
     if std::env::var_os("PORTOLAN_BLESS").is_some() {

@@ -16,11 +16,11 @@ mod semantics;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
-use common::{Case, World, driver, ip, node};
+use common::planes::Plane;
+use common::{Case, World, ip, node, on_every_plane};
 use net::{Host, IMPATIENT, NODE_ADDRESSES, Net, PATIENT, Seen};
-use portolan_dataplane::{Driver, Nftables};
+use portolan_dataplane::Driver;
 use portolan_forward::{LocalTraffic, NodePortAddresses, NodeView, Outcome, Packet, Protocol, trace};
-use portolan_netlink::nft::Socket;
 
 const PORT: u16 = 8080;
 const POD_1: [&str; 2] = ["10.1.0.11", "fd00:10:1::11"];
@@ -28,13 +28,13 @@ const POD_2: [&str; 2] = ["10.1.0.12", "fd00:10:1::12"];
 const ELSEWHERE: [&str; 2] = ["10.2.0.21", "fd00:10:2::21"];
 const OUTSIDE: [&str; 2] = ["203.0.113.50", "2001:db8:113::50"];
 
-struct Lab {
+struct Lab<P: Plane> {
     net: Net,
     world: World,
-    driver: Driver<Nftables<Socket>>,
+    driver: Driver<P::Real>,
 }
 
-impl Lab {
+impl<P: Plane> Lab<P> {
     fn new(node: NodeView, cases: impl IntoIterator<Item = Case>) -> Self {
         let net =
             Net::new(&[("outside", OUTSIDE), ("pod-1", POD_1), ("pod-2", POD_2), ("elsewhere", ELSEWHERE)]);
@@ -43,7 +43,7 @@ impl Lab {
         }
         let mut world = World::new(node);
         world.put(cases);
-        let mut driver = driver(net.nft());
+        let mut driver = open::<P>(&net);
         driver.sync(&world.table).unwrap();
         Self { net, world, driver }
     }
@@ -119,6 +119,11 @@ fn everywhere(case: Case, family: usize) -> Case {
         .endpoint(ELSEWHERE[family], PORT)
 }
 
+/// A data plane over the kernel of the net's node, as a process that has just started.
+fn open<P: Plane>(net: &Net) -> Driver<P::Real> {
+    Driver::new(net.within("node", P::open))
+}
+
 /// A Service of every kind in one family, and every frontend to be tried.
 fn kinds(family: usize, protocol: Protocol) -> (Vec<Case>, Vec<(String, u16)>) {
     let (prefix, balancer) = [("172.30.0.", "198.51.100."), ("fd00:30::", "2001:db8:51::")][family];
@@ -151,9 +156,9 @@ fn kinds(family: usize, protocol: Protocol) -> (Vec<Case>, Vec<(String, u16)>) {
     (cases, frontends)
 }
 
-fn every_frontend(node: NodeView, family: usize, protocol: Protocol) {
+fn every_frontend<P: Plane>(node: NodeView, family: usize, protocol: Protocol) {
     let (cases, frontends) = kinds(family, protocol);
-    let lab = Lab::new(node, cases);
+    let lab = Lab::<P>::new(node, cases);
     let frontends: Vec<_> = frontends.iter().map(|(address, port)| (address.as_str(), *port)).collect();
     std::thread::scope(|scope| {
         for chunk in frontends.chunks(4) {
@@ -163,50 +168,43 @@ fn every_frontend(node: NodeView, family: usize, protocol: Protocol) {
     });
 }
 
-#[test]
-fn every_frontend_from_everywhere_by_tcp_over_ipv4() {
-    every_frontend(node(), 0, Protocol::Tcp);
+fn every_frontend_from_everywhere_by_tcp_over_ipv4<P: Plane>() {
+    every_frontend::<P>(node(), 0, Protocol::Tcp);
 }
 
-#[test]
-fn every_frontend_from_everywhere_by_udp_over_ipv4() {
-    every_frontend(node(), 0, Protocol::Udp);
+fn every_frontend_from_everywhere_by_udp_over_ipv4<P: Plane>() {
+    every_frontend::<P>(node(), 0, Protocol::Udp);
 }
 
-#[test]
-fn every_frontend_from_everywhere_by_tcp_over_ipv6() {
-    every_frontend(node(), 1, Protocol::Tcp);
+fn every_frontend_from_everywhere_by_tcp_over_ipv6<P: Plane>() {
+    every_frontend::<P>(node(), 1, Protocol::Tcp);
 }
 
-#[test]
-fn every_frontend_from_everywhere_by_udp_over_ipv6() {
-    every_frontend(node(), 1, Protocol::Udp);
+fn every_frontend_from_everywhere_by_udp_over_ipv6<P: Plane>() {
+    every_frontend::<P>(node(), 1, Protocol::Udp);
 }
 
-#[test]
-fn local_traffic_by_interface_and_node_ports_on_every_address() {
+fn local_traffic_by_interface_and_node_ports_on_every_address<P: Plane>() {
     let node = NodeView {
         local_traffic: LocalTraffic::InterfacePrefix("veth".into()),
         node_port_addresses: NodePortAddresses::All,
         ..node()
     };
-    every_frontend(node, 0, Protocol::Tcp);
+    every_frontend::<P>(node, 0, Protocol::Tcp);
 }
 
-#[test]
-fn local_traffic_that_cannot_be_told() {
-    every_frontend(NodeView { local_traffic: LocalTraffic::Unknown, ..node() }, 0, Protocol::Tcp);
+fn local_traffic_that_cannot_be_told<P: Plane>() {
+    every_frontend::<P>(NodeView { local_traffic: LocalTraffic::Unknown, ..node() }, 0, Protocol::Tcp);
 }
 
-#[test]
-fn local_traffic_by_interface_over_ipv6_with_masquerade_all() {
+fn local_traffic_by_interface_over_ipv6_with_masquerade_all<P: Plane>() {
     let node = NodeView {
         local_traffic: LocalTraffic::Interface("veth1".into()),
         node_port_addresses: NodePortAddresses::All,
         masquerade_all: true,
         ..node()
     };
-    every_frontend(node, 1, Protocol::Tcp);
+    every_frontend::<P>(node, 1, Protocol::Tcp);
 }
 
 fn server_of(seen: &Seen) -> &str {
@@ -217,14 +215,14 @@ fn server_of(seen: &Seen) -> &str {
 }
 
 /// AFF-1 to AFF-4, in one family.
-fn affinity(family: usize) {
+fn affinity<P: Plane>(family: usize) {
     let (cluster_ip, balancer) = [("172.30.0.1", "198.51.100.1"), ("fd00:30::1", "2001:db8:51::1")][family];
     let case = Case::new("sticky", &[cluster_ip]).node_port(30001).load_balancer(balancer).affinity(10800);
     let all = everywhere(case, family);
-    let mut lab = Lab::new(node(), [all.clone()]);
+    let mut lab = Lab::<P>::new(node(), [all.clone()]);
     let frontends = [(cluster_ip, 80), (balancer, 80), (NODE_ADDRESSES[family], 30001)];
     let to = frontends.map(|(address, port)| SocketAddr::new(ip(address), port));
-    let servers = |lab: &Lab, from: &str, count: usize| -> BTreeSet<String> {
+    let servers = |lab: &Lab<P>, from: &str, count: usize| -> BTreeSet<String> {
         let seen = to.iter().flat_map(|to| lab.net.connect_all(from, Protocol::Tcp, *to, count, PATIENT));
         seen.map(|seen| server_of(&seen).to_owned()).collect()
     };
@@ -249,20 +247,17 @@ fn affinity(family: usize) {
     assert_eq!(servers(&lab, client, 6), second, "the endpoint that is back takes nobody away");
 }
 
-#[test]
-fn aff_1_2_3_a_client_keeps_its_endpoint_over_ipv4() {
-    affinity(0);
+fn aff_1_2_3_a_client_keeps_its_endpoint_over_ipv4<P: Plane>() {
+    affinity::<P>(0);
 }
 
-#[test]
-fn aff_1_2_3_a_client_keeps_its_endpoint_over_ipv6() {
-    affinity(1);
+fn aff_1_2_3_a_client_keeps_its_endpoint_over_ipv6<P: Plane>() {
+    affinity::<P>(1);
 }
 
-#[test]
-fn aff_1_affinity_ends_after_its_time() {
+fn aff_1_affinity_ends_after_its_time<P: Plane>() {
     let case = everywhere(Case::new("sticky", &["172.30.0.1"]).affinity(1), 0);
-    let lab = Lab::new(node(), [case]);
+    let lab = Lab::<P>::new(node(), [case]);
     let to = SocketAddr::new(ip("172.30.0.1"), 80);
     let first = lab.net.connect("outside", Protocol::Tcp, to);
     let deadline = std::time::Instant::now() + std::time::Duration::from_mins(1);
@@ -275,10 +270,9 @@ fn aff_1_affinity_ends_after_its_time() {
     }
 }
 
-#[test]
-fn affinity_of_policy_local_knows_both_pools() {
+fn affinity_of_policy_local_knows_both_pools<P: Plane>() {
     let case = Case::new("sticky", &["172.30.0.1"]).node_port(30001).external_local().affinity(60);
-    let lab = Lab::new(node(), [everywhere(case, 0)]);
+    let lab = Lab::<P>::new(node(), [everywhere(case, 0)]);
     let node_port = SocketAddr::new(ip(NODE_ADDRESSES[0]), 30001);
     let outside = lab.net.connect_all("outside", Protocol::Tcp, node_port, 8, PATIENT);
     let servers: BTreeSet<_> = outside.iter().map(server_of).collect();
@@ -288,11 +282,10 @@ fn affinity_of_policy_local_knows_both_pools() {
     assert!(outside.iter().all(|seen| matches!(seen, Seen::Answer { client: c, .. } if *c == client)));
 }
 
-#[test]
-fn ct_1_and_3_established_connections_survive_every_change_and_a_restart() {
+fn ct_1_and_3_established_connections_survive_every_change_and_a_restart<P: Plane>() {
     use std::io::{Read, Write};
     let case = Case::new("long", &["172.30.0.1"]).endpoint(ELSEWHERE[0], 9090);
-    let mut lab = Lab::new(node(), [case.clone()]);
+    let mut lab = Lab::<P>::new(node(), [case.clone()]);
     let listener =
         lab.net.within("elsewhere", || std::net::TcpListener::bind((ip(ELSEWHERE[0]), 9090)).unwrap());
     let to = SocketAddr::new(ip("172.30.0.1"), 80);
@@ -307,7 +300,7 @@ fn ct_1_and_3_established_connections_survive_every_change_and_a_restart() {
     works();
     lab.put([everywhere(Case::new("long", &["172.30.0.1"]), 0)]);
     works();
-    let mut restarted = driver(lab.net.nft());
+    let mut restarted = open::<P>(&lab.net);
     assert!(restarted.sync(&lab.world.table).unwrap().is_noop());
     works();
     lab.put([Case::new("long", &["172.30.0.1"])]);
@@ -315,10 +308,9 @@ fn ct_1_and_3_established_connections_survive_every_change_and_a_restart() {
     assert_eq!(lab.net.connect("pod-1", Protocol::Tcp, to), Seen::Refused, "new ones follow the new rules");
 }
 
-#[test]
-fn ct_4_no_new_connection_fails_while_the_pool_changes() {
+fn ct_4_no_new_connection_fails_while_the_pool_changes<P: Plane>() {
     let all = everywhere(Case::new("busy", &["172.30.0.1"]), 0);
-    let mut lab = Lab::new(node(), [all.clone()]);
+    let mut lab = Lab::<P>::new(node(), [all.clone()]);
     let to = SocketAddr::new(ip("172.30.0.1"), 80);
     let net = &lab.net;
     let clients = |from| net.connect_all(from, Protocol::Tcp, to, 1000, PATIENT);
@@ -338,10 +330,9 @@ fn ct_4_no_new_connection_fails_while_the_pool_changes() {
     });
 }
 
-#[test]
-fn masq_4_other_bits_of_the_mark_stay_as_they_were() {
+fn masq_4_other_bits_of_the_mark_stay_as_they_were<P: Plane>() {
     let case = everywhere(Case::new("marked", &["172.30.0.1"]).node_port(30001), 0);
-    let lab = Lab::new(node(), [case]);
+    let lab = Lab::<P>::new(node(), [case]);
     let script = "table ip witness {
         chain before { type filter hook prerouting priority raw; tcp dport 30001 meta mark set 0x00010003; }
         chain after { type filter hook postrouting priority 300; tcp dport 8080 ct state new meta mark 0x00010003 counter; }
@@ -353,4 +344,21 @@ fn masq_4_other_bits_of_the_mark_stay_as_they_were() {
     assert!(matches!(seen, Seen::Answer { client, .. } if client == masqueraded), "{seen:?}");
     let listing = lab.net.nft_list(&["table", "ip", "witness"]);
     assert!(listing.contains("counter packets 1 "), "{listing}");
+}
+
+on_every_plane! {
+    every_frontend_from_everywhere_by_tcp_over_ipv4,
+    every_frontend_from_everywhere_by_udp_over_ipv4,
+    every_frontend_from_everywhere_by_tcp_over_ipv6,
+    every_frontend_from_everywhere_by_udp_over_ipv6,
+    local_traffic_by_interface_and_node_ports_on_every_address,
+    local_traffic_that_cannot_be_told,
+    local_traffic_by_interface_over_ipv6_with_masquerade_all,
+    aff_1_2_3_a_client_keeps_its_endpoint_over_ipv4,
+    aff_1_2_3_a_client_keeps_its_endpoint_over_ipv6,
+    aff_1_affinity_ends_after_its_time,
+    affinity_of_policy_local_knows_both_pools,
+    ct_1_and_3_established_connections_survive_every_change_and_a_restart,
+    ct_4_no_new_connection_fails_while_the_pool_changes,
+    masq_4_other_bits_of_the_mark_stay_as_they_were,
 }

@@ -11,14 +11,28 @@ use ipnet::IpNet;
 pub enum Mode {
     #[default]
     Nftables,
+    Iptables,
+    Ipvs,
 }
 
 impl Mode {
+    pub const ALL: [Self; 3] = [Self::Nftables, Self::Iptables, Self::Ipvs];
+
     /// kube-proxy's word for it, as `/proxyMode` says it.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Nftables => "nftables",
+            Self::Iptables => "iptables",
+            Self::Ipvs => "ipvs",
         }
+    }
+}
+
+impl std::str::FromStr for Mode {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        Self::ALL.into_iter().find(|mode| mode.as_str() == text).ok_or(())
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Watch caches hold Services and EndpointSlices as parsed views ([`views`]); what is dirty is compiled to a delta of
 //! the node's table ([`snapshot`]); a data plane writes it. One loop on a thread of its own does all of it (`sync`), the
-//! first sync, changes and recovery alike. Around it: stale UDP flows ([`stale`]), health-check node ports, healthz
+//! first sync, changes and recovery alike. Which data plane that is says the mode (`modes`). Around it: stale UDP flows ([`stale`]), health-check node ports, healthz
 //! ([`health`]) and metrics ([`metrics`]).
 //!
 //! Start at [`run`], then `sync`.
@@ -15,9 +15,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use portolan_client::{Client, EventRecorder, EventType, ObjectRef};
-use portolan_dataplane::{DataPlane, Nftables, nftables};
+use portolan_dataplane::DataPlane;
 use portolan_forward::Family;
-use portolan_netlink::nft::{self, NfTables as _};
 use tokio::sync::{oneshot, watch};
 
 mod alarm;
@@ -28,6 +27,7 @@ pub mod health;
 mod http;
 mod lock;
 pub mod metrics;
+mod modes;
 pub mod node;
 mod objects;
 mod pace;
@@ -42,6 +42,7 @@ pub mod views;
 
 pub use config::{Config, DetectLocal, Mode, NodePortAddresses};
 pub use lock::{Holder, holder};
+pub use modes::cleanup;
 
 use alarm::Alarm;
 use caches::Caches;
@@ -57,6 +58,8 @@ pub enum Error {
         "cannot talk to the kernel's packet filter: {0}; the proxy needs root (CAP_NET_ADMIN) and nf_tables"
     )]
     Kernel(#[source] io::Error),
+    #[error("mode {}: {why}", mode.as_str())]
+    Mode { mode: Mode, why: String },
     #[error("cannot start a thread: {0}")]
     Thread(#[source] io::Error),
     #[error("the masquerade bit is {0}; it must be between 0 and 31")]
@@ -115,37 +118,8 @@ pub async fn run_reporting(
     if config.masquerade_bit > 31 {
         return Err(Error::MasqueradeBit(config.masquerade_bit));
     }
-    let mark = 1 << config.masquerade_bit;
     let _lock = Lock::take().await.map_err(Error::NotAlone)?;
-    let mut socket = nft::Socket::open().map_err(Error::Kernel)?;
-    warn_of_kube_proxy(&mut socket);
-    let own = socket.port().map_err(Error::Kernel)?;
-    let tables = Family::ALL.map(nftables::layout::table).to_vec();
-    let alarm = nft::Monitor::open(tables, own).map(Alarm::Off).map_err(Error::Kernel)?;
-    let plane = Nftables::new(socket, nftables::Config { mark });
-    run_with_alarm(client, config, plane, alarm, progress, shutdown).await
-}
-
-/// Both at work is fine for the time of a change from one to the other, and confusing otherwise.
-fn warn_of_kube_proxy(nft: &mut nft::Socket) {
-    let tables = nft.tables().unwrap_or_default();
-    if tables.iter().any(|info| &*info.table.name == KUBE_PROXY_TABLE) {
-        tracing::warn!(
-            "kube-proxy's nftables rules are here too: what they still match they may translate first; once kube-proxy \
-             has stopped, remove them with `portolan proxy cleanup --only-kube-proxy`"
-        );
-    }
-}
-
-/// Removes everything the proxy ever made in the kernel of the caller's network namespace. The errors say what stayed.
-pub fn cleanup() -> Vec<String> {
-    match nft::Socket::open() {
-        Ok(socket) => {
-            let mut plane = Nftables::new(socket, nftables::Config::default());
-            plane.cleanup().iter().map(ToString::to_string).collect()
-        }
-        Err(error) => vec![Error::Kernel(error).to_string()],
-    }
+    modes::run(client, config, progress, shutdown).await
 }
 
 /// As [`run`], over any data plane.

@@ -2,16 +2,15 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test file includes this one and uses its own part")]
 
+pub mod planes;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use portolan_dataplane::nftables::Config;
-use portolan_dataplane::{Driver, Nftables};
 use portolan_forward::{
     Affinity, Delta, EndpointPort, EndpointView, LocalTraffic, NodePortAddresses, NodeView, Policy, Protocol,
     ServiceKey, ServicePortView, ServiceView, Table, compile,
 };
-use portolan_netlink::nft::{Fake, NfTables};
 
 pub const NODE: &str = "node-1";
 
@@ -188,12 +187,19 @@ pub fn synthetic(n: u32, endpoints: u32) -> Case {
     case
 }
 
-pub type FakeDriver = Driver<Nftables<Fake>>;
-
-pub fn fake_driver() -> FakeDriver {
-    driver(Fake::new())
+/// Makes each test once per data plane: a module per data plane, with a test per function.
+#[allow(unused_macros, reason = "benchmarks include this file too")]
+macro_rules! on_every_plane {
+    ($($test:ident),* $(,)?) => {
+        mod nftables {
+            $(
+                #[test]
+                fn $test() {
+                    super::$test::<crate::common::planes::Nftables>();
+                }
+            )*
+        }
+    };
 }
-
-pub fn driver<N: NfTables>(nft: N) -> Driver<Nftables<N>> {
-    Driver::new(Nftables::new(nft, Config::default()))
-}
+#[allow(unused_imports, reason = "benchmarks include this file too")]
+pub(crate) use on_every_plane;

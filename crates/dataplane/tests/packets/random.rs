@@ -8,23 +8,21 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use ipnet::IpNet;
-use portolan_dataplane::DataPlane;
-use portolan_dataplane::nftables::Key;
-use portolan_dataplane::nftables::layout::SetId;
+use portolan_dataplane::{DataPlane, Driver};
 use portolan_forward::{
     Affinity, EndpointPort, EndpointView, LocalTraffic, NodePortAddresses, NodeView, Outcome, Policy,
     Protocol, ServicePortView, trace,
 };
 use portolan_netlink::conntrack::{Conntrack, Filter};
-use portolan_netlink::nft::NfTables;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use proptest::test_runner::{Config, TestRunner};
 
-use super::common::{Case, FakeDriver, NODE, World, driver, fake_driver, ip, node};
+use super::common::planes::{ObjectsOf, Plane};
+use super::common::{Case, NODE, World, ip, node, on_every_plane};
 use super::net::{IMPATIENT, NODE_ADDRESSES, Net, PATIENT, Seen};
-use super::{ELSEWHERE, Lab, POD_1, POD_2, PORT};
+use super::{ELSEWHERE, Lab, POD_1, POD_2, PORT, open};
 
 const CASES: u32 = 20;
 const HOSTS: [&str; 5] = ["outside", "node", "pod-1", "pod-2", "elsewhere"];
@@ -177,14 +175,14 @@ fn probe() -> impl Strategy<Value = Probe> {
 }
 
 /// A cluster that is changed. What the kernel holds from the one before must not matter.
-struct Site {
-    lab: Lab,
+struct Site<P: Plane> {
+    lab: Lab<P>,
     cases: BTreeMap<String, Case>,
 }
 
-impl Site {
+impl<P: Plane> Site<P> {
     fn new() -> Self {
-        let lab = Lab::new(node(), []);
+        let lab = Lab::<P>::new(node(), []);
         for pod in ["pod-1", "pod-2", "elsewhere"] {
             lab.net.serve(pod, SECOND_PORT);
         }
@@ -194,7 +192,7 @@ impl Site {
     fn begin(&mut self, node: NodeView) {
         self.cases.clear();
         self.lab.world = World::new(node);
-        self.lab.driver = driver(self.lab.net.nft());
+        self.lab.driver = open::<P>(&self.lab.net);
         self.lab.driver.sync(&self.lab.world.table).unwrap();
     }
 
@@ -212,7 +210,7 @@ impl Site {
             }
             Step::Node(node) => world.set_node(node.clone(), self.cases.values().cloned()),
             Step::Restart => {
-                *driver_of = driver(self.lab.net.nft());
+                *driver_of = open::<P>(&self.lab.net);
                 driver_of.sync(&world.table).unwrap();
                 return;
             }
@@ -224,9 +222,10 @@ impl Site {
 
     /// The kernel holds what a fresh one would.
     fn equals_from_scratch(&mut self) {
-        let mut scratch: FakeDriver = fake_driver();
+        let mut scratch = Driver::new(P::fake());
         scratch.sync(&self.lab.world.table).unwrap();
-        assert_eq!(content(self.lab.driver.plane_mut()), content(scratch.plane_mut()));
+        let held = content::<P>(self.lab.driver.plane_mut().observe().unwrap());
+        assert_eq!(held, content::<P>(scratch.plane_mut().observe().unwrap()));
     }
 
     /// Sends the packets; each host's one after the other, since a client's affinity depends on the order.
@@ -245,7 +244,7 @@ impl Site {
     fn agrees_on(&self, probe: &Probe) {
         let Probe { from, protocol, to } = *probe;
         let net = &self.lab.net;
-        let packet = Lab::packet(net.host(from), protocol, to);
+        let packet = Lab::<P>::packet(net.host(from), protocol, to);
         let outcome = trace(&self.lab.world.table, &packet).outcome;
         let expected = match &outcome {
             Outcome::Pass => match passes(net, from, to) {
@@ -276,29 +275,19 @@ fn passes(net: &Net, from: &str, to: SocketAddr) -> Option<Seen> {
     Some(Seen::Answer { server: server.name.into(), client })
 }
 
-/// Everything in the kernel but the places of endpoints within their pools, which depend on how they came.
-fn content<N: NfTables>(plane: &mut portolan_dataplane::Nftables<N>) -> BTreeMap<String, usize> {
+/// Everything in the kernel but what depends on how it came there, with how often it is there.
+fn content<P: Plane>(objects: ObjectsOf<P>) -> BTreeMap<String, usize> {
     let mut content = BTreeMap::new();
-    for (key, object) in plane.observe().unwrap() {
-        let is_place = matches!(key, Key::Element(_, SetId::Backends | SetId::AffinityBackends, _));
-        let name = format!("{key:?}");
-        let name = match name.rsplit_once(" . 0x").filter(|_| is_place) {
-            // What remains of the index says which pool.
-            Some((pool, index)) => {
-                format!("{pool} . {} = {object:?}", if index < "8" { "any" } else { "local" })
-            }
-            None => format!("{name} = {object:?}"),
-        };
-        *content.entry(name).or_default() += 1;
+    for (key, object) in objects {
+        *content.entry(P::content(&key, &object)).or_default() += 1;
     }
     content
 }
 
-#[test]
-fn random_clusters_and_changes_do_on_the_kernel_what_the_model_says() {
+fn random_clusters_and_changes_do_on_the_kernel_what_the_model_says<P: Plane>() {
     let cases = std::env::var("PORTOLAN_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(CASES);
     let config = Config { cases, max_shrink_iters: 60, failure_persistence: None, ..Config::default() };
-    let site = Mutex::new(Site::new());
+    let site = Mutex::new(Site::<P>::new());
     let first = vec(case().prop_map(|case| Step::Put(Box::new(case))), 3..7);
     let strategy = (node_view(), first, vec(step(), 0..8), vec(probe(), 24));
     let result = TestRunner::new(config).run(&strategy, |(node, first, steps, probes)| {
@@ -312,4 +301,8 @@ fn random_clusters_and_changes_do_on_the_kernel_what_the_model_says() {
         Ok(())
     });
     result.unwrap_or_else(|failure| panic!("{failure}"));
+}
+
+on_every_plane! {
+    random_clusters_and_changes_do_on_the_kernel_what_the_model_says,
 }

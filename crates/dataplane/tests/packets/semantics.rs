@@ -8,13 +8,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use portolan_dataplane::nftables::layout;
 use portolan_forward::{
     EndpointPort, Family, LocalTraffic, NodePortAddresses, NodeView, Protocol, ServicePortView,
 };
-use portolan_netlink::nft::NfTables;
 
-use super::common::{Case, ip, node};
+use super::common::{Case, ip, node, on_every_plane, planes::Plane};
 use super::net::{IMPATIENT, NODE_ADDRESSES, PATIENT, Seen};
 use super::{ELSEWHERE, Lab, OUTSIDE, POD_1, POD_2, PORT};
 
@@ -43,8 +41,8 @@ fn full() -> Case {
     remote(local(local(web(), POD_1), POD_2))
 }
 
-fn lab(case: Case) -> Lab {
-    Lab::new(node(), [case])
+fn lab<P: Plane>(case: Case) -> Lab<P> {
+    Lab::<P>::new(node(), [case])
 }
 
 fn at(address: &str, port: u16) -> SocketAddr {
@@ -56,7 +54,7 @@ fn frontends(family: usize) -> [SocketAddr; 3] {
     [at(CLUSTER_IP[family], 80), at(BALANCER[family], 80), at(NODE_ADDRESSES[family], NODE_PORT)]
 }
 
-impl Lab {
+impl<P: Plane> Lab<P> {
     fn seen(&self, from: &str, to: SocketAddr) -> BTreeSet<Seen> {
         self.net.connect_all(from, Protocol::Tcp, to, TRIES, PATIENT).into_iter().collect()
     }
@@ -90,20 +88,18 @@ fn address_of(host: &str, family: usize) -> &'static str {
     }
 }
 
-#[test]
-fn svc_1_and_2_an_external_name_and_the_service_of_another_proxy_are_not_served() {
+fn svc_1_and_2_an_external_name_and_the_service_of_another_proxy_are_not_served<P: Plane>() {
     let mut external_name = local(Case::new("name", &CLUSTER_IP), POD_1);
     external_name.service.external_name = true;
     let mut other = local(Case::new("other", &["172.30.0.2", "fd00:30::2"]), POD_1);
     other.service.other_proxy = true;
-    let lab = Lab::new(node(), [external_name, other]);
+    let lab = Lab::<P>::new(node(), [external_name, other]);
     for address in CLUSTER_IP.into_iter().chain(["172.30.0.2", "fd00:30::2"]) {
         lab.ignores("pod-1", at(address, 80));
     }
 }
 
-#[test]
-fn svc_3_each_port_has_the_endpoints_of_its_name() {
+fn svc_3_each_port_has_the_endpoints_of_its_name<P: Plane>() {
     let mut case = Case::new("two", &CLUSTER_IP);
     let port = |name: &str, port| ServicePortView {
         name: name.into(),
@@ -118,29 +114,26 @@ fn svc_3_each_port_has_the_endpoints_of_its_name() {
         let port = EndpointPort { name: name.into(), protocol: Protocol::Tcp, port: PORT };
         endpoint.ports = Arc::new([port]);
     }
-    let lab = lab(case);
+    let lab = lab::<P>(case);
     for family in [0, 1] {
         lab.reaches("outside", at(CLUSTER_IP[family], 80), &["pod-1"], NODE_ADDRESSES[family]);
         lab.reaches("outside", at(CLUSTER_IP[family], 81), &["pod-2"], NODE_ADDRESSES[family]);
     }
 }
 
-#[test]
-fn svc_4_an_endpoint_listed_twice_counts_once() {
+fn svc_4_an_endpoint_listed_twice_counts_once<P: Plane>() {
     let case = local(local(local(Case::new("web", &CLUSTER_IP), POD_1), POD_1), POD_2);
-    let lab = lab(case);
+    let lab = lab::<P>(case);
     for family in Family::ALL {
-        let places = lab.net.nft().elements(&layout::table(family), "backends").unwrap();
-        assert_eq!(places.len(), 2, "{places:?}");
+        assert_eq!(lab.net.within("node", || P::endpoints(family)), 2);
     }
     lab.reaches("node", at(CLUSTER_IP[0], 80), &["pod-1", "pod-2"], NODE_ADDRESSES[0]);
 }
 
-#[test]
-fn svc_5_every_frontend_is_served() {
+fn svc_5_every_frontend_is_served<P: Plane>() {
     let mut case = local(web(), POD_1);
     case.service.external_ips = EXTERNAL.map(ip).into();
-    let lab = lab(case);
+    let lab = lab::<P>(case);
     for family in [0, 1] {
         for to in frontends(family).into_iter().chain([at(EXTERNAL[family], 80)]) {
             lab.reaches("outside", to, &["pod-1"], NODE_ADDRESSES[family]);
@@ -148,25 +141,23 @@ fn svc_5_every_frontend_is_served() {
     }
 }
 
-#[test]
-fn eps_1_and_3_only_ready_endpoints_are_used() {
+fn eps_1_and_3_only_ready_endpoints_are_used<P: Plane>() {
     let mut case = full();
     for endpoint in case.endpoints.iter_mut().take(2) {
         (endpoint.ready, endpoint.serving) = (false, false);
     }
-    let lab = lab(case);
+    let lab = lab::<P>(case);
     for family in [0, 1] {
         lab.reaches("pod-1", at(CLUSTER_IP[family], 80), &["pod-2", "elsewhere"], POD_1[family]);
     }
 }
 
-#[test]
-fn eps_2_terminating_endpoints_step_in_where_none_is_ready() {
+fn eps_2_terminating_endpoints_step_in_where_none_is_ready<P: Plane>() {
     let mut case = full().external_local();
     for endpoint in case.endpoints.iter_mut().take(4) {
         (endpoint.ready, endpoint.terminating) = (false, true);
     }
-    let mut lab = lab(case.clone());
+    let mut lab = lab::<P>(case.clone());
     for family in [0, 1] {
         // Elsewhere one is ready; of the local ones, none.
         lab.reaches("pod-1", at(CLUSTER_IP[family], 80), &["elsewhere"], POD_1[family]);
@@ -186,23 +177,21 @@ fn eps_2_terminating_endpoints_step_in_where_none_is_ready() {
     }
 }
 
-#[test]
-fn eps_4_hints_narrow_policy_cluster_and_not_local() {
+fn eps_4_hints_narrow_policy_cluster_and_not_local<P: Plane>() {
     let mut case = full().external_local();
     for (index, endpoint) in case.endpoints.iter_mut().enumerate() {
         let zone = if index / 2 == 1 { "here" } else { "there" };
         endpoint.for_zones = vec![zone.into()];
     }
-    let lab = Lab::new(NodeView { zone: Some("here".into()), ..node() }, [case]);
+    let lab = Lab::<P>::new(NodeView { zone: Some("here".into()), ..node() }, [case]);
     for family in [0, 1] {
         lab.reaches("pod-1", at(CLUSTER_IP[family], 80), &["pod-2"], POD_1[family]);
         lab.reaches("outside", at(BALANCER[family], 80), &["pod-1", "pod-2"], OUTSIDE[family]);
     }
 }
 
-#[test]
-fn eps_5_the_choice_is_uniform() {
-    let lab = lab(full());
+fn eps_5_the_choice_is_uniform<P: Plane>() {
+    let lab = lab::<P>(full());
     for family in [0, 1] {
         let seen = lab.net.connect_all("node", Protocol::Tcp, at(CLUSTER_IP[family], 80), 900, PATIENT);
         let mut counts = BTreeMap::new();
@@ -212,9 +201,8 @@ fn eps_5_the_choice_is_uniform() {
     }
 }
 
-#[test]
-fn pol_1_internal_policy_local_uses_this_nodes_endpoints_drops_or_refuses() {
-    let mut lab = lab(full().internal_local());
+fn pol_1_internal_policy_local_uses_this_nodes_endpoints_drops_or_refuses<P: Plane>() {
+    let mut lab = lab::<P>(full().internal_local());
     for family in [0, 1] {
         lab.reaches("outside", at(CLUSTER_IP[family], 80), &["pod-1", "pod-2"], NODE_ADDRESSES[family]);
     }
@@ -228,9 +216,8 @@ fn pol_1_internal_policy_local_uses_this_nodes_endpoints_drops_or_refuses() {
     }
 }
 
-#[test]
-fn pol_2_external_policy_cluster_reaches_all_and_masquerades() {
-    let lab = lab(full());
+fn pol_2_external_policy_cluster_reaches_all_and_masquerades<P: Plane>() {
+    let lab = lab::<P>(full());
     for family in [0, 1] {
         for to in &frontends(family)[1..] {
             for from in ["outside", "pod-1", "node"] {
@@ -240,9 +227,8 @@ fn pol_2_external_policy_cluster_reaches_all_and_masquerades() {
     }
 }
 
-#[test]
-fn pol_3_external_policy_local_keeps_the_source_and_stays_drops_or_refuses() {
-    let mut lab = lab(full().external_local());
+fn pol_3_external_policy_local_keeps_the_source_and_stays_drops_or_refuses<P: Plane>() {
+    let mut lab = lab::<P>(full().external_local());
     for family in [0, 1] {
         for to in &frontends(family)[1..] {
             lab.reaches("outside", *to, &["pod-1", "pod-2"], OUTSIDE[family]);
@@ -262,9 +248,8 @@ fn pol_3_external_policy_local_keeps_the_source_and_stays_drops_or_refuses() {
     }
 }
 
-#[test]
-fn pol_4_pods_and_the_node_short_circuit_external_policy_local() {
-    let lab = lab(remote(web().external_local()));
+fn pol_4_pods_and_the_node_short_circuit_external_policy_local<P: Plane>() {
+    let lab = lab::<P>(remote(web().external_local()));
     for family in [0, 1] {
         for to in &frontends(family)[1..] {
             lab.reaches("pod-1", *to, &["elsewhere"], POD_1[family]);
@@ -273,9 +258,8 @@ fn pol_4_pods_and_the_node_short_circuit_external_policy_local() {
     }
 }
 
-#[test]
-fn pol_5_the_two_policies_are_independent() {
-    let mut lab = lab(full().internal_local());
+fn pol_5_the_two_policies_are_independent<P: Plane>() {
+    let mut lab = lab::<P>(full().internal_local());
     let all = ["pod-1", "pod-2", "elsewhere"];
     for family in [0, 1] {
         lab.reaches("outside", at(CLUSTER_IP[family], 80), &all[..2], NODE_ADDRESSES[family]);
@@ -288,10 +272,9 @@ fn pol_5_the_two_policies_are_independent() {
     }
 }
 
-#[test]
-fn pol_6_without_endpoints_every_frontend_refuses() {
+fn pol_6_without_endpoints_every_frontend_refuses<P: Plane>() {
     let udp = Case::new("udp", &["172.30.0.2", "fd00:30::2"]).port(Protocol::Udp, 53);
-    let lab = Lab::new(node(), [web(), udp]);
+    let lab = Lab::<P>::new(node(), [web(), udp]);
     for family in [0, 1] {
         for from in ["outside", "node", "pod-1"] {
             for to in frontends(family) {
@@ -303,9 +286,8 @@ fn pol_6_without_endpoints_every_frontend_refuses() {
     }
 }
 
-#[test]
-fn pol_7_an_unknown_port_refuses_and_an_unallocated_address_drops() {
-    let lab = lab(full());
+fn pol_7_an_unknown_port_refuses_and_an_unallocated_address_drops<P: Plane>() {
+    let lab = lab::<P>(full());
     for family in [0, 1] {
         for from in OTHERS {
             lab.refuses(from, at(CLUSTER_IP[family], 81));
@@ -314,12 +296,11 @@ fn pol_7_an_unknown_port_refuses_and_an_unallocated_address_drops() {
     }
 }
 
-#[test]
-fn masq_1_and_3_internal_traffic_from_beyond_the_pods_gets_the_nodes_address() {
+fn masq_1_and_3_internal_traffic_from_beyond_the_pods_gets_the_nodes_address<P: Plane>() {
     let case = || local(Case::new("web", &CLUSTER_IP), POD_1);
-    let lab = lab(case());
-    let unknown = Lab::new(NodeView { local_traffic: LocalTraffic::Unknown, ..node() }, [case()]);
-    let always = Lab::new(NodeView { masquerade_all: true, ..node() }, [case()]);
+    let lab = lab::<P>(case());
+    let unknown = Lab::<P>::new(NodeView { local_traffic: LocalTraffic::Unknown, ..node() }, [case()]);
+    let always = Lab::<P>::new(NodeView { masquerade_all: true, ..node() }, [case()]);
     for family in [0, 1] {
         let to = at(CLUSTER_IP[family], 80);
         lab.reaches("outside", to, &["pod-1"], NODE_ADDRESSES[family]);
@@ -329,9 +310,8 @@ fn masq_1_and_3_internal_traffic_from_beyond_the_pods_gets_the_nodes_address() {
     }
 }
 
-#[test]
-fn masq_2_a_pod_that_meets_itself_sees_the_node() {
-    let lab = lab(local(web().external_local(), POD_1));
+fn masq_2_a_pod_that_meets_itself_sees_the_node<P: Plane>() {
+    let lab = lab::<P>(local(web().external_local(), POD_1));
     for family in [0, 1] {
         for to in frontends(family) {
             lab.reaches("pod-1", to, &["pod-1"], NODE_ADDRESSES[family]);
@@ -340,36 +320,33 @@ fn masq_2_a_pod_that_meets_itself_sees_the_node() {
     }
 }
 
-#[test]
-fn np_1_one_number_serves_tcp_and_udp_apart() {
+fn np_1_one_number_serves_tcp_and_udp_apart<P: Plane>() {
     let tcp = local(Case::new("tcp", &[CLUSTER_IP[0]]).node_port(NODE_PORT), POD_1);
     let udp = Case::new("udp", &["172.30.0.2"]).port(Protocol::Udp, 53).node_port(NODE_PORT);
     let udp = local(udp, POD_2);
-    let lab = Lab::new(node(), [tcp, udp]);
+    let lab = Lab::<P>::new(node(), [tcp, udp]);
     for (protocol, server) in [(Protocol::Tcp, "pod-1"), (Protocol::Udp, "pod-2")] {
         let seen = lab.net.connect("outside", protocol, at(NODE_ADDRESSES[0], NODE_PORT));
         assert_eq!(seen, Seen::Answer { server: server.into(), client: ip(NODE_ADDRESSES[0]) });
     }
 }
 
-#[test]
-fn np_2_node_ports_listen_where_they_are_told_to() {
+fn np_2_node_ports_listen_where_they_are_told_to<P: Plane>() {
     let only_v4 = NodePortAddresses::Addresses(vec![ip(NODE_ADDRESSES[0])]);
-    let lab = Lab::new(NodeView { node_port_addresses: only_v4, ..node() }, [full()]);
+    let lab = Lab::<P>::new(NodeView { node_port_addresses: only_v4, ..node() }, [full()]);
     let all = ["pod-1", "pod-2", "elsewhere"];
     lab.reaches("outside", at(NODE_ADDRESSES[0], NODE_PORT), &all, NODE_ADDRESSES[0]);
     lab.refuses("outside", at(NODE_ADDRESSES[1], NODE_PORT));
-    let lab = Lab::new(NodeView { node_port_addresses: NodePortAddresses::All, ..node() }, [full()]);
+    let lab = Lab::<P>::new(NodeView { node_port_addresses: NodePortAddresses::All, ..node() }, [full()]);
     for (family, loopback) in ["127.0.0.1", "::1"].into_iter().enumerate() {
         lab.reaches("outside", at(NODE_ADDRESSES[family], NODE_PORT), &all, NODE_ADDRESSES[family]);
         lab.refuses("node", at(loopback, NODE_PORT));
     }
 }
 
-#[test]
-fn lb_1_only_source_ranges_reach_the_balancer_address() {
+fn lb_1_only_source_ranges_reach_the_balancer_address<P: Plane>() {
     let sources = ["203.0.113.0/24", "2001:db8:113::/48"];
-    let mut lab = lab(full().sources(&sources));
+    let mut lab = lab::<P>(full().sources(&sources));
     let all = ["pod-1", "pod-2", "elsewhere"];
     for family in [0, 1] {
         lab.reaches("outside", at(BALANCER[family], 80), &all, NODE_ADDRESSES[family]);
@@ -392,36 +369,23 @@ fn lb_1_only_source_ranges_reach_the_balancer_address() {
     }
 }
 
-#[test]
-fn aff_4_what_counts_is_the_source_before_masquerade() {
-    let lab = lab(full().affinity(60));
+fn aff_4_what_counts_is_the_source_before_masquerade<P: Plane>() {
+    let lab = lab::<P>(full().affinity(60));
     for (family, of) in Family::ALL.into_iter().enumerate() {
         let to = at(NODE_ADDRESSES[family], NODE_PORT);
         for from in ["outside", "elsewhere", "pod-1"] {
             lab.net.connect(from, Protocol::Tcp, to);
         }
-        let records = lab.net.nft().elements(&layout::table(of), "affinity").unwrap();
         let clients: BTreeSet<IpAddr> =
             ["outside", "elsewhere", "pod-1"].map(|host| ip(address_of(host, family))).into();
-        let remembered: BTreeSet<IpAddr> =
-            records.iter().map(|record| client(record.key.as_slice(), of)).collect();
-        assert_eq!(remembered, clients);
+        assert_eq!(lab.net.within("node", || P::remembered(of)), clients);
     }
 }
 
-/// The last field of an affinity record's key.
-fn client(key: &[u8], family: Family) -> IpAddr {
-    match family {
-        Family::V4 => <[u8; 4]>::try_from(&key[key.len() - 4..]).unwrap().into(),
-        Family::V6 => <[u8; 16]>::try_from(&key[key.len() - 16..]).unwrap().into(),
-    }
-}
-
-#[test]
-fn ct_1_a_connection_outlives_its_endpoints_readiness() {
+fn ct_1_a_connection_outlives_its_endpoints_readiness<P: Plane>() {
     use std::io::{Read, Write};
     let case = Case::new("long", &CLUSTER_IP).local_endpoint(POD_2[0], 9090);
-    let mut lab = lab(case.clone());
+    let mut lab = lab::<P>(case.clone());
     let listener = lab.net.within("pod-2", || std::net::TcpListener::bind((ip(POD_2[0]), 9090)).unwrap());
     let mut near = lab.net.within("pod-1", || std::net::TcpStream::connect(at(CLUSTER_IP[0], 80)).unwrap());
     let (mut far, _) = listener.accept().unwrap();
@@ -435,24 +399,22 @@ fn ct_1_a_connection_outlives_its_endpoints_readiness() {
     assert_eq!(&word, b"still");
 }
 
-#[test]
-fn fam_1_each_family_stands_alone() {
+fn fam_1_each_family_stands_alone<P: Plane>() {
     let case = Case::new("dual", &CLUSTER_IP).local_endpoint(POD_1[0], PORT).local_endpoint(POD_2[1], PORT);
-    let lab = lab(case);
+    let lab = lab::<P>(case);
     lab.reaches("outside", at(CLUSTER_IP[0], 80), &["pod-1"], NODE_ADDRESSES[0]);
     lab.reaches("outside", at(CLUSTER_IP[1], 80), &["pod-2"], NODE_ADDRESSES[1]);
     let v4_only = local(Case::new("single", &["172.30.0.7"]).node_port(30007), POD_1);
-    let lab = Lab::new(node(), [v4_only]);
+    let lab = Lab::<P>::new(node(), [v4_only]);
     lab.refuses("outside", at(NODE_ADDRESSES[1], 30007));
 }
 
 /// The kernel under test translates SCTP, but has no SCTP sockets: packets are made and read by hand.
-#[test]
-fn fam_2_sctp_is_translated_too() {
+fn fam_2_sctp_is_translated_too<P: Plane>() {
     use socket2::{Domain, Protocol as Number, Socket, Type};
     use std::io::Read;
     let case = Case::new("sctp", &[CLUSTER_IP[0]]).port(Protocol::Sctp, 80).local_endpoint(POD_2[0], PORT);
-    let lab = lab(case);
+    let lab = lab::<P>(case);
     let raw = || Socket::new(Domain::IPV4, Type::RAW, Some(Number::from(132))).unwrap();
     let mut far = lab.net.within("pod-2", raw);
     far.set_read_timeout(Some(PATIENT)).unwrap();
@@ -484,4 +446,31 @@ fn sctp_init(from: u16, to: u16) -> Vec<u8> {
 fn crc32c(bytes: &[u8]) -> u32 {
     let step = |crc: u32, _| if crc & 1 == 1 { (crc >> 1) ^ 0x82f6_3b78 } else { crc >> 1 };
     !bytes.iter().fold(!0, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), step))
+}
+
+on_every_plane! {
+    svc_1_and_2_an_external_name_and_the_service_of_another_proxy_are_not_served,
+    svc_3_each_port_has_the_endpoints_of_its_name,
+    svc_4_an_endpoint_listed_twice_counts_once,
+    svc_5_every_frontend_is_served,
+    eps_1_and_3_only_ready_endpoints_are_used,
+    eps_2_terminating_endpoints_step_in_where_none_is_ready,
+    eps_4_hints_narrow_policy_cluster_and_not_local,
+    eps_5_the_choice_is_uniform,
+    pol_1_internal_policy_local_uses_this_nodes_endpoints_drops_or_refuses,
+    pol_2_external_policy_cluster_reaches_all_and_masquerades,
+    pol_3_external_policy_local_keeps_the_source_and_stays_drops_or_refuses,
+    pol_4_pods_and_the_node_short_circuit_external_policy_local,
+    pol_5_the_two_policies_are_independent,
+    pol_6_without_endpoints_every_frontend_refuses,
+    pol_7_an_unknown_port_refuses_and_an_unallocated_address_drops,
+    masq_1_and_3_internal_traffic_from_beyond_the_pods_gets_the_nodes_address,
+    masq_2_a_pod_that_meets_itself_sees_the_node,
+    np_1_one_number_serves_tcp_and_udp_apart,
+    np_2_node_ports_listen_where_they_are_told_to,
+    lb_1_only_source_ranges_reach_the_balancer_address,
+    aff_4_what_counts_is_the_source_before_masquerade,
+    ct_1_a_connection_outlives_its_endpoints_readiness,
+    fam_1_each_family_stands_alone,
+    fam_2_sctp_is_translated_too,
 }

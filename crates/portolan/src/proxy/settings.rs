@@ -12,7 +12,6 @@ use super::configuration::Configuration;
 use super::duration::GoDuration;
 use super::sysctls::Wanted;
 
-const MODES: [&str; 3] = ["nftables", "iptables", "ipvs"];
 const DETECT_LOCAL_MODES: [&str; 4] = ["ClusterCIDR", "NodeCIDR", "BridgeInterface", "InterfaceNamePrefix"];
 const PRIMARY: &str = "primary";
 
@@ -131,19 +130,15 @@ impl Check {
     }
 
     fn mode(&mut self, text: &str) -> Mode {
-        match text {
-            "" | "nftables" => {}
-            "iptables" | "ipvs" => self.wrong(
-                "mode",
-                text,
-                "portolan has no such data plane yet; say nftables, which replaces it without losing connections",
-            ),
-            _ => {
-                let near = suggest::near_value(text, &MODES).map(suggest::did_you_mean);
-                self.wrong("mode", text, &near.unwrap_or_else(|| "must be \"nftables\"".into()));
-            }
+        if text.is_empty() {
+            return Mode::default();
         }
-        Mode::Nftables
+        text.parse().unwrap_or_else(|()| {
+            let modes = Mode::ALL.map(Mode::as_str);
+            let near = suggest::near_value(text, &modes).map(suggest::did_you_mean);
+            self.wrong("mode", text, &near.unwrap_or_else(|| format!("must be one of {}", modes.join(", "))));
+            Mode::default()
+        })
     }
 
     fn detect_local(&mut self, configuration: &Configuration) -> DetectLocal {
@@ -278,7 +273,7 @@ mod tests {
     #[test]
     fn everything_wrong_is_said_at_once() {
         let problems = settings(|c| {
-            c.mode = "iptables".into();
+            c.mode = "kernelspace".into();
             c.detect_local_mode = "ClusterCidrs".into();
             c.cluster_cidr = "10.0.0.0/8,10.1.0.0/16".into();
             c.node_port_addresses = vec!["primary".into(), "x".into()];
@@ -294,7 +289,7 @@ mod tests {
         })
         .unwrap_err();
         for expected in [
-            "mode: Invalid value: \"iptables\": portolan has no such data plane yet",
+            "mode: Invalid value: \"kernelspace\": must be one of nftables, iptables, ipvs",
             "detectLocalMode: Invalid value: \"ClusterCidrs\": did you mean \"ClusterCIDR\"?",
             "clusterCIDR: Invalid value: \"10.0.0.0/8,10.1.0.0/16\"",
             "nodePortAddresses[0]: Invalid value: \"primary\"",

@@ -277,8 +277,8 @@ fn what_is_wrong_with_a_configuration_is_said_before_anything_is_done() {
     let text = run("nftables: {syncPerod: 1s}\n", &[]);
     assert!(text.contains("unknown field \"nftables.syncPerod\" (did you mean \"syncPeriod\"?)"), "{text}");
     assert!(text.contains("config.yaml"), "{text}");
-    let text = run("mode: ipvs\noomScoreAdj: 2000\n", &[]);
-    assert!(text.contains("mode: Invalid value: \"ipvs\": portolan has no such data plane yet"), "{text}");
+    let text = run("mode: kernelspace\noomScoreAdj: 2000\n", &[]);
+    assert!(text.contains("mode: Invalid value: \"kernelspace\": must be one of nftables"), "{text}");
     assert!(text.contains("oomScoreAdj: Invalid value: 2000"), "{text}");
     let written = dir.path().join("written.yaml");
     let output = Command::new(exe())
