@@ -8,7 +8,7 @@ use std::fmt;
 use std::hash::Hash;
 use std::sync::Arc;
 
-use portolan_forward::{Delta, NodeView, ServiceKey, ServiceTable, Table};
+use portolan_forward::{Delta, NodeView, Note, ServiceKey, ServiceTable, Table};
 use thiserror::Error;
 
 use crate::DataPlane;
@@ -50,6 +50,8 @@ pub struct Report {
     /// Operations sent to the kernel.
     pub operations: usize,
     pub refused: Vec<Refusal>,
+    /// Services that ask for what the data plane cannot do.
+    pub notes: Vec<Note>,
 }
 
 impl Report {
@@ -126,6 +128,7 @@ impl<D: DataPlane> Driver<D> {
         let Compiled { changes, services, shared, refused } = self.compare(table)?;
         let mut report = Report::of(services.len(), &changes, refused);
         report.operations = self.write(changes)?;
+        report.notes = services.values().filter_map(|service| note(&self.plane, &service.table)).collect();
         self.node = Some(table.node().clone());
         self.services = services;
         self.shared = shared;
@@ -191,6 +194,8 @@ impl<D: DataPlane> Driver<D> {
         let mut report = Report::of(entries.len(), &changes, refused);
         self.synced = false;
         report.operations = self.write(changes)?;
+        let served = entries.iter().filter_map(|(_, service)| service.as_ref());
+        report.notes = served.filter_map(|service| note(&self.plane, &service.table)).collect();
         self.synced = true;
         self.shared.update(counts);
         self.node = Some(node.clone());
@@ -286,6 +291,10 @@ impl<D: DataPlane> Driver<D> {
         };
         services.into_iter().map(recall).collect()
     }
+}
+
+fn note<D: DataPlane>(plane: &D, table: &ServiceTable) -> Option<Note> {
+    plane.shortfall(table).map(|kind| Note { service: table.key.clone(), kind })
 }
 
 struct Compiled<D: DataPlane> {

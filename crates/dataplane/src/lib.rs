@@ -10,15 +10,17 @@
 
 pub mod diff;
 pub mod driver;
+pub mod ipvs;
 pub mod nftables;
 
 use std::fmt::Debug;
 use std::hash::Hash;
 
-use portolan_forward::{NodeView, ServiceTable};
+use portolan_forward::{NodeView, NoteKind, ServiceTable};
 
 pub use diff::{Change, Objects};
 pub use driver::{Drift, Driver, Error, Refusal, Report};
+pub use ipvs::Ipvs;
 pub use nftables::Nftables;
 
 /// One way to make the kernel do what a table says.
@@ -54,6 +56,11 @@ pub trait DataPlane {
         entry: &Self::Entry,
         out: &mut Objects<Self::Key, Self::Value>,
     );
+
+    /// What the Service asks for and this data plane cannot do. It is served all the same.
+    fn shortfall(&self, _table: &ServiceTable) -> Option<NoteKind> {
+        None
+    }
 
     /// Whether several Services may need this object. It exists as long as one of them does.
     fn is_shared(&self, key: &Self::Key) -> bool;

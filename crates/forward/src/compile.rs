@@ -101,6 +101,7 @@ impl Compiler<'_> {
             cluster,
             local: pool(PoolScope::Local, &selection.local),
             affinity: self.service.affinity,
+            algorithm: self.service.algorithm,
             frontends,
         })
     }

@@ -2,10 +2,12 @@
 //!
 //! Start at [`model`] (the words), then [`compile`] (views of API objects in, a [`ServiceTable`] out), [`table`]
 //! (all Services of a node, shared entry by entry), [`trace`] (what a packet meets: the reference for every data
-//! plane), [`explain`](mod@explain) (why) and [`lint`] (what must hold in any table).
+//! plane), [`explain`](mod@explain) (why) and [`lint`] (what must hold in any table); [`algorithm`]: what a Service may
+//! ask for beyond chance.
 //!
 //! Nothing here is async, reads a clock, touches the kernel or knows the Kubernetes API's types.
 
+pub mod algorithm;
 pub mod compile;
 pub mod explain;
 pub mod lint;
@@ -15,6 +17,7 @@ pub mod table;
 pub mod trace;
 pub mod view;
 
+pub use algorithm::{ALGORITHM_ANNOTATION, Algorithm};
 pub use compile::compile;
 pub use explain::{Explanation, explain};
 pub use model::{

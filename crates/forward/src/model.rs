@@ -9,6 +9,8 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use crate::algorithm::Algorithm;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Family {
     V4,
@@ -223,6 +225,8 @@ pub struct PortTable {
     /// Every endpoint that still serves, eligible or not: flows to any other one are stale (CT-2).
     pub serving: Arc<[Endpoint]>,
     pub affinity: Option<Affinity>,
+    /// What the Service asks for; `None`: whatever the data plane does for everybody.
+    pub algorithm: Option<Algorithm>,
 }
 
 impl PortTable {
@@ -264,6 +268,8 @@ pub enum NoteKind {
     FrontendTaken { frontend: String, by: ServiceKey },
     /// The same address and port in more than one place of the slices.
     DuplicateEndpoint { endpoint: String },
+    /// The data plane cannot do what the Service asks for and does something else.
+    NotOffered { what: String, instead: String },
 }
 
 impl fmt::Display for Note {
@@ -285,6 +291,9 @@ impl fmt::Display for Note {
                     "Service {}: endpoint {endpoint} is listed more than once; it counts once",
                     self.service
                 )
+            }
+            NoteKind::NotOffered { what, instead } => {
+                write!(f, "Service {}: {what} cannot be done here; {instead}", self.service)
             }
         }
     }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use crate::algorithm::Algorithm;
 use crate::model::{Affinity, Family, Protocol, ServiceKey};
 
 /// A traffic policy: `internalTrafficPolicy` or `externalTrafficPolicy`.
@@ -38,6 +39,8 @@ pub struct ServiceView {
     pub internal_policy: Policy,
     pub external_policy: Policy,
     pub affinity: Option<Affinity>,
+    /// The annotation [`crate::ALGORITHM_ANNOTATION`].
+    pub algorithm: Option<Algorithm>,
     /// Set for a LoadBalancer with externalTrafficPolicy Local (NP-3).
     pub health_check_node_port: Option<u16>,
 }

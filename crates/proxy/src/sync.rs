@@ -282,6 +282,7 @@ impl<D: DataPlane> Loop<D> {
         for trigger in self.triggers.drain(..).filter(|trigger| *trigger >= self.started_ns) {
             metrics.programmed((now_ns - trigger) as f64 / 1e9);
         }
+        self.tell(&report.notes);
         for refusal in &report.refused {
             tracing::warn!("{refusal}");
             let about = self.about(&refusal.service);
@@ -374,6 +375,7 @@ impl<D: DataPlane> Loop<D> {
             let reason = match note.kind {
                 NoteKind::Invalid { .. } => Some("InvalidField"),
                 NoteKind::FrontendTaken { .. } => Some("FrontendTaken"),
+                NoteKind::NotOffered { .. } => Some("NotOffered"),
                 // Pods move between slices: for a moment that is how it should be.
                 NoteKind::DuplicateEndpoint { .. } => None,
             };

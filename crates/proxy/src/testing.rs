@@ -43,6 +43,7 @@ pub(crate) fn service_object(name: &str, cluster_ip: &str, protocol: &str) -> Se
         internal_policy: Policy::Cluster,
         external_policy: Policy::Cluster,
         affinity: None,
+        algorithm: None,
         health_check_node_port: None,
     };
     ServiceObject { view, uid: format!("uid-{name}"), notes: Vec::new() }

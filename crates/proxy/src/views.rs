@@ -3,7 +3,7 @@
 //! Odd input never stops anything: what cannot be understood is left out and becomes a [`Note`]. The caches keep the
 //! results, so that each object is parsed once.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,8 +11,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use ipnet::IpNet;
 use portolan_client::BoxError;
 use portolan_forward::{
-    Affinity, EndpointPort, EndpointView, Family, Note, NoteKind, Policy, Protocol, ServiceKey,
-    ServicePortView, ServiceView,
+    ALGORITHM_ANNOTATION, Affinity, Algorithm, EndpointPort, EndpointView, Family, Note, NoteKind, Policy,
+    Protocol, ServiceKey, ServicePortView, ServiceView,
 };
 
 use crate::objects;
@@ -174,6 +174,7 @@ pub fn service(bytes: &[u8], interner: &Interner) -> Result<ServiceObject, BoxEr
         internal_policy: policy(&spec.internal_traffic_policy),
         external_policy: policy(&spec.external_traffic_policy),
         affinity: affinity(&mut notes, spec),
+        algorithm: algorithm(&mut notes, &object.metadata.annotations),
         health_check_node_port: health_check_port(&mut notes, spec),
         key,
     };
@@ -198,6 +199,16 @@ fn service_port(
 
 fn policy(text: &str) -> Policy {
     if text == "Local" { Policy::Local } else { Policy::Cluster }
+}
+
+fn algorithm(notes: &mut Notes, annotations: &BTreeMap<String, String>) -> Option<Algorithm> {
+    let text = annotations.get(ALGORITHM_ANNOTATION)?;
+    let parsed = text.parse().ok();
+    if parsed.is_none() {
+        let why = format!("it must be one of {}", Algorithm::names());
+        notes.invalid(&format!("metadata.annotations[{ALGORITHM_ANNOTATION}]"), text, &why);
+    }
+    parsed
 }
 
 fn affinity(notes: &mut Notes, spec: &objects::ServiceSpec) -> Option<Affinity> {

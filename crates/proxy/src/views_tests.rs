@@ -171,3 +171,15 @@ fn text_is_shared() {
     let interner = Interner::default();
     assert!(Arc::ptr_eq(&interner.get("n1"), &interner.get("n1")));
 }
+
+#[test]
+fn an_algorithm_is_asked_for_by_annotation() {
+    let service =
+        |text: &str| parsed(&json!({ "metadata": { "annotations": { "portolan.dev/lb-algorithm": text } } }));
+    assert_eq!(service("sh").view.algorithm, Some(Algorithm::SourceHash));
+    assert_eq!(service("least-connection").view.algorithm, None);
+    let note = service("round robin").notes[0].to_string();
+    for part in ["metadata.annotations[portolan.dev/lb-algorithm]", "\"round robin\"", "round-robin", "wlc"] {
+        assert!(note.contains(part), "{note}");
+    }
+}

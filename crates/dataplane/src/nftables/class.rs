@@ -7,7 +7,7 @@
 
 use std::fmt::Write;
 
-use portolan_forward::{Affinity, Family, Frontend, FrontendKind, PoolScope, PortTable, Route};
+use portolan_forward::{Affinity, Algorithm, Family, Frontend, FrontendKind, PoolScope, PortTable, Route};
 use portolan_netlink::nft::Verdict;
 
 use super::layout::REFUSE;
@@ -28,13 +28,48 @@ pub enum Masquerade {
     UnlessPod,
 }
 
-/// One endpoint out of `count`, at random.
+/// How an endpoint is picked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Choice {
+    Random,
+    /// Counted per chain, so by all Services that share it.
+    RoundRobin,
+    /// By a hash of the client's address.
+    SourceHash,
+}
+
+impl Choice {
+    /// What comes closest to what the Service asks for. All endpoints weigh the same here.
+    pub fn of(algorithm: Option<Algorithm>) -> Self {
+        match algorithm {
+            Some(Algorithm::RoundRobin | Algorithm::WeightedRoundRobin) => Self::RoundRobin,
+            Some(Algorithm::SourceHash) => Self::SourceHash,
+            _ => Self::Random,
+        }
+    }
+
+    /// Whether that is what the Service asks for.
+    pub fn does(algorithm: Algorithm) -> bool {
+        algorithm == Algorithm::Random || Self::of(Some(algorithm)) != Self::Random
+    }
+
+    fn suffix(self) -> &'static str {
+        match self {
+            Self::Random => "",
+            Self::RoundRobin => "-round-robin",
+            Self::SourceHash => "-source-hash",
+        }
+    }
+}
+
+/// One endpoint out of `count`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Pick {
     pub scope: PoolScope,
     pub count: u32,
     pub masquerade: Masquerade,
     pub affinity: Option<Affinity>,
+    pub choice: Choice,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -114,8 +149,8 @@ impl Class {
                 for target in [pod, node, outside] {
                     target.write_short(&mut name);
                 }
-                let affinity = [pod, node, outside].iter().find_map(|target| target.affinity());
-                write_affinity(&mut name, affinity);
+                let pick = [pod, node, outside].iter().find_map(|target| target.pick());
+                write_rest(&mut name, pick);
             }
         }
         name
@@ -182,14 +217,20 @@ impl Target {
                     return Self::Drop;
                 }
                 let masquerade = if masquerade { Masquerade::Always } else { Masquerade::Never };
-                Self::Pick(Pick { scope, count, masquerade, affinity: port.affinity })
+                Self::Pick(Pick {
+                    scope,
+                    count,
+                    masquerade,
+                    affinity: port.affinity,
+                    choice: Choice::of(port.algorithm),
+                })
             }
         }
     }
 
-    fn affinity(self) -> Option<Affinity> {
+    fn pick(self) -> Option<Pick> {
         match self {
-            Self::Pick(pick) => pick.affinity,
+            Self::Pick(pick) => Some(pick),
             _ => None,
         }
     }
@@ -206,7 +247,7 @@ impl Target {
                     Masquerade::UnlessPod => "-masquerade-unless-pod",
                 };
                 let _ = write!(name, "pick-{scope}{}{masquerade}", pick.count);
-                write_affinity(name, pick.affinity);
+                write_rest(name, Some(pick));
             }
         }
     }
@@ -224,8 +265,11 @@ impl Target {
     }
 }
 
-fn write_affinity(name: &mut String, affinity: Option<Affinity>) {
-    if let Some(affinity) = affinity {
+/// What all picks of a Service port have in common.
+fn write_rest(name: &mut String, pick: Option<Pick>) {
+    let Some(pick) = pick else { return };
+    name.push_str(pick.choice.suffix());
+    if let Some(affinity) = pick.affinity {
         let _ = write!(name, "-affinity-{}", affinity.timeout_seconds);
     }
 }

@@ -11,6 +11,7 @@ use portolan_netlink::nft::{
 };
 
 pub const TABLE: &str = "portolan";
+pub const IPVS_TABLE: &str = "portolan-ipvs";
 
 /// Called by hooks. All are of type nat, so that only the first packet of a connection passes them.
 pub const PREROUTING: &str = "prerouting";
@@ -157,6 +158,25 @@ pub fn nft_family(family: Family) -> nft::Family {
 pub fn table(family: Family) -> Table {
     static NAME: std::sync::LazyLock<Arc<str>> = std::sync::LazyLock::new(|| TABLE.into());
     Table::new(nft_family(family), NAME.clone())
+}
+
+/// Which tables a data plane writes: two of them may be at work side by side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Place {
+    /// [`TABLE`]: the data plane by itself.
+    #[default]
+    Own,
+    /// [`IPVS_TABLE`]: before IPVS, which chooses the endpoints.
+    BeforeIpvs,
+}
+
+impl Place {
+    pub fn table(self, family: Family) -> Table {
+        match self {
+            Self::Own => table(family),
+            Self::BeforeIpvs => Table::new(nft_family(family), Arc::<str>::from(IPVS_TABLE)),
+        }
+    }
 }
 
 /// The chains that hooks call.

@@ -91,13 +91,13 @@ impl Slots {
 }
 
 /// Whether any frontend of the port picks from this pool.
-fn uses(port: &PortTable, scope: PoolScope) -> bool {
+pub(crate) fn uses(port: &PortTable, scope: PoolScope) -> bool {
     let routes = port.frontends.iter().flat_map(|f| [f.routes.pod, f.routes.node, f.routes.outside]);
     routes.into_iter().any(|route| matches!(route, Route::Forward { pool, .. } if pool == scope))
 }
 
 /// The frontend that stands for the port's pool: its ClusterIP if it has one.
-fn primary(port: &PortTable) -> Option<Pool> {
+pub(crate) fn primary(port: &PortTable) -> Option<Pool> {
     let rank = |frontend: &&Frontend| (!matches!(frontend.kind, FrontendKind::ClusterIp(_)), frontend.kind);
     let frontend = port.frontends.iter().min_by_key(rank)?;
     Some(pool_of(port, frontend))

@@ -19,12 +19,13 @@ pub mod plan;
 pub mod rules;
 pub mod words;
 
-use portolan_forward::{Family, NodeView, ServiceTable};
+use portolan_forward::{Family, NodeView, NoteKind, ServiceTable};
 use portolan_netlink::nft::{self, CommitError, DumpError, NfTables, Op};
 use thiserror::Error;
 
 use crate::{Change, DataPlane};
 
+pub use layout::Place;
 pub use lower::Entry;
 pub use object::{Key, Object, Objects};
 pub use plan::Batch;
@@ -49,11 +50,12 @@ pub enum Error {
 pub struct Config {
     /// The bit of the packet's mark by which masquerading is asked for; all other bits are left alone.
     pub mark: u32,
+    pub place: Place,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { mark: DEFAULT_MARK }
+        Self { mark: DEFAULT_MARK, place: Place::Own }
     }
 }
 
@@ -74,16 +76,22 @@ impl<N: NfTables> Nftables<N> {
         &mut self.nft
     }
 
-    fn send(&mut self, batch: &nft::Batch) -> Result<(), CommitError> {
+    fn send(&mut self, mut batch: nft::Batch) -> Result<(), CommitError> {
+        if self.config.place != Place::Own {
+            for op in &mut batch.ops {
+                let table = op.table_mut();
+                table.name = layout::IPVS_TABLE.into();
+            }
+        }
         for _ in 1..ATTEMPTS_MAX {
-            match self.nft.commit(batch) {
+            match self.nft.commit(&batch) {
                 Err(error) if error.is_retryable() => {
                     tracing::debug!(%error, "nftables transaction is sent again");
                 }
                 result => return result,
             }
         }
-        self.nft.commit(batch)
+        self.nft.commit(&batch)
     }
 
     /// Deletes what has lingered long enough. Nobody minds if that must wait.
@@ -93,7 +101,7 @@ impl<N: NfTables> Nftables<N> {
         }
         let changes = dead.clone().into_iter().map(|(key, from)| Change { key, from: Some(from), to: None });
         let batch = plan::plan(changes.collect());
-        if let Err(error) = self.send(&nft::Batch { ops: batch.into_ops() }) {
+        if let Err(error) = self.send(nft::Batch { ops: batch.into_ops() }) {
             tracing::warn!(%error, "superfluous chains and elements stay for now");
             self.lingering.put_back(dead);
         }
@@ -123,6 +131,14 @@ impl<N: NfTables> DataPlane for Nftables<N> {
         entry.objects(node, self.config.mark, table, out);
     }
 
+    fn shortfall(&self, table: &ServiceTable) -> Option<NoteKind> {
+        let algorithm = table.ports.first()?.algorithm?;
+        (!class::Choice::does(algorithm)).then(|| NoteKind::NotOffered {
+            what: format!("algorithm {algorithm}"),
+            instead: "mode nftables knows random, round-robin and source-hash, and chooses at random".into(),
+        })
+    }
+
     fn is_shared(&self, key: &Key) -> bool {
         use layout::SetId::{Classes, ClusterIps, Hairpins};
         match key {
@@ -147,15 +163,15 @@ impl<N: NfTables> DataPlane for Nftables<N> {
         }
         let spare = nft::Batch { ops: plan::chain_ops(&batch.spare) };
         let (revived, retired) = (std::mem::take(&mut batch.revived), std::mem::take(&mut batch.retired));
-        self.send(&nft::Batch { ops: batch.into_ops() })?;
-        self.send(&spare)?;
+        self.send(nft::Batch { ops: batch.into_ops() })?;
+        self.send(spare)?;
         let dead = self.lingering.update(&revived, retired);
         self.bury(dead);
         Ok(())
     }
 
     fn observe(&mut self) -> Result<Objects, Error> {
-        let mut objects = observe::observe(&mut self.nft)?;
+        let mut objects = observe::observe(&mut self.nft, self.config.place)?;
         self.lingering.hide_from(&mut objects);
         Ok(objects)
     }
@@ -167,10 +183,10 @@ impl<N: NfTables> DataPlane for Nftables<N> {
             Ok(tables) => tables,
             Err(error) => return vec![error.into()],
         };
-        for table in Family::ALL.map(layout::table) {
+        for table in Family::ALL.map(|family| self.config.place.table(family)) {
             if tables.iter().any(|info| info.table == table) {
                 let batch = nft::Batch { ops: vec![Op::DelTable(table)] };
-                errors.extend(self.send(&batch).err().map(Error::from));
+                errors.extend(self.send(batch).err().map(Error::from));
             }
         }
         errors

@@ -6,23 +6,28 @@ use std::sync::Arc;
 use portolan_forward::Family;
 use portolan_netlink::nft::{DumpError, NfTables};
 
-use super::layout::{SetId, base_chains, is_as_laid_out, table};
+use super::layout::{Place, SetId, base_chains, is_as_laid_out};
 use super::object::{ElementKey, Key, Layout, Object, Objects};
 use super::rules::Rule;
 
-pub fn observe(nft: &mut impl NfTables) -> Result<Objects, DumpError> {
+pub fn observe(nft: &mut impl NfTables, place: Place) -> Result<Objects, DumpError> {
     let tables = nft.tables()?;
     let mut objects = Objects::new();
     for family in Family::ALL {
-        if tables.iter().any(|info| info.table == table(family)) {
-            observe_family(nft, family, &mut objects)?;
+        if tables.iter().any(|info| info.table == place.table(family)) {
+            observe_family(nft, place, family, &mut objects)?;
         }
     }
     Ok(objects)
 }
 
-fn observe_family(nft: &mut impl NfTables, family: Family, out: &mut Objects) -> Result<(), DumpError> {
-    let table = table(family);
+fn observe_family(
+    nft: &mut impl NfTables,
+    place: Place,
+    family: Family,
+    out: &mut Objects,
+) -> Result<(), DumpError> {
+    let table = place.table(family);
     let sets = nft.sets(&table)?;
     let chains = nft.chains(&table)?;
     let sets_fit = SetId::ALL.iter().all(|id| {

@@ -12,10 +12,13 @@ use portolan_netlink::nft::{
     Value,
 };
 
-use super::class::{Body, Class, Entrance, Masquerade, Pick, Target};
+use super::class::{Body, Choice, Class, Entrance, Masquerade, Pick, Target};
 use super::layout::{
     LOCAL_INDEX, OUTPUT, POSTROUTING, PREROUTING, REFUSE, Registers, SERVICES, SetId, nft_family,
 };
+
+/// The same on every node and in every chain, so that all of them give a client the same endpoint.
+const HASH_SEED: u32 = 0x706f_7274;
 
 /// A rule without its place.
 #[derive(Debug, Clone, PartialEq)]
@@ -307,7 +310,7 @@ impl Builder<'_> {
     fn pick_one(&self, entrance: Entrance, pick: Pick, modulus: u32) -> Rule {
         let regs = self.regs();
         let mut exprs: Vec<_> = self.find(entrance).into();
-        exprs.push(numgen(pick.scope, modulus, regs.behind_pool()));
+        exprs.extend(self.choose(pick, modulus));
         if pick.affinity.is_some() {
             exprs.extend(self.fill_endpoint());
             exprs.push(Expr::map(SetId::AffinityBackends.name(), regs.pool(), regs.spare()));
@@ -344,7 +347,7 @@ impl Builder<'_> {
     fn pick_and_remember(&self, entrance: Entrance, pick: Pick, affinity: Affinity) -> Rule {
         let regs = self.regs();
         let mut exprs: Vec<_> = self.find(entrance).into();
-        exprs.push(numgen(pick.scope, pick.count, regs.behind_pool()));
+        exprs.extend(self.choose(pick, pick.count));
         exprs.extend(self.fill_endpoint());
         exprs.extend([
             Expr::map(SetId::AffinityBackends.name(), regs.pool(), regs.spare()),
@@ -355,6 +358,23 @@ impl Builder<'_> {
             self.dnat(),
         ]);
         Rule::new(exprs).with_comment("a random endpoint, remembered")
+    }
+
+    /// An index below `modulus`, behind the pool: `numgen random mod 3`, `numgen inc mod 3` or
+    /// `jhash ip saddr mod 3 seed 0x706f7274`.
+    fn choose(&self, pick: Pick, modulus: u32) -> Vec<Expr> {
+        let dreg = self.regs().behind_pool();
+        let offset = if pick.scope == PoolScope::Local { LOCAL_INDEX } else { 0 };
+        // One of one takes no choice.
+        match if modulus == 1 { Choice::Random } else { pick.choice } {
+            Choice::Random => vec![Expr::NumgenRandom { modulus, offset, dreg }],
+            Choice::RoundRobin => vec![Expr::NumgenInc { modulus, offset, dreg }],
+            Choice::SourceHash => {
+                let len = if self.family == Family::V4 { 4 } else { 16 };
+                let hash = Expr::Jhash { sreg: dreg, len, dreg, modulus, seed: Some(HASH_SEED), offset };
+                vec![Expr::saddr(self.nft(), dreg), hash]
+            }
+        }
     }
 
     fn affinity_record(&self, op: DynsetOp, affinity: Option<Affinity>) -> Expr {
@@ -380,11 +400,6 @@ impl Builder<'_> {
         let regs = self.regs();
         Expr::dnat(self.nft(), regs.endpoint(), regs.endpoint_port())
     }
-}
-
-fn numgen(scope: PoolScope, modulus: u32, dreg: Reg) -> Expr {
-    let offset = if scope == PoolScope::Local { LOCAL_INDEX } else { 0 };
-    Expr::NumgenRandom { modulus, offset, dreg }
 }
 
 fn zero(dreg: Reg) -> Expr {

@@ -174,6 +174,8 @@ pub fn rule(exprs: &[Expr]) -> String {
                 Some(_) => format!("map @{set}"),
             }),
             Expr::NumgenRandom { modulus, .. } => words.push(format!("numgen random mod {modulus}")),
+            Expr::NumgenInc { modulus, .. } => words.push(format!("numgen inc mod {modulus}")),
+            Expr::Jhash { modulus, .. } => words.push(format!("jhash ip saddr mod {modulus}")),
             Expr::Dynset { set, .. } => words.push(format!("update @{set}")),
             Expr::MetaSet { key: MetaKey::Nftrace, .. } => words.push("meta nftrace set".into()),
             Expr::Dnat { .. } => words.push("dnat".into()),
@@ -245,6 +247,7 @@ mod tests {
             local: empty(),
             serving: empty(),
             affinity: None,
+            algorithm: None,
         };
         ServiceTable { key, ports: vec![port], health_check: None }
     }

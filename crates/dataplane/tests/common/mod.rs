@@ -56,6 +56,7 @@ impl Case {
                 internal_policy: Policy::Cluster,
                 external_policy: Policy::Cluster,
                 affinity: None,
+                algorithm: None,
                 health_check_node_port: None,
             },
             endpoints: Vec::new(),

@@ -53,6 +53,7 @@ pub(crate) fn service() -> ServiceView {
         internal_policy: Policy::Cluster,
         external_policy: Policy::Cluster,
         affinity: None,
+        algorithm: None,
         health_check_node_port: None,
     }
 }

@@ -43,6 +43,7 @@ pub(crate) fn services() -> impl Strategy<Value = ServiceView> {
             internal_policy: policy(flags[3]),
             external_policy: policy(flags[4]),
             affinity: flags[5].then_some(Affinity { timeout_seconds: 60 }),
+            algorithm: None,
             health_check_node_port: None,
         }
     })

@@ -105,6 +105,25 @@ impl Op {
         }
     }
 
+    /// The table the operation works in, to be made another.
+    pub fn table_mut(&mut self) -> &mut Table {
+        match self {
+            Self::AddTable { table, .. } | Self::AddOwnedTable(table) | Self::DelTable(table) => table,
+            Self::AddChain(chain) => &mut chain.table,
+            Self::AddRule(rule) | Self::InsertRule { rule, .. } | Self::ReplaceRule { rule, .. } => {
+                &mut rule.table
+            }
+            Self::AddSet(set) => &mut set.table,
+            Self::DelChain { table, .. }
+            | Self::FlushChain { table, .. }
+            | Self::DelRule { table, .. }
+            | Self::DelSet { table, .. }
+            | Self::FlushSet { table, .. }
+            | Self::AddElements { table, .. }
+            | Self::DelElements { table, .. } => table,
+        }
+    }
+
     /// How many kernel objects the operation touches by itself: elements count one each.
     pub fn weight(&self) -> usize {
         match self {

@@ -1,0 +1,71 @@
+//! Reads back what we own in IPVS and around it. Virtual servers of others are not looked at.
+
+use std::hash::Hash;
+use std::io;
+use std::time::Instant;
+
+use portolan_forward::Family;
+use portolan_netlink::ipvs::{Op, ServerKey};
+
+use super::kernel::Kernel;
+use super::layout::{self, Setting};
+use super::object::{Key, Value};
+use super::terminating::Terminating;
+use crate::Objects;
+
+/// A destination of ours that is reached in a way of somebody else's: to be put right.
+const NOT_OURS: u32 = u32::MAX;
+
+/// What was found, and destinations that have waited for their connections long enough.
+pub fn observe<K: Hash + Eq, V>(
+    kernel: &mut impl Kernel,
+    terminating: &mut Terminating,
+    out: &mut Objects<Key<K>, Value<V>>,
+) -> io::Result<Vec<Op>> {
+    for setting in Setting::ALL {
+        let value = kernel.setting(setting)?;
+        // What we do not want everywhere counts only where it is as we would have it.
+        if Setting::ALWAYS.contains(&setting) || value == setting.wanted() {
+            out.insert(Key::Setting(setting), Value::Setting(value));
+        }
+    }
+    for family in kernel.ranges()? {
+        out.insert(Key::Range(family), Value::Range);
+    }
+    let mut done = Vec::new();
+    for server in kernel.servers()?.into_iter().filter(|server| layout::is_ours(&server.key)) {
+        let key = server.key;
+        let value = Value::Server { scheduler: server.scheduler, persistence: server.persistence };
+        out.insert(Key::Server(key), value);
+        done.extend(destinations(kernel, terminating, key, out)?);
+    }
+    Ok(done)
+}
+
+fn destinations<K: Hash + Eq, V>(
+    kernel: &mut impl Kernel,
+    terminating: &mut Terminating,
+    server: ServerKey,
+    out: &mut Objects<Key<K>, Value<V>>,
+) -> io::Result<Vec<Op>> {
+    let (now, states) = (Instant::now(), kernel.destinations(&server)?);
+    let mut done = Vec::new();
+    for state in &states {
+        let destination = state.destination;
+        let place = (server, destination.address, destination.port);
+        let ours = !state.foreign;
+        if ours && destination.weight == 0 {
+            done.extend(terminating.add(vec![place], now));
+        } else {
+            let weight = if ours { destination.weight } else { NOT_OURS };
+            out.insert(Key::Destination(place.0, place.1, place.2), Value::Destination { weight });
+        }
+    }
+    done.extend(terminating.done(&server, &states, now));
+    Ok(done)
+}
+
+/// The families whose range is led to IPVS.
+pub fn families(found: impl Fn(Family) -> bool) -> Vec<Family> {
+    Family::ALL.into_iter().filter(|family| found(*family)).collect()
+}
