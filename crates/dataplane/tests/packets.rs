@@ -17,7 +17,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
 use common::planes::Plane;
-use common::{Case, World, ip, node, on_every_plane};
+use common::{Case, World, ip, node, on_every_kernel};
 use net::{Host, IMPATIENT, NODE_ADDRESSES, Net, PATIENT, Seen};
 use portolan_dataplane::Driver;
 use portolan_forward::{LocalTraffic, NodePortAddresses, NodeView, Outcome, Packet, Protocol, trace};
@@ -346,7 +346,7 @@ fn masq_4_other_bits_of_the_mark_stay_as_they_were<P: Plane>() {
     assert!(listing.contains("counter packets 1 "), "{listing}");
 }
 
-on_every_plane! {
+on_every_kernel! {
     every_frontend_from_everywhere_by_tcp_over_ipv4,
     every_frontend_from_everywhere_by_udp_over_ipv4,
     every_frontend_from_everywhere_by_tcp_over_ipv6,

@@ -21,7 +21,7 @@ use super::observe::families;
 pub trait Kernel: Ipvs + Send {
     fn setting(&mut self, setting: Setting) -> io::Result<u8>;
 
-    fn set(&mut self, setting: Setting) -> io::Result<()>;
+    fn set(&mut self, setting: Setting, value: u8) -> io::Result<()>;
 
     /// The families whose range of virtual servers leads to IPVS.
     fn ranges(&mut self) -> io::Result<Vec<Family>>;
@@ -83,9 +83,9 @@ impl Kernel for Machine {
         text.trim().parse().map_err(io::Error::other).map_err(about(setting))
     }
 
-    fn set(&mut self, setting: Setting) -> io::Result<()> {
+    fn set(&mut self, setting: Setting, value: u8) -> io::Result<()> {
         let mut file = File::options().write(true).open(self.path(setting)).map_err(about(setting))?;
-        file.write_all(setting.wanted().to_string().as_bytes()).map_err(about(setting))
+        file.write_all(value.to_string().as_bytes()).map_err(about(setting))
     }
 
     fn ranges(&mut self) -> io::Result<Vec<Family>> {
@@ -143,12 +143,10 @@ pub struct FakeMachine {
 
 impl Kernel for FakeMachine {
     fn setting(&mut self, setting: Setting) -> io::Result<u8> {
-        // None of the kernel's own is what we want.
-        let default = u8::from(setting == Setting::SnatReroute);
-        Ok(self.settings.get(&setting).copied().unwrap_or(default))
+        Ok(self.settings.get(&setting).copied().unwrap_or(setting.initial()))
     }
-    fn set(&mut self, setting: Setting) -> io::Result<()> {
-        self.settings.insert(setting, setting.wanted());
+    fn set(&mut self, setting: Setting, value: u8) -> io::Result<()> {
+        self.settings.insert(setting, value);
         Ok(())
     }
     fn ranges(&mut self) -> io::Result<Vec<Family>> {

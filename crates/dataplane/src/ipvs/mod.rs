@@ -229,7 +229,7 @@ impl<F: Front, K: Kernel> DataPlane for Ipvs<F, K> {
 
     fn commit(&mut self, mut batch: Self::Batch) -> Result<(), Self::Error> {
         for setting in &batch.settings {
-            self.kernel.set(*setting)?;
+            self.kernel.set(*setting, setting.wanted())?;
         }
         for family in &batch.ranges {
             self.kernel.add_range(*family)?;
@@ -260,7 +260,8 @@ impl<F: Front, K: Kernel> DataPlane for Ipvs<F, K> {
         Ok(objects)
     }
 
-    /// The settings stay: others may have come to count on them.
+    /// Settings go back to what the kernel begins with, unless virtual servers of others count on them. Those of ARP
+    /// stay: they are for more than IPVS.
     fn cleanup(&mut self) -> Vec<Self::Error> {
         self.terminating.clear();
         let mut errors: Vec<_> = self.front.cleanup().into_iter().map(Error::Front).collect();
@@ -269,6 +270,10 @@ impl<F: Front, K: Kernel> DataPlane for Ipvs<F, K> {
                 let ours = servers.iter().filter(|server| layout::is_ours(&server.key));
                 let ops: Vec<_> = ours.map(|server| Op::DelServer(server.key)).collect();
                 errors.extend(self.kernel.apply(&ops).err().map(Error::from));
+                if ops.len() == servers.len() {
+                    let reset = |setting| self.kernel.set(setting, layout::Setting::initial(setting)).err();
+                    errors.extend(layout::Setting::ALWAYS.into_iter().filter_map(reset).map(Error::from));
+                }
             }
             Err(error) => errors.push(error.into()),
         }

@@ -24,8 +24,8 @@ pub fn observe<K: Hash + Eq, V>(
 ) -> io::Result<Vec<Op>> {
     for setting in Setting::ALL {
         let value = kernel.setting(setting)?;
-        // What we do not want everywhere counts only where it is as we would have it.
-        if Setting::ALWAYS.contains(&setting) || value == setting.wanted() {
+        // What is as the kernel has it anyway is nothing of ours.
+        if value == setting.wanted() {
             out.insert(Key::Setting(setting), Value::Setting(value));
         }
     }

@@ -200,7 +200,32 @@ macro_rules! on_every_plane {
                 }
             )*
         }
+        mod ipvs {
+            $(
+                #[test]
+                fn $test() {
+                    super::$test::<crate::common::planes::Ipvs<crate::common::planes::Nftables>>();
+                }
+            )*
+        }
     };
 }
 #[allow(unused_imports, reason = "benchmarks include this file too")]
 pub(crate) use on_every_plane;
+
+/// The same for tests that send packets.
+#[allow(unused_macros, reason = "benchmarks include this file too")]
+macro_rules! on_every_kernel {
+    ($($test:ident),* $(,)?) => {
+        mod nftables {
+            $(
+                #[test]
+                fn $test() {
+                    super::$test::<crate::common::planes::Nftables>();
+                }
+            )*
+        }
+    };
+}
+#[allow(unused_imports, reason = "benchmarks include this file too")]
+pub(crate) use on_every_kernel;

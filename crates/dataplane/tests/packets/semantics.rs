@@ -12,7 +12,7 @@ use portolan_forward::{
     EndpointPort, Family, LocalTraffic, NodePortAddresses, NodeView, Protocol, ServicePortView,
 };
 
-use super::common::{Case, ip, node, on_every_plane, planes::Plane};
+use super::common::{Case, ip, node, on_every_kernel, planes::Plane};
 use super::net::{IMPATIENT, NODE_ADDRESSES, PATIENT, Seen};
 use super::{ELSEWHERE, Lab, OUTSIDE, POD_1, POD_2, PORT};
 
@@ -448,7 +448,7 @@ fn crc32c(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), step))
 }
 
-on_every_plane! {
+on_every_kernel! {
     svc_1_and_2_an_external_name_and_the_service_of_another_proxy_are_not_served,
     svc_3_each_port_has_the_endpoints_of_its_name,
     svc_4_an_endpoint_listed_twice_counts_once,

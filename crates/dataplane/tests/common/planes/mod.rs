@@ -2,6 +2,7 @@
 //!
 //! A new data plane is one file here, and one module in `on_every_plane`.
 
+mod ipvs;
 mod nftables;
 
 use std::collections::BTreeSet;
@@ -10,6 +11,7 @@ use std::net::IpAddr;
 use portolan_dataplane::{DataPlane, Objects};
 use portolan_forward::Family;
 
+pub use ipvs::Ipvs;
 pub use nftables::Nftables;
 
 pub type KeyOf<P> = <<P as Plane>::Real as DataPlane>::Key;
