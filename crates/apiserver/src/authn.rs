@@ -2,7 +2,7 @@
 //!
 //! Certificates were verified against the cluster's authority by the TLS layer before they get here.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
@@ -17,13 +17,37 @@ pub const UNAUTHENTICATED: &str = "system:unauthenticated";
 /// Members may do everything.
 pub const MASTERS: &str = "system:masters";
 
+/// Every service account belongs to this group, and to one of its namespace.
+pub const SERVICE_ACCOUNTS: &str = "system:serviceaccounts";
+const ACCOUNT_PREFIX: &str = "system:serviceaccount:";
+
+/// The user that a service account is.
+pub fn account_user(namespace: &str, name: &str) -> String {
+    format!("{ACCOUNT_PREFIX}{namespace}:{name}")
+}
+
+/// Namespace and name of the service account that a user is, if it is one.
+pub fn account_of(user: &str) -> Option<(&str, &str)> {
+    let (namespace, name) = user.strip_prefix(ACCOUNT_PREFIX)?.split_once(':')?;
+    (!namespace.is_empty() && !name.is_empty() && !name.contains(':')).then_some((namespace, name))
+}
+
+/// The groups of the service accounts of a namespace.
+pub fn account_groups(namespace: &str) -> [String; 2] {
+    [SERVICE_ACCOUNTS.into(), format!("{SERVICE_ACCOUNTS}:{namespace}")]
+}
+
 /// The caller, as an extension of the request.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct User {
     /// User name.
     pub name: String,
+    /// What tells users of the same name apart; may be empty.
+    pub uid: String,
     /// Groups, [`AUTHENTICATED`] among them.
     pub groups: Vec<String>,
+    /// What else is known of the caller.
+    pub extra: BTreeMap<String, Vec<String>>,
 }
 
 impl User {
@@ -33,12 +57,17 @@ impl User {
         if !groups.iter().any(|g| g == AUTHENTICATED) {
             groups.push(AUTHENTICATED.into());
         }
-        Self { name: name.into(), groups }
+        Self { name: name.into(), groups, ..Self::default() }
     }
 
     /// A caller that showed nothing.
     pub fn anonymous() -> Self {
-        Self { name: ANONYMOUS.into(), groups: vec![UNAUTHENTICATED.into()] }
+        Self { name: ANONYMOUS.into(), groups: vec![UNAUTHENTICATED.into()], ..Self::default() }
+    }
+
+    /// A service account.
+    pub fn account(namespace: &str, name: &str) -> Self {
+        Self::new(account_user(namespace, name), account_groups(namespace))
     }
 
     /// The subject of a verified client certificate (DER).

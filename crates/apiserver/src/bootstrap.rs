@@ -5,6 +5,7 @@
 use portolan_api::resource::{NAMESPACES, Resource, SERVICES};
 use serde_json::{Value, json};
 
+use crate::authz;
 use crate::config::StartError;
 use crate::errors::{ApiError, Result};
 use crate::masters;
@@ -21,12 +22,13 @@ pub(crate) async fn run(server: &ApiServer) -> std::result::Result<(), StartErro
         let made = create(server, &NAMESPACES, object).await;
         made.map_err(|error| failed(&format!("namespace {name}"), &error))?;
     }
+    authz::defaults::bootstrap(server).await.map_err(|error| failed("roles", &error))?;
     let service = service(server)?;
     create(server, &SERVICES, service).await.map_err(|error| failed("service kubernetes", &error))?;
     masters::publish(server).await.map_err(|error| failed("endpoints of kubernetes", &error))
 }
 
-fn failed(object: &str, error: &ApiError) -> StartError {
+pub(crate) fn failed(object: &str, error: &ApiError) -> StartError {
     StartError::Bootstrap { object: object.into(), message: error.0.message.clone() }
 }
 

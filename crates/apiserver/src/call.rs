@@ -7,10 +7,13 @@ use http::header::USER_AGENT;
 use http::{HeaderMap, Method};
 use portolan_api::field::FieldError;
 use portolan_api::resource::{self, Resource};
+use portolan_api::selector::FieldQuery;
 use portolan_api::status;
+use serde_json::Value;
 
 use crate::authn::User;
-use crate::authz::{self, Attributes};
+use crate::authz::grant::{self, Written};
+use crate::authz::{self, Attributes, node};
 use crate::errors::{ApiError, Result};
 use crate::limits::FIELD_MANAGER_MAX;
 use crate::managed::{Manager, Operation};
@@ -70,6 +73,11 @@ impl Verb {
         }
     }
 
+    /// Whether it changes objects.
+    pub(crate) fn writes(self) -> bool {
+        !matches!(self, Self::Get | Self::List | Self::Watch)
+    }
+
     fn of(method: &Method, named: bool, watch: bool) -> Option<Self> {
         Some(match (method.as_str(), named) {
             ("GET" | "HEAD", _) if watch => Self::Watch,
@@ -89,6 +97,8 @@ impl Verb {
 pub(crate) struct Call {
     /// Who answers.
     pub(crate) server: Arc<ApiServer>,
+    /// Who asks.
+    pub(crate) user: User,
     /// What kind of objects.
     pub(crate) resource: &'static Resource,
     /// What is done.
@@ -111,37 +121,40 @@ pub(crate) struct Call {
 
 impl Call {
     /// Understands a request. Permission is checked before anything about the resource is told.
-    pub(crate) fn new(
+    pub(crate) async fn new(
         server: Arc<ApiServer>,
         method: &Method,
         path: ResourcePath,
         query: Query,
-        user: &User,
+        user: User,
         headers: HeaderMap,
         body: Bytes,
     ) -> Result<Self> {
         let watch = path.watch || (path.name.is_none() && query.flag("watch") == Some(true));
         let verb = Verb::of(method, path.name.is_some(), watch);
+        let known = resource::find(&path.group, &path.version, &path.resource);
+        let chosen = chosen(verb, known, &query);
         let attributes = Attributes::Resource {
             verb: verb.map_or("", Verb::name),
             group: &path.group,
             resource: &path.resource,
-            subresource: path.subresource.as_deref(),
+            // What follows a subresource, as in `proxy/metrics`, is not a matter of permission.
+            subresource: path.subresource.as_deref().and_then(|sub| sub.split('/').next()),
             namespace: path.namespace.as_deref(),
-            name: path.name.as_deref(),
+            name: path.name.as_deref().or(chosen.exact("metadata.name")),
+            on_node: chosen.exact("spec.nodeName"),
         };
-        if let Err(why) = authz::authorize(user, attributes) {
+        if let Err(why) = authz::authorize(&server, &user, attributes).await {
             return Err(refused(&path, &why));
         }
-        let resource = resource::find(&path.group, &path.version, &path.resource)
-            .ok_or_else(|| ApiError::from(status::no_such_path()))?;
+        let resource = known.ok_or_else(|| ApiError::from(status::no_such_path()))?;
         check_shape(resource, &path)?;
         let method = method.as_str();
         let verb = verb.ok_or_else(|| ApiError::from(status::method_not_allowed(resource, method)))?;
         let format = accepted(&headers, verb)?;
         let namespace = path.namespace.filter(|_| resource.namespaced);
         let (name, subresource) = (path.name, path.subresource);
-        Ok(Self { server, resource, verb, namespace, name, subresource, query, headers, body, format })
+        Ok(Self { server, user, resource, verb, namespace, name, subresource, query, headers, body, format })
     }
 
     /// The object's namespace, empty for kinds without one.
@@ -171,6 +184,15 @@ impl Call {
         }
     }
 
+    /// Refuses an object that the caller may not write, for what the object says: permissions that they do not have, or
+    /// what is another node's.
+    pub(crate) fn may_write(&self, old: Option<&Value>, new: &Value) -> Result<()> {
+        let (resource, namespace, name) = (self.resource, self.namespace.as_deref(), self.name.as_deref());
+        let written = Written { resource, namespace, name, old, new };
+        grant::check(self.server.policy(), &self.user, written)?;
+        node::check(&self.user, self.subresource.as_deref(), written)
+    }
+
     /// What counters call this request.
     pub(crate) fn labels(&self) -> Labels {
         Labels {
@@ -181,6 +203,15 @@ impl Call {
             subresource: self.subresource.clone().unwrap_or_default(),
         }
     }
+}
+
+/// The field selector of requests for many objects: it may leave no more than the caller may have. One that cannot be
+/// read is refused later, and leaves everything until then.
+fn chosen(verb: Option<Verb>, resource: Option<&Resource>, query: &Query) -> FieldQuery {
+    let many = matches!(verb, Some(Verb::List | Verb::Watch | Verb::DeleteCollection));
+    let selector = query.get("fieldSelector").filter(|_| many);
+    let parsed = selector.zip(resource).and_then(|(text, resource)| FieldQuery::parse(text, resource).ok());
+    parsed.unwrap_or_default()
 }
 
 /// Namespaced resources are named inside a namespace, the others outside.
@@ -213,7 +244,7 @@ fn accepted(headers: &HeaderMap, verb: Verb) -> Result<Format> {
 }
 
 /// 403 for a path whose resource may not even exist.
-fn refused(path: &ResourcePath, why: &str) -> ApiError {
+pub(crate) fn refused(path: &ResourcePath, why: &str) -> ApiError {
     let mut error = ApiError::from(status::forbidden_path("", "", ""));
     error.0.message = why.to_string();
     error.0.details = Some(portolan_api::meta::v1::StatusDetails {
@@ -222,6 +253,13 @@ fn refused(path: &ResourcePath, why: &str) -> ApiError {
         kind: path.resource.clone(),
         ..Default::default()
     });
+    error
+}
+
+/// 403 with a whole sentence.
+pub(crate) fn forbidden(resource: &Resource, name: &str, why: String) -> ApiError {
+    let mut error = ApiError::from(status::forbidden(resource, name, ""));
+    error.0.message = why;
     error
 }
 

@@ -115,3 +115,9 @@ pub const EVENT_TTL: Duration = Duration::from_hours(1);
 
 /// Pause between sweeps of events that are over.
 pub const EVENT_SWEEP_INTERVAL: Duration = Duration::from_mins(1);
+
+/// Pause before roles are followed again after the store failed.
+pub const POLICY_RETRY_PAUSE: Duration = Duration::from_millis(200);
+
+/// How long the writer of a role or binding waits at most for this server to decide by it.
+pub const POLICY_WAIT_MAX: Duration = Duration::from_secs(1);

@@ -43,6 +43,7 @@ pub struct ApiServer {
     ready: AtomicBool,
     stop: watch::Sender<bool>,
     propagation: mpsc::UnboundedSender<Owner>,
+    policy: authz::Shared,
 }
 
 impl ApiServer {
@@ -64,9 +65,13 @@ impl ApiServer {
             ready: AtomicBool::new(false),
             stop: watch::Sender::new(false),
             propagation,
+            policy: authz::Shared::default(),
         });
         bootstrap::run(&server).await?;
         tokio::spawn(namespaces::run(Arc::downgrade(&server)));
+        let revisions =
+            authz::follow::load(&server).await.map_err(|error| bootstrap::failed("roles", &error))?;
+        tokio::spawn(authz::follow::run(Arc::downgrade(&server), revisions));
         tokio::spawn(propagation::run(Arc::downgrade(&server), owners));
         tokio::spawn(sweep::run(Arc::downgrade(&server)));
         tokio::spawn(repair(Arc::downgrade(&server)));
@@ -110,11 +115,21 @@ impl ApiServer {
     ) -> Result<Response<Body>> {
         let (method, target, query, user, headers, body) = request;
         let definitions = method == Method::GET && is_definitions(&target);
-        let call = match Call::new(self.clone(), &method, target, query, &user, headers, body) {
+        let call = match Call::new(self.clone(), &method, target, query, user, headers, body).await {
             Err(error) if error.is("NotFound") && definitions => return Ok(no_definitions()),
             call => call?,
         };
         *labels = call.labels();
+        let grants = call.resource.group == portolan_api::kinds::rbac::GROUP && call.verb.writes();
+        let response = self.act(call).await;
+        if grants {
+            // An acknowledged grant holds, and so does an acknowledged revocation.
+            self.policy.progress().caught_up().await;
+        }
+        response
+    }
+
+    async fn act(self: &Arc<Self>, call: Call) -> Result<Response<Body>> {
         if call.subresource.as_deref() == Some("scale") {
             return verbs::scale::run(&call).await;
         }
@@ -140,7 +155,7 @@ impl ApiServer {
         headers: &HeaderMap,
     ) -> Result<Response<Body>> {
         let verb = if method == Method::HEAD { "get".into() } else { method.as_str().to_ascii_lowercase() };
-        if let Err(why) = authz::authorize(user, Attributes::Path { verb: &verb, path }) {
+        if let Err(why) = authz::authorize(self, user, Attributes::Path { verb: &verb, path }).await {
             let mut error = ApiError::from(status::forbidden_path(&user.name, &verb, path));
             error.0.message = why;
             return Err(error);
@@ -242,6 +257,10 @@ impl ApiServer {
 
     pub(crate) fn shared_store(&self) -> Arc<dyn Store> {
         self.store.clone()
+    }
+
+    pub(crate) fn policy(&self) -> &authz::Shared {
+        &self.policy
     }
 
     pub(crate) fn allocator(&self) -> &Allocator {

@@ -14,6 +14,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::alloc::Plan;
+use crate::authz::follow::Progress;
 use crate::errors::{ApiError, Result, allocation};
 use crate::limits::{GENERATE_NAME_ATTEMPTS_MAX, WRITE_ATTEMPTS_MAX};
 use crate::managed::{self, Manager, Operation, Scope};
@@ -329,7 +330,14 @@ impl ApiServer {
 
     /// Commits `txn` with what the allocators add to it, and tells them how it went.
     async fn commit(&self, mut txn: Txn, plan: Option<Plan>) -> Result<Outcome> {
-        let Some(mut plan) = plan else { return Ok(self.store().commit(txn).await?.into()) };
+        let Some(mut plan) = plan else {
+            let kinds = Progress::kinds(&txn);
+            let outcome = self.store().commit(txn).await?;
+            if let Commit::Done(revision) = &outcome {
+                self.policy().progress().wrote(kinds, *revision);
+            }
+            return Ok(outcome.into());
+        };
         // The plan keeps its conditions: at a conflict it looks which of them failed.
         txn.compares.extend_from_slice(&plan.compares);
         txn.ops.append(&mut plan.ops);

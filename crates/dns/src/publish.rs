@@ -118,8 +118,7 @@ pub async fn publish(client: &Client, cluster: &InCluster) -> Result<bool, ApiEr
             }
         }
         Err(error) if error.is_not_found() => {
-            ensure(client, &paths::NAMESPACES, None, &json!({ "metadata": { "name": NAMESPACE } })).await?;
-            ensure(client, &paths::SERVICES, Some(NAMESPACE), &service(cluster)).await?;
+            ensure(client, &paths::SERVICES, &service(cluster)).await?;
         }
         Err(error) => return Err(error),
     }
@@ -134,23 +133,18 @@ pub async fn publish(client: &Client, cluster: &InCluster) -> Result<bool, ApiEr
         }
         Ok(_) => {}
         Err(error) if error.is_not_found() => {
-            ensure(client, &paths::ENDPOINT_SLICES, Some(NAMESPACE), &wanted).await?;
+            ensure(client, &paths::ENDPOINT_SLICES, &wanted).await?;
         }
         Err(error) => return Err(error),
     }
     Ok(true)
 }
 
-async fn ensure(
-    client: &Client,
-    api: &ApiPath,
-    namespace: Option<&str>,
-    object: &Value,
-) -> Result<(), ApiError> {
+async fn ensure(client: &Client, api: &ApiPath, object: &Value) -> Result<(), ApiError> {
     let mut object = object.clone();
     object["apiVersion"] = api.api_version().into();
     object["kind"] = api.kind.into();
-    match client.create(api, namespace, &object).await {
+    match client.create(api, Some(NAMESPACE), &object).await {
         Ok(_) => Ok(()),
         Err(error) if error.is_already_exists() => Ok(()),
         Err(error) => Err(error),

@@ -186,8 +186,7 @@ fn start_dns(
     cluster.cluster_domain = names.cluster_domain;
     cluster.upstreams =
         arguments.dns_upstream.iter().filter(|upstream| *upstream != "none").cloned().collect();
-    // It makes the Service that leads to it, which is the control plane's own doing.
-    let client = in_process::client(server, user(&Identity::admin()), "portolan-dns");
+    let client = in_process::client(server, User::account("kube-system", "kube-dns"), "portolan-dns");
     let stop = stops(stopped);
     Some(tokio::spawn(async move {
         let running = portolan_dns::run_in_cluster(client, cluster, portolan_dns::Progress::default(), stop);

@@ -16,15 +16,7 @@ pub struct RoleStrategy {
     pub namespaced: bool,
 }
 
-/// Nobody may think that access is granted or withheld by what is only kept.
-const NOT_EVALUATED: &str =
-    "roles and bindings are stored and not evaluated yet: built-in rules decide who may do what";
-
 impl Strategy for RoleStrategy {
-    fn deprecation(&self) -> Option<&'static str> {
-        Some(NOT_EVALUATED)
-    }
-
     fn validate_create(&self, object: &Value) -> FieldErrors {
         let mut errors = created(object, self.namespaced, path_segment);
         rules(&mut errors, object, self.namespaced);
@@ -45,10 +37,6 @@ pub struct BindingStrategy {
 }
 
 impl Strategy for BindingStrategy {
-    fn deprecation(&self) -> Option<&'static str> {
-        Some(NOT_EVALUATED)
-    }
-
     fn default(&self, object: &mut Value) {
         if let Some(reference) = object.get_mut("roleRef").and_then(Value::as_object_mut) {
             set_default(reference, "apiGroup", GROUP);

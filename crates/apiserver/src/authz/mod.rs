@@ -1,9 +1,23 @@
-//! Who may do what: a fixed table until there are roles as objects.
+//! Who may do what: roles and bindings as Kubernetes defines them, and what nodes may do for being what they are.
 //!
-//! `system:masters` may do everything, anonymous callers may ask for health and version, and the cluster's own parts
-//! may do what they need. Everybody else is refused with Kubernetes' words.
+//! `policy` decides, purely; `follow` keeps it as the store has it; `defaults` are the roles that every cluster has;
+//! `node` is about nodes, `grant` about who may hand out permissions. Members of `system:masters` may do everything,
+//! whatever the roles say: nobody can lock the administrator out.
 
-use crate::authn::{AUTHENTICATED, MASTERS, User};
+pub(crate) mod defaults;
+pub(crate) mod follow;
+pub(crate) mod grant;
+pub(crate) mod node;
+pub(crate) mod policy;
+
+use std::sync::{PoisonError, RwLock};
+
+use portolan_api::rbac::v1::{PolicyRule, RoleRef};
+
+use crate::authn::{MASTERS, User};
+use crate::server::ApiServer;
+use follow::Progress;
+use policy::Policy;
 
 /// A request, as far as its permission is concerned.
 #[derive(Debug, Clone, Copy)]
@@ -20,8 +34,10 @@ pub(crate) enum Attributes<'a> {
         subresource: Option<&'a str>,
         /// Namespace.
         namespace: Option<&'a str>,
-        /// Object.
+        /// Object; of lists and watches, the one that their field selector leaves.
         name: Option<&'a str>,
+        /// The node whose pods alone a list or watch asks for.
+        on_node: Option<&'a str>,
     },
     /// Any other path.
     Path {
@@ -32,119 +48,119 @@ pub(crate) enum Attributes<'a> {
     },
 }
 
-const READ: &[&str] = &["get", "list", "watch"];
-const WRITE: &[&str] = &["create", "update", "patch", "delete", "deletecollection"];
-const EDIT: &[&str] = &["create", "update", "patch"];
-
-struct Rule {
-    verbs: &'static [&'static str],
-    group: &'static str,
-    /// `RESOURCE` or `RESOURCE/SUBRESOURCE`; `*` is all.
-    resources: &'static [&'static str],
-}
-
-const fn rule(
-    verbs: &'static [&'static str],
-    group: &'static str,
-    resources: &'static [&'static str],
-) -> Rule {
-    Rule { verbs, group, resources }
-}
-
-/// The node agent: reads its world, keeps its node, its pods' status and its lease, reports events.
-const NODE: &[Rule] = &[
-    rule(READ, "*", &["*"]),
-    rule(EDIT, "", &["nodes", "nodes/status", "pods/status", "events"]),
-    rule(&["delete"], "", &["pods"]),
-    rule(EDIT, "events.k8s.io", &["events"]),
-    rule(WRITE, "coordination.k8s.io", &["leases"]),
-];
-
-/// The node proxy: reads Services, endpoints and nodes, reports events.
-const PROXY: &[Rule] = &[
-    rule(READ, "", &["services", "endpoints", "nodes", "namespaces"]),
-    rule(READ, "discovery.k8s.io", &["endpointslices"]),
-    rule(READ, "networking.k8s.io", &["servicecidrs"]),
-    rule(EDIT, "", &["events"]),
-    rule(EDIT, "events.k8s.io", &["events"]),
-];
-
-/// The controllers: read everything, write what they derive.
-const CONTROLLERS: &[Rule] = &[
-    rule(READ, "*", &["*"]),
-    rule(WRITE, "", &["endpoints", "events", "pods", "serviceaccounts", "configmaps"]),
-    rule(&["update", "patch"], "", &["services/status", "nodes", "nodes/status", "pods/status"]),
-    rule(
-        &["update", "patch", "delete"],
-        "",
-        &["namespaces", "namespaces/status", "namespaces/finalize", "nodes"],
-    ),
-    rule(&["create"], "", &["pods/binding"]),
-    rule(WRITE, "events.k8s.io", &["events"]),
-    rule(WRITE, "discovery.k8s.io", &["endpointslices"]),
-    rule(WRITE, "networking.k8s.io", &["ipaddresses", "servicecidrs", "servicecidrs/status"]),
-    rule(WRITE, "coordination.k8s.io", &["leases"]),
-    rule(WRITE, "apps", &["*"]),
-    rule(&["update", "patch"], "portolan.dev", &["loadbalancerpools/status"]),
-    // The key that announcing nodes know each other by.
-    rule(&["create"], "", &["secrets"]),
-    rule(&["delete", "deletecollection"], "*", &["*"]),
-];
-
-fn rules(user: &User) -> &'static [Rule] {
-    if user.in_group("system:nodes") {
-        NODE
-    } else {
-        match user.name.as_str() {
-            "system:kube-proxy" => PROXY,
-            "system:kube-controller-manager" => CONTROLLERS,
-            _ => &[],
+impl<'a> Attributes<'a> {
+    /// The namespace whose bindings count.
+    fn namespace(&self) -> Option<&'a str> {
+        match self {
+            Self::Resource { namespace, .. } => *namespace,
+            Self::Path { .. } => None,
         }
     }
+}
+
+/// The policy that all requests share.
+#[derive(Debug, Default)]
+pub(crate) struct Shared {
+    policy: RwLock<Policy>,
+    progress: Progress,
+}
+
+impl Shared {
+    fn read<T>(&self, ask: impl FnOnce(&Policy) -> T) -> T {
+        ask(&self.policy.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn write<T>(&self, change: impl FnOnce(&mut Policy) -> T) -> T {
+        change(&mut self.policy.write().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// How far the policy is behind the store.
+    pub(crate) fn progress(&self) -> &Progress {
+        &self.progress
+    }
+
+    /// Takes over another policy.
+    pub(crate) fn replace(&self, policy: Policy) {
+        self.write(|own| *own = policy);
+    }
+
+    /// See [`Policy::put`].
+    pub(crate) fn put(&self, key: &str, value: Option<&[u8]>) -> bool {
+        self.write(|policy| policy.put(key, value))
+    }
+
+    /// See [`Policy::stale`].
+    pub(crate) fn stale(&self) -> Vec<(String, Vec<PolicyRule>)> {
+        self.read(Policy::stale)
+    }
+
+    /// Whether roles allow it, or the user may do everything.
+    pub(crate) fn allows(&self, user: &User, what: Attributes<'_>) -> bool {
+        user.in_group(MASTERS) || self.read(|policy| policy.allows(user, what))
+    }
+
+    /// The rules of a user, and what is wrong with them.
+    pub(crate) fn rules(&self, user: &User, namespace: Option<&str>) -> (Vec<PolicyRule>, String) {
+        self.read(|policy| {
+            let rules = policy.rules(user, namespace).into_iter().cloned().collect();
+            (rules, policy.missing_roles(user, namespace))
+        })
+    }
+
+    /// The rules of a role that a binding in `namespace` names.
+    pub(crate) fn rules_of(&self, role: &RoleRef, namespace: &str) -> Option<Vec<PolicyRule>> {
+        self.read(|policy| policy.find(role, namespace).map(<[_]>::to_vec))
+    }
+}
+
+/// Whether something is allowed, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Decision {
+    pub(crate) allowed: bool,
+    /// In Kubernetes' words; may be empty.
+    pub(crate) reason: String,
+}
+
+/// Whether `user` may do `what`, with the reason.
+pub(crate) async fn decide(server: &ApiServer, user: &User, what: Attributes<'_>) -> Decision {
+    if user.in_group(MASTERS) {
+        return Decision { allowed: true, reason: String::new() };
+    }
+    if let Some(reason) = server.policy().read(|policy| policy.why(user, what)) {
+        return Decision { allowed: true, reason };
+    }
+    let mut reasons = Vec::new();
+    if let Some(node) = node::name_of(user) {
+        match node::allows(server, node, what).await {
+            Ok(()) => return Decision { allowed: true, reason: String::new() },
+            Err(why) => reasons.push(why),
+        }
+    }
+    let missing = server.policy().read(|policy| policy.missing_roles(user, what.namespace()));
+    if !missing.is_empty() {
+        reasons.push(format!("RBAC: {missing}"));
+    }
+    reasons.retain(|reason| !reason.is_empty());
+    Decision { allowed: false, reason: reasons.join("\n") }
 }
 
 /// Whether `user` may do `what`; the error is the text for the client.
-pub(crate) fn authorize(user: &User, what: Attributes<'_>) -> Result<(), String> {
-    if user.in_group(MASTERS) || allowed(user, what) { Ok(()) } else { Err(refusal(user, what)) }
+pub(crate) async fn authorize(server: &ApiServer, user: &User, what: Attributes<'_>) -> Result<(), String> {
+    if server.policy().allows(user, what) {
+        return Ok(());
+    }
+    let decision = decide(server, user, what).await;
+    if decision.allowed { Ok(()) } else { Err(refusal(user, what, &decision.reason)) }
 }
 
-fn allowed(user: &User, what: Attributes<'_>) -> bool {
+/// What a client is told who may not.
+pub(crate) fn refusal(user: &User, what: Attributes<'_>, reason: &str) -> String {
+    let reason = if reason.is_empty() { String::new() } else { format!(": {reason}") };
     match what {
         Attributes::Path { verb, path } => {
-            let open = matches!(path, "/healthz" | "/livez" | "/readyz" | "/version" | "/version/");
-            let known = path == "/api"
-                || path == "/apis"
-                || path == "/metrics"
-                || ["/api/", "/apis/", "/openapi/", "/healthz/", "/livez/", "/readyz/"]
-                    .iter()
-                    .any(|prefix| path.starts_with(prefix));
-            verb == "get" && (open || (known && user.in_group(AUTHENTICATED)))
+            format!("forbidden: User {:?} cannot {verb} path {path:?}{reason}", user.name)
         }
-        Attributes::Resource { verb, group, resource, subresource, .. } => rules(user).iter().any(|rule| {
-            rule.verbs.contains(&verb)
-                && (rule.group == "*" || rule.group == group)
-                && rule.resources.iter().any(|r| names(r, resource, subresource))
-        }),
-    }
-}
-
-fn names(pattern: &str, resource: &str, subresource: Option<&str>) -> bool {
-    match subresource {
-        _ if pattern == "*" => true,
-        None => pattern == resource,
-        Some(sub) => pattern
-            .strip_prefix(resource)
-            .and_then(|rest| rest.strip_prefix('/'))
-            .is_some_and(|rest| rest == sub),
-    }
-}
-
-fn refusal(user: &User, what: Attributes<'_>) -> String {
-    match what {
-        Attributes::Path { verb, path } => {
-            format!("forbidden: User {:?} cannot {verb} path {path:?}", user.name)
-        }
-        Attributes::Resource { verb, group, resource, subresource, namespace, name } => {
+        Attributes::Resource { verb, group, resource, subresource, namespace, name, .. } => {
             let kind = if group.is_empty() { resource.to_string() } else { format!("{resource}.{group}") };
             let subject = name.map_or_else(|| kind.clone(), |name| format!("{kind} {name:?}"));
             let full = subresource.map_or(resource.to_string(), |sub| format!("{resource}/{sub}"));
@@ -152,74 +168,9 @@ fn refusal(user: &User, what: Attributes<'_>) -> String {
                 format!("in the namespace {namespace:?}")
             });
             format!(
-                "{subject} is forbidden: User {:?} cannot {verb} resource {full:?} in API group {group:?} {place}",
+                "{subject} is forbidden: User {:?} cannot {verb} resource {full:?} in API group {group:?} {place}{reason}",
                 user.name
             )
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn ask<'a>(verb: &'a str, group: &'a str, resource: &'a str, sub: Option<&'a str>) -> Attributes<'a> {
-        Attributes::Resource {
-            verb,
-            group,
-            resource,
-            subresource: sub,
-            namespace: Some("default"),
-            name: None,
-        }
-    }
-
-    #[test]
-    fn parts_of_the_cluster_get_what_they_need() {
-        let node = User::new("system:node:n1", ["system:nodes"]);
-        let proxy = User::new("system:kube-proxy", [""; 0]);
-        let controllers = User::new("system:kube-controller-manager", [""; 0]);
-        assert!(authorize(&node, ask("patch", "", "pods", Some("status"))).is_ok());
-        assert!(authorize(&node, ask("create", "", "services", None)).is_err());
-        assert!(authorize(&node, ask("update", "", "services", Some("status"))).is_err());
-        assert!(authorize(&proxy, ask("watch", "discovery.k8s.io", "endpointslices", None)).is_ok());
-        assert!(authorize(&proxy, ask("list", "", "pods", None)).is_err());
-        assert!(authorize(&proxy, ask("delete", "", "services", None)).is_err());
-        assert!(authorize(&controllers, ask("create", "discovery.k8s.io", "endpointslices", None)).is_ok());
-        assert!(authorize(&controllers, ask("update", "", "services", None)).is_err());
-    }
-
-    #[test]
-    fn strangers_see_health_and_version_only() {
-        let anonymous = User::anonymous();
-        let path = |path| Attributes::Path { verb: "get", path };
-        assert!(authorize(&anonymous, path("/readyz")).is_ok());
-        assert!(authorize(&anonymous, path("/version")).is_ok());
-        assert_eq!(
-            authorize(&anonymous, path("/metrics")).unwrap_err(),
-            "forbidden: User \"system:anonymous\" cannot get path \"/metrics\""
-        );
-        assert!(authorize(&User::new("someone", [""; 0]), path("/apis/apps/v1")).is_ok());
-    }
-
-    #[test]
-    fn refusals_read_as_kubernetes_words_them() {
-        let user = User::new("jane", ["dev"]);
-        assert_eq!(
-            authorize(&user, ask("list", "", "services", None)).unwrap_err(),
-            "services is forbidden: User \"jane\" cannot list resource \"services\" in API group \"\" in the namespace \"default\""
-        );
-        let what = Attributes::Resource {
-            verb: "get",
-            group: "networking.k8s.io",
-            resource: "servicecidrs",
-            subresource: None,
-            namespace: None,
-            name: Some("kubernetes"),
-        };
-        assert_eq!(
-            authorize(&user, what).unwrap_err(),
-            "servicecidrs.networking.k8s.io \"kubernetes\" is forbidden: User \"jane\" cannot get resource \"servicecidrs\" in API group \"networking.k8s.io\" at the cluster scope"
-        );
     }
 }

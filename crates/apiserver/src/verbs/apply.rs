@@ -5,8 +5,9 @@ use portolan_api::field::go_quote;
 use portolan_api::{Time, decode, status};
 use serde_json::{Value, json};
 
+use crate::authz::{self, Attributes};
 use crate::body::Body;
-use crate::call::{Call, Validation, WriteOptions};
+use crate::call::{self, Call, Validation, WriteOptions};
 use crate::errors::{ApiError, Result};
 use crate::managed::{self, Apply, Manager, Operation};
 use crate::object::{meta, meta_mut};
@@ -38,6 +39,19 @@ pub(crate) async fn run(
             "metadata": { "name": at.name },
         });
         let object = applied(call, part, &manager, &empty, &config)?;
+        let what = Attributes::Resource {
+            verb: "create",
+            group: call.resource.group,
+            resource: call.resource.plural,
+            subresource: None,
+            namespace: call.namespace.as_deref(),
+            name: Some(at.name),
+            on_node: None,
+        };
+        if let Err(why) = authz::authorize(&call.server, &call.user, what).await {
+            return Err(call::forbidden(call.resource, at.name, why));
+        }
+        call.may_write(None, &object)?;
         let made = call
             .server
             .insert_by(Writer::Applied, call.resource, object, options.dry_run, &mut warnings)
@@ -48,7 +62,11 @@ pub(crate) async fn run(
             made => return respond::object(call, StatusCode::CREATED, made?, &warnings),
         }
     }
-    let change = &mut |live: &Value| applied(call, part, &manager, live, &config);
+    let change = &mut |live: &Value| {
+        let new = applied(call, part, &manager, live, &config)?;
+        call.may_write(Some(live), &new)?;
+        Ok(new)
+    };
     let changed = call.server.change_by(Writer::Applied, at, part, options.dry_run, &mut warnings, change);
     respond::object(call, StatusCode::OK, changed.await?, &warnings)
 }

@@ -25,6 +25,7 @@ pub(crate) async fn run(call: &Call) -> Result<Response<Body>> {
         call.resource.strategy.deprecation().map(str::to_string).into_iter().collect();
     let mut object = content::object(call, options.validation, &mut warnings)?;
     metadata::place(&mut object, call.namespace.as_deref())?;
+    call.may_write(None, &object)?;
     let manager = call.manager(Operation::Update);
     let bytes = call
         .server

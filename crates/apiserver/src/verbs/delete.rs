@@ -14,6 +14,7 @@ use portolan_api::status;
 use portolan_store::{KeyValue, Revision, Txn};
 use serde_json::Value;
 
+use crate::authz::node;
 use crate::body::Body;
 use crate::call::{Call, dry_run};
 use crate::errors::{Result, invalid_options};
@@ -32,6 +33,9 @@ pub(crate) async fn run(call: &Call) -> Result<Response<Body>> {
     }
     let options = read_options(call)?;
     let at = At { resource: call.resource, namespace: call.ns(), name: call.object_name() };
+    if call.resource.plural == "pods" {
+        node::check_pod(&call.server, &call.user, "delete", at.namespace, at.name).await?;
+    }
     let deleted = call.server.delete(at, &options).await?;
     let warnings: Vec<String> =
         call.resource.strategy.deprecation().map(str::to_string).into_iter().collect();

@@ -6,6 +6,7 @@ use portolan_api::meta::v1::{DeleteOptions, Status};
 use portolan_api::status;
 use serde::Deserialize;
 
+use crate::authz::node;
 use crate::body::Body;
 use crate::call::{Call, WriteOptions};
 use crate::errors::{ApiError, Result};
@@ -37,6 +38,7 @@ pub(crate) async fn run(call: &Call) -> Result<Response<Body>> {
         delete_options.dry_run = vec!["All".into()];
     }
     let at = At { resource: call.resource, namespace: call.ns(), name: call.object_name() };
+    node::check_pod(&call.server, &call.user, "evict", at.namespace, at.name).await?;
     call.server.delete(at, &delete_options).await?;
     let done = Status {
         api_version: "v1".into(),

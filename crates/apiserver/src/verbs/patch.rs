@@ -36,6 +36,7 @@ pub(crate) async fn run(call: &Call) -> Result<Response<Body>> {
     let mut found = Vec::new();
     let change = &mut |old: &Value| {
         let (new, problems) = patched(call, kind, options.validation, old)?;
+        call.may_write(Some(old), &new)?;
         found = problems;
         Ok(new)
     };

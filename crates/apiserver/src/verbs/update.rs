@@ -29,12 +29,16 @@ pub(crate) async fn run(call: &Call) -> Result<Response<Body>> {
         if meta(&object, "resourceVersion").is_some_and(|version| version != "0") {
             return Err(status::conflict(call.resource, at.name).into());
         }
+        call.may_write(None, &object)?;
         let bytes =
             call.server.insert_by(writer, call.resource, object, options.dry_run, &mut warnings).await?;
         return respond::object(call, StatusCode::CREATED, bytes, &warnings);
     }
     let finalize = call.subresource.as_deref() == Some("finalize");
-    let change = &mut |old: &Value| Ok(if finalize { finalized(old, &object) } else { object.clone() });
+    let change = &mut |old: &Value| {
+        call.may_write(Some(old), &object)?;
+        Ok(if finalize { finalized(old, &object) } else { object.clone() })
+    };
     let bytes = call.server.change_by(writer, at, part, options.dry_run, &mut warnings, change).await?;
     respond::object(call, StatusCode::OK, bytes, &warnings)
 }
