@@ -23,6 +23,8 @@ pub enum Stage {
     /// Listens before it takes anything.
     Joining,
     Ready,
+    /// Did not run for a while, and is asked only where nobody else is ready.
+    Doubtful,
     /// Goes, and answers until others have taken over.
     Leaving,
 }
@@ -81,6 +83,7 @@ impl Beat {
             Stage::Joining => 0,
             Stage::Ready => 1,
             Stage::Leaving => 2,
+            Stage::Doubtful => 3,
         });
         let name = &self.node.as_bytes()[..self.node.len().min(NAME_BYTES_MAX)];
         out.push(name.len() as u8);
@@ -151,6 +154,7 @@ impl Reader<'_> {
             0 => Stage::Joining,
             1 => Stage::Ready,
             2 => Stage::Leaving,
+            3 => Stage::Doubtful,
             _ => return None,
         };
         let length = usize::from(self.byte()?);

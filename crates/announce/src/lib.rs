@@ -16,6 +16,7 @@
 
 pub mod beat;
 pub mod claims;
+mod ears;
 mod feed;
 pub mod key;
 pub mod layer2;

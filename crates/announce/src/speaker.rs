@@ -4,7 +4,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -16,6 +16,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use crate::beat::Beat;
 use crate::claims::{Change, Holder};
+use crate::ears::Ears;
 use crate::layer2::links::{Segment, choose, scan};
 use crate::layer2::socket::{FRAME_BYTES_MAX, Family, PacketSocket};
 use crate::layer2::{Heard, announcement, answer, probe, read};
@@ -25,6 +26,11 @@ use crate::tenure::{self, Action, Saying, Tenures};
 const SCAN_EVERY: Duration = Duration::from_millis(500);
 /// So much is read from one socket before others have their turn.
 const BATCH: usize = 64;
+/// Beats are cheap, and nobody is to be called dead while his wait to be read: those of a thousand nodes in a second.
+const BEATS_MAX: usize = 10_000;
+/// As keepalived and other speakers of such protocols do: to be heard in time is all that this thread is for, and it
+/// hardly ever runs. Where it is not allowed, the ordinary priority has to do.
+const NICE: i32 = -15;
 const BEAT_BYTES_MAX: usize = 2048;
 
 pub(crate) struct Settings {
@@ -72,8 +78,7 @@ impl Drop for Handle {
 
 /// Starts the thread, in the network namespace of the caller.
 pub(crate) fn start(settings: Settings, reports: UnboundedSender<Report>) -> io::Result<Handle> {
-    let udp = UdpSocket::bind(SocketAddr::new(settings.node_ip, settings.port))?;
-    udp.set_nonblocking(true)?;
+    let udp = Ears::bind(SocketAddr::new(settings.node_ip, settings.port))?;
     let wake = Arc::new(eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?);
     let (commands, receiver) = mpsc::channel();
     let rt = Rt::open().map_err(io::Error::other)?;
@@ -120,7 +125,7 @@ impl Port {
 
 struct Speaker {
     settings: Settings,
-    udp: UdpSocket,
+    udp: Ears,
     rt: Rt,
     wake: Arc<OwnedFd>,
     commands: Receiver<Command>,
@@ -137,11 +142,18 @@ struct Speaker {
 
 impl Speaker {
     fn run(mut self) {
+        // On Linux a thread has a priority of its own.
+        if let Err(error) = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICE) {
+            tracing::debug!(%error, "no higher priority for the announcer's thread (CAP_SYS_NICE)");
+        }
         loop {
             let ready = self.wait();
             let now = Instant::now();
             self.ticked = now;
-            let frozen = self.tenures.tick(now, wall());
+            let frozen = self.tenures.wake(now);
+            // Before anything is decided: what has waited says who lives.
+            self.hear_beats(now);
+            self.tenures.tick(now, wall());
             if !self.take_commands(now) {
                 return;
             }
@@ -149,7 +161,6 @@ impl Speaker {
                 self.next_scan = now + SCAN_EVERY;
                 self.scan(now);
             }
-            self.hear_beats(now);
             for (index, family) in ready {
                 self.hear_frames(index, family, now, frozen);
             }
@@ -288,12 +299,16 @@ impl Speaker {
 
     fn hear_beats(&mut self, now: Instant) {
         let mut buffer = [0; BEAT_BYTES_MAX];
-        for _ in 0..BATCH {
-            // Errors are those of earlier beats, to nodes that are not there.
-            let Ok((length, from)) = self.udp.recv_from(&mut buffer) else { return };
+        for _ in 0..BEATS_MAX {
+            let (length, arrived) = match self.udp.receive(&mut buffer) {
+                Ok(received) => received,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                // Of earlier beats, to nodes that are not there.
+                Err(_) => continue,
+            };
             match Beat::decode(&buffer[..length], &self.settings.key) {
-                Ok(beat) => self.tenures.hear(&beat, now, wall()),
-                Err(error) => tracing::debug!(%error, %from, "a datagram that is no beat of ours"),
+                Ok(beat) => self.tenures.hear(&beat, arrived.min(now), now, wall()),
+                Err(error) => tracing::debug!(%error, "a datagram that is no beat of ours"),
             }
         }
     }
@@ -381,7 +396,7 @@ impl Speaker {
         let bytes = beat.encode(&self.settings.key);
         for ip in self.tenures.audience() {
             // A node that is not there says so by ICMP at most.
-            let _ = self.udp.send_to(&bytes, SocketAddr::new(ip, self.settings.port));
+            let _ = self.udp.send(&bytes, SocketAddr::new(ip, self.settings.port));
         }
     }
 

@@ -11,11 +11,15 @@
 //!    has left it. Hence two nodes answer at the same time
 //!    for as long as neither hears the other, and when they do, the newer one wins.
 //! 4. Who has not run for as long as others take to call it dead (frozen, starved) stops answering before it answers
-//!    anything, and joins anew.
+//!    anything, and listens until it knows what became of its addresses. For some time afterwards it owns only what
+//!    nobody else can own: a node that keeps freezing does not keep taking addresses, and where all were frozen, as on
+//!    one overloaded machine, somebody answers all the same.
 //! 5. An address that no node has held is probed first. A stranger who answers for it keeps it, and an event says so.
 //!
 //! Start at [`Tenures::tick`]; [`peers`] is who is alive.
 
+#[cfg(test)]
+mod histories;
 mod peers;
 mod pending;
 #[cfg(test)]
@@ -29,7 +33,7 @@ use std::time::{Duration, Instant};
 use crate::beat::{Beat, Stage, Word, words_max};
 use crate::claims::{Change, Claim};
 pub use peers::Ears;
-use peers::Peers;
+use peers::{Peers, Standing};
 use pending::Pending;
 
 #[derive(Debug, Clone)]
@@ -39,8 +43,11 @@ pub struct Settings {
     pub dead_after: Duration,
     /// How long a node listens after its start.
     pub join_for: Duration,
-    /// How long a node listens after it was frozen: one that keeps freezing should not keep taking addresses.
+    /// How long a node listens at least after it was frozen; until then beats that had waited are read, and at least one
+    /// new one of everybody who lives is heard.
     pub rejoin_for: Duration,
+    /// How long others are preferred to a node that was frozen; twice as long each time that it happens again soon.
+    pub doubt_for: Duration,
     pub probe_every: Duration,
     /// After a stranger was found to answer for an address.
     pub ask_again: Duration,
@@ -52,7 +59,8 @@ impl Default for Settings {
             beat_every: Duration::from_millis(100),
             dead_after: Duration::from_millis(500),
             join_for: Duration::from_millis(300),
-            rejoin_for: Duration::from_secs(1),
+            rejoin_for: Duration::from_millis(150),
+            doubt_for: Duration::from_secs(1),
             probe_every: Duration::from_millis(60),
             ask_again: Duration::from_secs(5),
         }
@@ -63,8 +71,16 @@ const PROBES: u8 = 3;
 /// Old words that each regular beat repeats.
 const REPEATED: usize = 8;
 /// Gratuitous announcements after a takeover, at these times after it: some switches and hosts miss the first.
-const ANNOUNCED_AT: [Duration; 4] =
-    [Duration::ZERO, Duration::from_millis(200), Duration::from_secs(1), Duration::from_secs(3)];
+const ANNOUNCED_AT: [Duration; 5] = [
+    Duration::ZERO,
+    Duration::from_millis(50),
+    Duration::from_millis(200),
+    Duration::from_secs(1),
+    Duration::from_secs(3),
+];
+/// A node that was not frozen for so long is trusted as before.
+const FORGIVEN_AFTER: Duration = Duration::from_secs(60);
+const DOUBT_MAX: Duration = Duration::from_secs(60);
 /// A stranger who is seen twice within this time is there.
 const SUSPECT_FOR: Duration = Duration::from_secs(2);
 
@@ -146,8 +162,10 @@ pub struct Tenures {
     incarnation: u64,
     sequence: u64,
     stage: Stage,
-    /// While joining.
+    /// While joining: since when it listens, and until when at least.
+    listens_since: Instant,
     ready_at: Instant,
+    doubt: Doubt,
     last_tick: Instant,
     next_beat: Instant,
     macs: Vec<Mac>,
@@ -160,8 +178,26 @@ pub struct Tenures {
     repeated: Option<IpAddr>,
     /// Addresses with something still to be done at some time.
     busy: BTreeSet<IpAddr>,
-    probing: usize,
+    /// When the next of them is.
+    next_due: Option<Instant>,
     actions: Vec<Action>,
+}
+
+/// Whether a node is to be trusted with addresses.
+#[derive(Debug)]
+struct Doubt {
+    until: Instant,
+    lasts: Duration,
+    last_thaw: Option<Instant>,
+}
+
+impl Doubt {
+    fn begin(&mut self, first: Duration, now: Instant) {
+        let again = self.last_thaw.is_some_and(|at| now.saturating_duration_since(at) < FORGIVEN_AFTER);
+        self.lasts = if again { (self.lasts * 2).min(DOUBT_MAX) } else { first };
+        self.until = now + self.lasts;
+        self.last_thaw = Some(now);
+    }
 }
 
 impl Tenures {
@@ -172,7 +208,9 @@ impl Tenures {
             incarnation,
             sequence: 0,
             stage: Stage::Joining,
+            listens_since: now,
             ready_at: now + settings.join_for,
+            doubt: Doubt { until: now, lasts: Duration::ZERO, last_thaw: None },
             last_tick: now,
             next_beat: now,
             macs: Vec::new(),
@@ -184,7 +222,7 @@ impl Tenures {
             pending: Pending::default(),
             repeated: None,
             busy: BTreeSet::new(),
-            probing: 0,
+            next_due: None,
             actions: Vec::new(),
         }
     }
@@ -217,8 +255,8 @@ impl Tenures {
 
     /// How long nothing needs to be done.
     pub fn idle_for(&self, now: Instant) -> Duration {
-        let beat = self.next_beat.saturating_duration_since(now);
-        if self.probing > 0 { beat.min(self.settings.probe_every / 3) } else { beat }
+        let others = [self.next_due, self.peers.next_burial()].into_iter().flatten();
+        others.fold(self.next_beat, Instant::min).saturating_duration_since(now)
     }
 
     /// Nothing is left to hand over, or nobody to take it.
@@ -243,9 +281,7 @@ impl Tenures {
                 continue;
             }
             self.release(ip);
-            if let Some(tenure) = self.by_address.remove(&ip) {
-                self.probing -= usize::from(matches!(tenure.state, State::Probing { .. }));
-            }
+            self.by_address.remove(&ip);
             self.known.remove(&ip);
         }
         if let Some(announcers) = change.announcers {
@@ -272,28 +308,45 @@ impl Tenures {
         self.evaluate_all(now, wall);
     }
 
-    /// Called at least as often as [`Tenures::idle_for`] says, and before any frame is answered. Says whether the node
-    /// was frozen, in which case what has come in meanwhile is not to be answered.
-    pub fn tick(&mut self, now: Instant, wall: u64) -> bool {
+    /// Called first whenever the node runs again. Says whether it was frozen: then it answers for nothing any more, and
+    /// what has come in meanwhile is not to be answered.
+    pub fn wake(&mut self, now: Instant) -> bool {
         let frozen = now.saturating_duration_since(self.last_tick) >= self.settings.dead_after;
         self.last_tick = now;
         if frozen {
             self.thaw(now);
         }
-        let mut look = self.peers.bury(now);
-        if self.stage == Stage::Joining && now >= self.ready_at {
-            self.stage = Stage::Ready;
-            self.next_beat = now;
-            look = true;
-        }
-        if look || frozen {
+        frozen
+    }
+
+    /// Called at least as often as [`Tenures::idle_for`] says, when the beats that have come are heard, and before any
+    /// frame is answered.
+    pub fn tick(&mut self, now: Instant, wall: u64) {
+        let look = self.peers.bury(now);
+        if self.grow(now) || look {
             self.evaluate_all(now, wall);
         }
         self.advance(now, wall);
         // What was just taken is announced at once.
         self.advance(now, wall);
         self.speak(now);
-        frozen
+    }
+
+    /// The next stage, if it is time.
+    fn grow(&mut self, now: Instant) -> bool {
+        let trusted = now >= self.doubt.until;
+        let stage = match self.stage {
+            Stage::Joining if now < self.ready_at || self.peers.any_silent_since(self.listens_since) => {
+                return false;
+            }
+            Stage::Joining if !trusted => Stage::Doubtful,
+            Stage::Doubtful if !trusted => return false,
+            Stage::Joining | Stage::Doubtful => Stage::Ready,
+            Stage::Ready | Stage::Leaving => return false,
+        };
+        self.stage = stage;
+        self.next_beat = now;
+        true
     }
 
     /// Others have called us dead by now, perhaps.
@@ -302,7 +355,6 @@ impl Tenures {
             return;
         }
         tracing::warn!("this process did not run for a while: others may have taken its addresses");
-        self.peers.excuse(now);
         for (ip, tenure) in &mut self.by_address {
             if matches!(tenure.state, State::Held { .. }) {
                 self.actions.push(Action::Drop(*ip));
@@ -310,23 +362,24 @@ impl Tenures {
             tenure.state = State::Idle;
             tenure.owner = None;
         }
-        self.probing = 0;
         for known in self.known.values_mut() {
             known.holder.take_if(|holder| *holder == self.me);
         }
         if self.stage != Stage::Leaving {
             self.stage = Stage::Joining;
+            self.listens_since = now;
             self.ready_at = now + self.settings.rejoin_for;
+            self.doubt.begin(self.settings.doubt_for, now);
         }
         self.next_beat = now;
     }
 
-    /// A beat of another node.
-    pub fn hear(&mut self, beat: &Beat, now: Instant, wall: u64) {
+    /// A beat of another node, and when it came to this host.
+    pub fn hear(&mut self, beat: &Beat, arrived: Instant, now: Instant, wall: u64) {
         if *beat.node == *self.me {
             return;
         }
-        let Some(heard) = self.peers.hear(beat, now) else { return };
+        let Some(heard) = self.peers.hear(beat, arrived, now) else { return };
         let from = heard.name;
         if heard.new {
             self.say_everything();
@@ -380,11 +433,17 @@ impl Tenures {
         }
     }
 
-    fn eligible(&self, name: &Arc<str>, ip: IpAddr, now: Instant) -> bool {
+    fn standing(&self, name: &Arc<str>, ip: IpAddr, now: Instant) -> Option<Standing> {
         if *name == self.me {
-            return self.stage == Stage::Ready && !self.unable.contains(&ip);
+            return Standing::of(self.stage).filter(|_| !self.unable.contains(&ip));
         }
-        self.peers.may_own(name, ip, now)
+        self.peers.standing(name, ip, now)
+    }
+
+    /// The first candidate of the best standing.
+    fn owner(&self, candidates: &[Arc<str>], ip: IpAddr, now: Instant) -> Option<Arc<str>> {
+        let first = |wanted| candidates.iter().find(|name| self.standing(name, ip, now) == Some(wanted));
+        first(Standing::Ready).or_else(|| first(Standing::Doubtful)).cloned()
     }
 
     fn evaluate_all(&mut self, now: Instant, wall: u64) {
@@ -396,7 +455,7 @@ impl Tenures {
 
     fn evaluate(&mut self, ip: IpAddr, now: Instant, wall: u64) {
         let Some(tenure) = self.by_address.get(&ip) else { return };
-        let owner = tenure.claim.candidates.iter().find(|name| self.eligible(name, ip, now)).cloned();
+        let owner = self.owner(&tenure.claim.candidates, ip, now);
         let changed = owner != tenure.owner;
         let ours = owner.as_ref() == Some(&self.me);
         let candidate = tenure.claim.candidates.contains(&self.me);
@@ -419,7 +478,8 @@ impl Tenures {
             }
             _ => {}
         }
-        if self.unable.contains(&ip) && owner.is_none() && candidate && self.stage == Stage::Ready {
+        let here = Standing::of(self.stage).is_some();
+        if self.unable.contains(&ip) && owner.is_none() && candidate && here {
             self.tell(ip, Saying::NoLink);
         }
     }
@@ -428,7 +488,7 @@ impl Tenures {
         let Some(holder) = self.known.get(&ip).and_then(|known| known.holder.as_ref()) else { return false };
         let candidate =
             self.by_address.get(&ip).is_some_and(|tenure| tenure.claim.candidates.contains(holder));
-        *holder != self.me && candidate && self.peers.may_own(holder, ip, now)
+        *holder != self.me && candidate && self.peers.standing(holder, ip, now).is_some()
     }
 
     fn begin(&mut self, ip: IpAddr, now: Instant, wall: u64) {
@@ -445,8 +505,6 @@ impl Tenures {
         if !matches!(state, State::Idle | State::Yielded) {
             self.busy.insert(ip);
         }
-        self.probing += usize::from(matches!(state, State::Probing { .. }));
-        self.probing -= usize::from(matches!(tenure.state, State::Probing { .. }));
         tenure.state = state;
     }
 
@@ -517,35 +575,42 @@ impl Tenures {
 
     /// Probes and announcements whose time has come.
     fn advance(&mut self, now: Instant, wall: u64) {
-        let mut done = Vec::new();
-        let mut probed_out = Vec::new();
+        let (mut done, mut probed_out) = (Vec::new(), Vec::new());
+        self.next_due = None;
         for ip in &self.busy {
             let Some(tenure) = self.by_address.get_mut(ip) else {
                 done.push(*ip);
                 continue;
             };
-            match &mut tenure.state {
-                State::Idle | State::Yielded => done.push(*ip),
-                State::Probing { next, left: 0 } if *next <= now => probed_out.push(*ip),
+            let due = match &mut tenure.state {
+                State::Idle | State::Yielded => None,
+                State::Probing { next, left: 0 } if *next <= now => {
+                    probed_out.push(*ip);
+                    None
+                }
                 State::Probing { next, left } if *next <= now => {
                     *left -= 1;
                     *next = now + self.settings.probe_every;
                     self.actions.push(Action::Probe(*ip));
+                    Some(*next)
                 }
+                State::Probing { next, .. } => Some(*next),
                 State::Held { since, announced, .. } => {
                     while ANNOUNCED_AT.get(*announced).is_some_and(|at| now.duration_since(*since) >= *at) {
                         *announced += 1;
                         self.actions.push(Action::Announce(*ip));
                     }
-                    if *announced == ANNOUNCED_AT.len() {
-                        done.push(*ip);
-                    }
+                    ANNOUNCED_AT.get(*announced).map(|at| *since + *at)
                 }
                 State::Conflict { again } if *again <= now => {
-                    self.probing += 1;
                     tenure.state = State::Probing { next: now, left: PROBES };
+                    Some(now)
                 }
-                State::Probing { .. } | State::Conflict { .. } => {}
+                State::Conflict { again } => Some(*again),
+            };
+            match due {
+                Some(due) => self.next_due = Some(self.next_due.map_or(due, |next| next.min(due))),
+                None => done.push(*ip),
             }
         }
         for ip in done {

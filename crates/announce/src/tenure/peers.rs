@@ -23,6 +23,23 @@ struct Peer {
     unable: HashSet<IpAddr>,
 }
 
+/// How well a node is placed to own an address: others are preferred to those in doubt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Standing {
+    Ready,
+    Doubtful,
+}
+
+impl Standing {
+    pub(super) fn of(stage: Stage) -> Option<Self> {
+        match stage {
+            Stage::Ready => Some(Self::Ready),
+            Stage::Doubtful => Some(Self::Doubtful),
+            Stage::Joining | Stage::Leaving => None,
+        }
+    }
+}
+
 /// What a beat meant.
 #[derive(Debug)]
 pub struct Ears {
@@ -54,9 +71,11 @@ impl Peers {
         others.filter_map(|(_, announcer)| announcer.addresses.first().copied())
     }
 
-    /// `None`: heard before, or older than what was heard.
-    pub(super) fn hear(&mut self, beat: &Beat, now: Instant) -> Option<Ears> {
+    /// `None`: heard before, or older than what was heard. A beat that has waited long says what its sender said, and not
+    /// that it lives.
+    pub(super) fn hear(&mut self, beat: &Beat, arrived: Instant, now: Instant) -> Option<Ears> {
         let name: Arc<str> = Arc::from(beat.node.as_str());
+        let fresh = now.saturating_duration_since(arrived) < self.dead_after;
         let Some(peer) = self.heard.get_mut(&name) else {
             if self.heard.len() >= PEERS_MAX {
                 return None;
@@ -64,8 +83,8 @@ impl Peers {
             let peer = Peer {
                 incarnation: beat.incarnation,
                 sequence: beat.sequence,
-                heard: now,
-                alive: true,
+                heard: arrived,
+                alive: fresh,
                 stage: beat.stage,
                 macs: beat.macs.clone(),
                 unable: HashSet::new(),
@@ -80,11 +99,12 @@ impl Peers {
         if new {
             peer.unable.clear();
         }
-        let changed = new || !peer.alive || peer.stage != beat.stage;
         // Back from the dead: it may have forgotten, or missed, what was said.
-        let forgot = new || !peer.alive;
+        let forgot = new || (fresh && !peer.alive);
+        let changed = forgot || peer.stage != beat.stage;
         (peer.incarnation, peer.sequence) = (beat.incarnation, beat.sequence);
-        (peer.heard, peer.alive, peer.stage) = (now, true, beat.stage);
+        (peer.heard, peer.stage) = (peer.heard.max(arrived), beat.stage);
+        peer.alive |= fresh;
         peer.macs.clone_from(&beat.macs);
         Some(Ears { name, new: forgot, changed })
     }
@@ -111,11 +131,15 @@ impl Peers {
         any
     }
 
-    /// It was us who did not listen.
-    pub(super) fn excuse(&mut self, now: Instant) {
-        for peer in self.heard.values_mut().filter(|peer| peer.alive) {
-            peer.heard = now;
-        }
+    /// When the next one is dead if nothing is heard.
+    pub(super) fn next_burial(&self) -> Option<Instant> {
+        let alive = self.heard.values().filter(|peer| peer.alive);
+        alive.map(|peer| peer.heard + self.dead_after).min()
+    }
+
+    /// Whether somebody who seems alive has not been heard since then.
+    pub(super) fn any_silent_since(&self, then: Instant) -> bool {
+        self.heard.values().any(|peer| peer.alive && peer.heard < then)
     }
 
     pub(super) fn any_known(&self) -> bool {
@@ -132,17 +156,15 @@ impl Peers {
             .is_some_and(|peer| peer.alive && now.saturating_duration_since(peer.heard) < self.dead_after)
     }
 
-    /// Whether it is there to own the address. Where nobody at all is heard, beats may not get through here, and the
+    /// How well it is placed to own the address. Where nobody at all is heard, beats may not get through here, and the
     /// Leases say who lives.
-    pub(super) fn may_own(&self, name: &Arc<str>, ip: IpAddr, now: Instant) -> bool {
-        match self.heard.get(name) {
-            Some(peer) => {
-                self.is_heard(name, now) && peer.stage == Stage::Ready && !peer.unable.contains(&ip)
-            }
-            None => {
-                self.heard.is_empty() && self.announcers.get(name).is_some_and(|announcer| announcer.fresh)
-            }
-        }
+    pub(super) fn standing(&self, name: &Arc<str>, ip: IpAddr, now: Instant) -> Option<Standing> {
+        let Some(peer) = self.heard.get(name) else {
+            let counts = self.heard.is_empty() && self.announcers.get(name).is_some_and(|other| other.fresh);
+            return counts.then_some(Standing::Ready);
+        };
+        let able = self.is_heard(name, now) && !peer.unable.contains(&ip);
+        Standing::of(peer.stage).filter(|_| able)
     }
 
     pub(super) fn has_mac(&self, mac: Mac) -> bool {
