@@ -17,6 +17,8 @@ use crate::objects::{NodeView, PoolView, ServiceView, SliceView};
 pub struct Claim {
     /// The first one that is alive announces.
     pub candidates: Vec<Arc<str>>,
+    /// So many of them come first because they are well; the others, cordoned or not ready, are asked after them.
+    pub preferred: usize,
     /// On these links; none named: the links of the address's network.
     pub interfaces: Vec<String>,
     /// For events.
@@ -45,6 +47,13 @@ pub struct Change {
     pub claims: Vec<(IpAddr, Option<Claim>)>,
     /// All of them, if any changed.
     pub announcers: Option<BTreeMap<Arc<str>, Announcer>>,
+}
+
+impl Claim {
+    /// Whether a node is among those who come first.
+    pub fn prefers(&self, node: &Arc<str>) -> bool {
+        self.candidates.iter().take(self.preferred).any(|candidate| candidate == node)
+    }
 }
 
 impl Change {
@@ -212,6 +221,7 @@ impl Planner {
         let holder =
             |(key, service): (&Key, &Arc<ServiceView>)| Holder { key: key.clone(), uid: service.uid.clone() };
         Some(Claim {
+            preferred: candidates.iter().filter(|(preferred, _, _)| *preferred).count(),
             candidates: candidates.into_iter().map(|(_, _, name)| Arc::clone(name)).collect(),
             interfaces: pool.map(|pool| pool.interfaces.clone()).unwrap_or_default(),
             services: services.into_iter().map(holder).collect(),

@@ -7,7 +7,8 @@
 //!
 //! [`claims`] needs only the API, and every node computes the same from it. [`tenure`] adds who is alive, which nodes
 //! tell each other by [`beat`]s ten times a second: it is what makes failover fast, and what settles which of two wins.
-//! [`layer2`] makes and reads frames. `speaker` is the thread that carries all of it out, [`run`] feeds it.
+//! [`layer2`] makes and reads frames. `speaker` is the thread that carries all of it out, [`run`] feeds it;
+//! [`metrics`] says how it goes.
 //!
 //! Nothing is added to interfaces, and no route: a node answers for an address, and the packets that come then meet the
 //! proxy's rules. Another way of announcing, such as BGP, would take the same claims.
@@ -21,9 +22,11 @@ mod feed;
 pub mod key;
 pub mod layer2;
 mod lease;
+pub mod metrics;
 pub mod objects;
 mod run;
 mod speaker;
 pub mod tenure;
 
+pub use metrics::{Health, Metrics};
 pub use run::{Config, Error, PORT, run};

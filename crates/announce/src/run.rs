@@ -13,6 +13,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::claims::Holder;
 use crate::feed::Feed;
+use crate::metrics::Metrics;
 use crate::speaker::{self, Command, Handle, Report};
 use crate::tenure::Saying;
 use crate::{key, lease, tenure};
@@ -34,12 +35,14 @@ pub struct Config {
     /// Services without a load-balancer class are ours too.
     pub without_class: bool,
     pub tenure: tenure::Settings,
+    pub metrics: Arc<Metrics>,
 }
 
 impl Config {
     pub fn new(node_name: impl Into<String>, node_ip: IpAddr) -> Self {
         let tenure = tenure::Settings::default();
-        Self { node_name: node_name.into(), node_ip, port: PORT, without_class: true, tenure }
+        let metrics = Arc::new(Metrics::default());
+        Self { node_name: node_name.into(), node_ip, port: PORT, without_class: true, tenure, metrics }
     }
 }
 
@@ -90,6 +93,7 @@ async fn begin(client: &Client, config: &Config) -> Result<(Announcer, Reports),
         port: config.port,
         key,
         tenure: config.tenure.clone(),
+        metrics: Arc::clone(&config.metrics),
     };
     let address = SocketAddr::new(config.node_ip, config.port);
     let thread = speaker::start(settings, sender).map_err(|source| Error::Start { address, source })?;

@@ -20,6 +20,7 @@ use crate::ears::Ears;
 use crate::layer2::links::{Segment, choose, scan};
 use crate::layer2::socket::{FRAME_BYTES_MAX, Family, PacketSocket};
 use crate::layer2::{Heard, announcement, answer, probe, read};
+use crate::metrics::Metrics;
 use crate::tenure::{self, Action, Saying, Tenures};
 
 /// Links come and go rarely, and a dead one is noticed by the others' ears.
@@ -39,6 +40,7 @@ pub(crate) struct Settings {
     pub(crate) port: u16,
     pub(crate) key: Vec<u8>,
     pub(crate) tenure: tenure::Settings,
+    pub(crate) metrics: Arc<Metrics>,
 }
 
 pub(crate) enum Command {
@@ -95,6 +97,7 @@ pub(crate) fn start(settings: Settings, reports: UnboundedSender<Report>) -> io:
         segments: Vec::new(),
         ports: HashMap::new(),
         places: HashMap::new(),
+        counted: HashMap::new(),
         next_scan: now,
         ticked: now,
         leaving: false,
@@ -135,6 +138,8 @@ struct Speaker {
     ports: HashMap<u32, Port>,
     /// The links of each address.
     places: HashMap<IpAddr, Vec<u32>>,
+    /// What the metrics say is announced.
+    counted: HashMap<IpAddr, Vec<Holder>>,
     next_scan: Instant,
     ticked: Instant,
     leaving: bool,
@@ -151,6 +156,7 @@ impl Speaker {
             let now = Instant::now();
             self.ticked = now;
             let frozen = self.tenures.wake(now);
+            self.settings.metrics.freezes.inc_by(u64::from(frozen));
             // Before anything is decided: what has waited says who lives.
             self.hear_beats(now);
             self.tenures.tick(now, wall());
@@ -166,11 +172,18 @@ impl Speaker {
             }
             self.tenures.tick(now, wall());
             self.act(now);
+            self.count(now);
             if self.leaving && self.tenures.has_left(now) {
                 self.leaving = false;
                 let _ = self.reports.send(Report::Left);
             }
         }
+    }
+
+    fn count(&self, now: Instant) {
+        let metrics = &self.settings.metrics;
+        metrics.turn(self.tenures.has_joined());
+        metrics.nodes_heard.set(self.tenures.heard(now) as i64);
     }
 
     /// Waits for something to do; the packet sockets that have something to read.
@@ -208,13 +221,17 @@ impl Speaker {
                     for (ip, claim) in &change.claims {
                         match claim {
                             Some(claim) => self.place(*ip, &claim.interfaces.clone()),
-                            None => drop(self.places.remove(ip)),
+                            None => {
+                                self.places.remove(ip);
+                                self.settings.metrics.forget(*ip);
+                            }
                         }
                     }
                     self.tenures.apply(change, now, wall());
                     if !claimed.is_empty() {
                         self.say_unable(now);
                     }
+                    claimed.into_iter().for_each(|ip| self.count_announced(ip));
                 }
                 Ok(Command::Leave) => {
                     self.leaving = true;
@@ -307,8 +324,14 @@ impl Speaker {
                 Err(_) => continue,
             };
             match Beat::decode(&buffer[..length], &self.settings.key) {
-                Ok(beat) => self.tenures.hear(&beat, arrived.min(now), now, wall()),
-                Err(error) => tracing::debug!(%error, "a datagram that is no beat of ours"),
+                Ok(beat) => {
+                    self.settings.metrics.beats_received.inc();
+                    self.tenures.hear(&beat, arrived.min(now), now, wall());
+                }
+                Err(error) => {
+                    self.settings.metrics.beats_refused.inc();
+                    tracing::debug!(%error, "a datagram that is no beat of ours");
+                }
             }
         }
     }
@@ -340,13 +363,11 @@ impl Speaker {
                     self.tenures.seen(by, mac, now, wall());
                 }
                 let here = self.places.get(&target).is_some_and(|links| links.contains(&index));
-                if here
-                    && self.tenures.answers(target)
-                    && let Some(ours) = self.mac(index)
-                    && ours != mac
-                    && let Some(frame) = answer(target, ours, by, mac)
-                {
-                    self.send(index, target, &frame);
+                if here && self.tenures.answers(target) {
+                    let ours = self.mac(index).filter(|ours| *ours != mac);
+                    let frame = ours.and_then(|ours| answer(target, ours, by, mac));
+                    let answered = frame.is_some_and(|frame| self.send(index, target, &frame));
+                    self.settings.metrics.asked(target, answered);
                 }
             }
         }
@@ -356,10 +377,16 @@ impl Speaker {
         self.segments.iter().find(|segment| segment.index == index).map(|segment| segment.mac)
     }
 
-    fn send(&self, index: u32, ip: IpAddr, frame: &[u8]) {
+    /// Whether it went out.
+    fn send(&self, index: u32, ip: IpAddr, frame: &[u8]) -> bool {
         let socket = self.ports.get(&index).and_then(|port| port.socket(ip));
-        if let Some(Err(error)) = socket.map(|socket| socket.send(frame)) {
-            tracing::debug!(%error, %ip, "frame not sent");
+        match socket.map(|socket| socket.send(frame)) {
+            Some(Ok(())) => true,
+            Some(Err(error)) => {
+                tracing::debug!(%error, %ip, "frame not sent");
+                false
+            }
+            None => false,
         }
     }
 
@@ -367,15 +394,21 @@ impl Speaker {
         for action in self.tenures.take_actions() {
             match action {
                 Action::Send(beat) => self.beat(&beat),
-                Action::Announce(ip) => self.each_link(ip, announcement),
-                Action::Probe(ip) => self.each_link(ip, |ip, mac| vec![probe(ip, mac)]),
+                Action::Announce(ip) => {
+                    let sent = self.each_link(ip, announcement);
+                    self.settings.metrics.gratuitous(ip, sent);
+                }
+                Action::Probe(ip) => _ = self.each_link(ip, |ip, mac| vec![probe(ip, mac)]),
                 Action::Take(ip) => {
                     tracing::info!(%ip, "answering for the address");
                     self.membership(ip, true);
+                    self.settings.metrics.takeovers.inc();
+                    self.count_announced(ip);
                 }
                 Action::Drop(ip) => {
                     tracing::info!(%ip, "not answering for the address any more");
                     self.membership(ip, false);
+                    self.count_announced(ip);
                 }
                 Action::Say(ip, saying) => self.say(ip, saying),
             }
@@ -383,17 +416,33 @@ impl Speaker {
         self.ticked = now;
     }
 
-    fn each_link(&self, ip: IpAddr, frames: impl Fn(IpAddr, [u8; 6]) -> Vec<Vec<u8>>) {
+    fn count_announced(&mut self, ip: IpAddr) {
+        let (metrics, node) = (&self.settings.metrics, &self.settings.node);
+        if let Some(before) = self.counted.remove(&ip) {
+            metrics.announces(node, ip, &before, false);
+        }
+        if let Some(claim) = self.tenures.claim(ip).filter(|_| self.tenures.answers(ip)) {
+            metrics.announces(node, ip, &claim.services, true);
+            self.counted.insert(ip, claim.services.clone());
+        }
+        metrics.addresses.set(self.counted.len() as i64);
+    }
+
+    /// Gives how many frames went out.
+    fn each_link(&self, ip: IpAddr, frames: impl Fn(IpAddr, [u8; 6]) -> Vec<Vec<u8>>) -> u64 {
+        let mut sent = 0;
         for index in self.places.get(&ip).into_iter().flatten() {
             let Some(mac) = self.mac(*index) else { continue };
             for frame in frames(ip, mac) {
-                self.send(*index, ip, &frame);
+                sent += u64::from(self.send(*index, ip, &frame));
             }
         }
+        sent
     }
 
     fn beat(&self, beat: &Beat) {
         let bytes = beat.encode(&self.settings.key);
+        self.settings.metrics.beats_sent.inc();
         for ip in self.tenures.audience() {
             // A node that is not there says so by ICMP at most.
             let _ = self.udp.send(&bytes, SocketAddr::new(ip, self.settings.port));
@@ -402,6 +451,7 @@ impl Speaker {
 
     fn say(&self, ip: IpAddr, saying: Saying) {
         if let Saying::Conflict(mac) = &saying {
+            self.settings.metrics.conflicts.inc();
             tracing::warn!(%ip, stranger = ?mac, "another host answers for the address");
         }
         let services = self.tenures.claim(ip).map(|claim| claim.services.clone()).unwrap_or_default();

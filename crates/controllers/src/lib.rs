@@ -51,6 +51,7 @@ pub struct Config {
     pub max_endpoints_per_slice: usize,
     /// How many keys of one controller are worked on at once.
     pub workers: usize,
+    pub load_balancer_metrics: Arc<loadbalancer::Metrics>,
 }
 
 impl Default for Config {
@@ -63,6 +64,7 @@ impl Default for Config {
             node_grace: Duration::from_secs(40),
             max_endpoints_per_slice: 100,
             workers: 8,
+            load_balancer_metrics: Arc::default(),
         }
     }
 }
@@ -130,11 +132,12 @@ pub async fn run(client: Client, config: Config, shutdown: impl Future<Output = 
     let mut tasks = JoinSet::new();
     let work = async {
         let workers = config.workers;
+        let metrics = Arc::clone(&config.load_balancer_metrics);
         let shared = Arc::new(caches::Shared::start(client.clone(), config).await);
         let controllers = Arc::new(Controllers::new(&client, &shared));
         tasks.spawn(loadbalancer::run(
             client.clone(),
-            loadbalancer::Config { workers, ..loadbalancer::Config::default() },
+            loadbalancer::Config { workers, metrics, ..loadbalancer::Config::default() },
             std::future::pending(),
         ));
         let mut feed = feed::Feed::new(shared, controllers.queues.clone());

@@ -20,11 +20,15 @@ use crate::segment;
 const READY_TIMEOUT: Duration = Duration::from_secs(30);
 const KILL_PATIENCE: Duration = Duration::from_secs(5);
 const API_PORT: u16 = 6443;
+/// Where Services have addresses of both families.
+const SERVICE_RANGES: &str = "10.96.0.0/12,fd00:96::/112";
 
 #[derive(Debug, Clone)]
 pub struct Options {
     pub name: String,
     pub nodes: u8,
+    /// The segment and Services have IPv6 addresses as well; pods have none.
+    pub ipv6: bool,
     /// The `portolan` program to run.
     pub exe: PathBuf,
 }
@@ -114,11 +118,11 @@ impl Lab {
         let begin = Instant::now();
         let dir = self.layout.dir();
         fs::create_dir_all(&dir).map_err(LabError::file(&dir))?;
-        segment::build(&self.layout)?;
+        segment::build(&self.layout, options.ipv6)?;
         self.describe()?;
         self.timings.push(("network", begin.elapsed()));
         let begin = Instant::now();
-        self.start_control_plane(&options.exe)?;
+        self.start_control_plane(options)?;
         self.timings.push(("control plane ready", begin.elapsed()));
         let begin = Instant::now();
         self.start_nodes(&options.exe)?;
@@ -132,36 +136,40 @@ impl Lab {
         fs::write(&path, text).map_err(LabError::file(&path))
     }
 
-    fn start_control_plane(&self, exe: &Path) -> Result<(), LabError> {
+    fn start_control_plane(&self, options: &Options) -> Result<(), LabError> {
         let host = Host::ControlPlane;
-        let mut command = Command::new(exe);
+        let mut command = Command::new(&options.exe);
         command.args(["up", "--control-plane", "--node-name", "control-plane"]);
         command.args(["--node-ip", &host.address().to_string(), "--secure-port", &API_PORT.to_string()]);
         // Nothing of a lab leaves its namespaces.
         command.args(["--dns-upstream", "none"]);
+        if options.ipv6 {
+            command.args(["--service-cluster-ip-range", SERVICE_RANGES]);
+        }
         command.arg("--data-dir").arg(self.layout.data_dir(host));
         wait_ready(self.spawn(host, command)?)
     }
 
     fn start_nodes(&self, exe: &Path) -> Result<(), LabError> {
-        let mut starting = Vec::new();
-        for host in self.layout.node_hosts() {
-            let data_dir = self.layout.data_dir(host);
-            fs::create_dir_all(&data_dir).map_err(LabError::file(&data_dir))?;
-            let kubeconfig = data_dir.join("kubeconfig");
-            self.issue_kubeconfig(exe, host, &kubeconfig)?;
-            let mut command = Command::new(exe);
-            command.args([
-                "node",
-                "--node-name",
-                &host.to_string(),
-                "--node-ip",
-                &host.address().to_string(),
-            ]);
-            command.arg("--kubeconfig").arg(kubeconfig).arg("--data-dir").arg(data_dir);
-            starting.push(self.spawn(host, command)?);
-        }
+        let starting: Vec<Starting> =
+            self.layout.node_hosts().map(|host| self.spawn_node(exe, host)).collect::<Result<_, _>>()?;
         starting.into_iter().try_for_each(wait_ready)
+    }
+
+    /// Starts a node's process again after it has ended, and waits until it is ready.
+    pub fn start_node(&self, exe: &Path, number: u8) -> Result<(), LabError> {
+        wait_ready(self.spawn_node(exe, Host::Node(number))?)
+    }
+
+    fn spawn_node(&self, exe: &Path, host: Host) -> Result<Starting, LabError> {
+        let data_dir = self.layout.data_dir(host);
+        fs::create_dir_all(&data_dir).map_err(LabError::file(&data_dir))?;
+        let kubeconfig = data_dir.join("kubeconfig");
+        self.issue_kubeconfig(exe, host, &kubeconfig)?;
+        let mut command = Command::new(exe);
+        command.args(["node", "--node-name", &host.to_string(), "--node-ip", &host.address().to_string()]);
+        command.arg("--kubeconfig").arg(kubeconfig).arg("--data-dir").arg(data_dir);
+        self.spawn(host, command)
     }
 
     /// An identity limited to its node, signed by the control plane's authority.

@@ -1,11 +1,11 @@
 //! What a lab's namespaces, files and addresses are called. Pure.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
 use crate::error::LabError;
@@ -44,9 +44,16 @@ impl Host {
         self.address().into()
     }
 
-    /// The address with the length of the segment.
-    pub(crate) fn net(self) -> IpNet {
-        Ipv4Net::new_assert(self.address(), 24).into()
+    /// Where the segment has both families: the same number, in `fd00::/64`.
+    pub fn ipv6(self) -> Ipv6Addr {
+        Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, u16::from(self.address().octets()[3]))
+    }
+
+    /// The addresses with the length of the segment.
+    pub(crate) fn nets(self, ipv6: bool) -> impl Iterator<Item = IpNet> {
+        let four = Ipv4Net::new_assert(self.address(), 24).into();
+        let six = Ipv6Net::new_assert(self.ipv6(), 64).into();
+        [Some(four), ipv6.then_some(six)].into_iter().flatten()
     }
 }
 

@@ -1,6 +1,6 @@
 //! Whole clusters in network namespaces, on one machine, touching nothing outside them.
 //!
-//! A lab is a segment (`10.0.0.0/24`) with a control plane, nodes, an outside client and an outside server on it, each
+//! A lab is a segment (`10.0.0.0/24`, if asked also `fd00::/64`) with a control plane, nodes, an outside client and an outside server on it, each
 //! a network namespace of its own; the pods of a node live in namespaces of theirs, behind the node. The processes
 //! are those of a real site: `portolan up --control-plane` and `portolan node`, talking TLS over the segment.
 //!

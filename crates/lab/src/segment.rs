@@ -17,21 +17,29 @@ const PROTOCOL_STATIC: u8 = 4;
 /// Each host's link on the segment.
 pub(crate) const LINK: &str = "eth0";
 
-pub(crate) fn build(layout: &Layout) -> Result<(), LabError> {
+pub(crate) fn build(layout: &Layout, ipv6: bool) -> Result<(), LabError> {
     let segment = Netns::create(&layout.netns(Host::Segment))?;
     let mut rt = Rt::open_in(&segment)?;
     rt.set_up("lo")?;
     rt.add_bridge(BRIDGE)?;
     rt.set_up(BRIDGE)?;
-    rt.add_address(BRIDGE, Host::Segment.net())?;
+    Host::Segment.nets(ipv6).try_for_each(|net| rt.add_address(BRIDGE, net))?;
     for host in layout.hosts().filter(|host| *host != Host::Segment) {
-        attach(layout, host, &mut rt)?;
+        attach(layout, host, &mut rt, ipv6)?;
     }
     Ok(())
 }
 
-fn attach(layout: &Layout, host: Host, segment: &mut Rt) -> Result<(), LabError> {
+fn attach(layout: &Layout, host: Host, segment: &mut Rt, ipv6: bool) -> Result<(), LabError> {
     let netns = Netns::create(&layout.netns(host))?;
+    if ipv6 {
+        // Addresses are usable at once: nobody else is there who could have them.
+        netns.set_sysctl("net/ipv6/conf/all/accept_dad", "0")?;
+        if matches!(host, Host::Node(_)) {
+            // An administrator's decision on a real host, as a router ignores other routers.
+            netns.set_sysctl("net/ipv6/conf/all/forwarding", "1")?;
+        }
+    }
     let port = host.to_string();
     let peer = VethPeer { name: LINK, mac: None, netns: Some(&netns) };
     segment.add_veth(&Veth { name: &port, mac: None, mtu: None, peer })?;
@@ -39,7 +47,7 @@ fn attach(layout: &Layout, host: Host, segment: &mut Rt) -> Result<(), LabError>
     let mut rt = Rt::open_in(&netns)?;
     rt.set_up("lo")?;
     rt.set_up(LINK)?;
-    rt.add_address(LINK, host.net())?;
+    host.nets(ipv6).try_for_each(|net| rt.add_address(LINK, net))?;
     if matches!(host, Host::Node(_) | Host::ControlPlane) {
         // As on any real node. Outside hosts know the segment and nothing else.
         let mut route = Route::via(default_route(), Host::Segment.ip());

@@ -1,6 +1,7 @@
 //! The node's announcer of load-balancer addresses, as a role among others.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use portolan_client::Client;
@@ -16,6 +17,7 @@ pub(crate) struct Announcer {
     pub(crate) task: JoinHandle<()>,
     /// True when the program stops and the addresses are handed over: what they lead to may go then.
     pub(crate) handed_over: watch::Receiver<bool>,
+    pub(crate) metrics: Arc<portolan_announce::Metrics>,
 }
 
 /// Starts announcing. The node works without it: what goes wrong is logged.
@@ -25,6 +27,7 @@ pub(crate) fn start(
     stopped: &watch::Receiver<bool>,
 ) -> Announcer {
     let (done, handed_over) = watch::channel(false);
+    let metrics = Arc::clone(&config.metrics);
     let (stop, end) = (stops(stopped), stops(stopped));
     let task = tokio::spawn(async move {
         if let Err(error) = portolan_announce::run(client, config, stop).await {
@@ -33,7 +36,7 @@ pub(crate) fn start(
         end.await;
         let _ = done.send(true);
     });
-    Announcer { task, handed_over }
+    Announcer { task, handed_over, metrics }
 }
 
 /// The usual announcer of a node.

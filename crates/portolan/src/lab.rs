@@ -27,6 +27,9 @@ enum Verb {
         name: Name,
         #[arg(long, default_value_t = 3)]
         nodes: u8,
+        /// Give the segment and Services IPv6 addresses as well
+        #[arg(long)]
+        ipv6: bool,
     },
     /// End it and remove everything of it, also after a crash
     Down {
@@ -58,7 +61,9 @@ enum Verb {
 
 pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     match arguments.verb {
-        Verb::Up { name, nodes } => up(name.name, nodes),
+        Verb::Up { name, nodes, ipv6 } => {
+            up(&Options { name: name.name, nodes, ipv6, exe: std::env::current_exe()? })
+        }
         Verb::Down { name } => {
             let was_there = Lab::down(&name.name)?;
             println!("lab {} {}", name.name, if was_there { "is down" } else { "was not up" });
@@ -70,14 +75,17 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             Err(portolan_lab::enter(&place, &command).into())
         }
         Verb::Demo { name, examples } => {
-            let held = demo::run(&Options { name, nodes: 3, exe: std::env::current_exe()? }, &examples)?;
+            let held = demo::run(
+                &Options { name, nodes: 3, ipv6: false, exe: std::env::current_exe()? },
+                &examples,
+            )?;
             Ok(if held { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
     }
 }
 
-fn up(name: String, nodes: u8) -> anyhow::Result<ExitCode> {
-    let lab = Lab::up(&Options { name, nodes, exe: std::env::current_exe()? })?;
+fn up(options: &Options) -> anyhow::Result<ExitCode> {
+    let lab = Lab::up(options)?;
     for (what, took) in &lab.timings {
         println!("{what:<20} {:>6.1} ms", took.as_secs_f64() * 1e3);
     }

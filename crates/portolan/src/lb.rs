@@ -5,6 +5,7 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use clap::Args;
@@ -13,6 +14,7 @@ use portolan_client::{Client, paths};
 use portolan_controllers::{leader, loadbalancer};
 use tokio::sync::watch;
 
+use crate::monitor::{self, Roles};
 use crate::up::{hostname, interrupted, stops};
 use crate::{announcer, logging, ready};
 
@@ -33,6 +35,9 @@ pub(crate) struct Arguments {
     /// The UDP port on which announcers hear each other; the same on all nodes
     #[arg(long, default_value_t = portolan_announce::PORT)]
     port: u16,
+    /// Where /metrics, /livez and /readyz are served; "none" for nowhere
+    #[arg(long, default_value = monitor::ADDRESS, value_parser = monitor::address)]
+    metrics_bind_address: monitor::Address,
     /// Leave Services without a load-balancer class to somebody else: serve class portolan.dev/l2 only
     #[arg(long)]
     only_class: bool,
@@ -66,14 +71,17 @@ async fn start(arguments: Arguments) -> anyhow::Result<()> {
     let node_name = arguments.node_name.clone().unwrap_or_else(hostname);
     let (stop, stopped) = watch::channel(false);
     let mut roles = Vec::new();
+    let mut monitored = Roles::default();
     if !arguments.no_allocate {
         tokio::spawn(announcer::make_key(client.clone()));
-        roles.push(tokio::spawn(allocate(
-            client.clone(),
-            node_name.clone(),
-            !arguments.only_class,
-            stopped.clone(),
-        )));
+        let metrics = Arc::new(loadbalancer::Metrics::default());
+        monitored.allocator = Some(Arc::clone(&metrics));
+        let config = loadbalancer::Config {
+            without_class: !arguments.only_class,
+            metrics,
+            ..loadbalancer::Config::default()
+        };
+        roles.push(tokio::spawn(allocate(client.clone(), node_name.clone(), config, stopped.clone())));
     }
     if !arguments.no_announce {
         let node_ip = match arguments.node_ip {
@@ -83,8 +91,11 @@ async fn start(arguments: Arguments) -> anyhow::Result<()> {
         let mut config = announcer::config(&node_name, node_ip);
         config.port = arguments.port;
         config.without_class = !arguments.only_class;
-        roles.push(announcer::start(client, config, &stopped).task);
+        let announcer = announcer::start(client, config, &stopped);
+        monitored.announcer = Some(announcer.metrics);
+        roles.push(announcer.task);
     }
+    monitor::start(arguments.metrics_bind_address, "--metrics-bind-address", monitored);
     let interrupted = interrupted()?;
     ready::say(&format!("load-balancer addresses are served from {node_name}"));
     interrupted.await;
@@ -95,8 +106,12 @@ async fn start(arguments: Arguments) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn allocate(client: Client, node: String, without_class: bool, stopped: watch::Receiver<bool>) {
-    let config = loadbalancer::Config { without_class, ..loadbalancer::Config::default() };
+async fn allocate(
+    client: Client,
+    node: String,
+    config: loadbalancer::Config,
+    stopped: watch::Receiver<bool>,
+) {
     let work = || loadbalancer::run(client.clone(), config.clone(), std::future::pending());
     // Two processes of one node, an old and a new one, are two candidates.
     let identity = format!("{node}_{}", std::process::id());

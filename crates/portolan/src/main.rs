@@ -15,6 +15,7 @@ mod lab;
 mod lb;
 mod logging;
 mod migrate;
+mod monitor;
 mod node;
 mod node_address;
 mod proxy;

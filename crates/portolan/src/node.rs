@@ -4,6 +4,7 @@ use std::future::Future;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -17,6 +18,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::failure::Failure;
+use crate::monitor::{self, Roles};
 use crate::up::{hostname, interrupted, stops};
 use crate::{announcer, kernel_check, logging, node_address, ready, service_route};
 
@@ -43,6 +45,9 @@ pub(crate) struct Arguments {
     /// Where the cluster's ClusterIPs come from
     #[arg(long, default_value = "10.96.0.0/12", value_delimiter = ',')]
     service_cluster_ip_range: Vec<IpNet>,
+    /// Where /metrics and /readyz of the load-balancer announcer are served; "none" for nowhere
+    #[arg(long, default_value = monitor::ADDRESS, value_parser = monitor::address)]
+    lb_metrics_bind_address: monitor::Address,
     #[command(flatten)]
     names: NameArguments,
 }
@@ -123,6 +128,8 @@ async fn alone(arguments: Arguments) -> anyhow::Result<()> {
     let name = settings.node_name.clone();
     let interrupted = interrupted()?;
     let node = start(settings, &stopped).await?;
+    let roles = Roles { announcer: Some(node.announced()), allocator: None };
+    monitor::start(arguments.lb_metrics_bind_address, "--lb-metrics-bind-address", roles);
     ready::say(&format!("node {name} is ready"));
     interrupted.await;
     let _ = stop.send(true);
@@ -133,11 +140,17 @@ async fn alone(arguments: Arguments) -> anyhow::Result<()> {
 /// The roles of a node, running.
 pub(crate) struct Node {
     announcer: JoinHandle<()>,
+    announced: Arc<portolan_announce::Metrics>,
     agent: JoinHandle<()>,
     proxy: JoinHandle<()>,
 }
 
 impl Node {
+    /// What the announcer counts.
+    pub(crate) fn announced(&self) -> Arc<portolan_announce::Metrics> {
+        Arc::clone(&self.announced)
+    }
+
     /// Waits until both have ended, as they do when the program stops.
     pub(crate) async fn ended(self) {
         let _ = self.announcer.await;
@@ -176,7 +189,7 @@ pub(crate) async fn start(settings: NodeSettings, stopped: &watch::Receiver<bool
     tokio::time::timeout(READY_TIMEOUT, progress.synced())
         .await
         .context("the proxy has not written its first rules; its log says why")?;
-    Ok(Node { announcer: announcer.task, agent, proxy })
+    Ok(Node { announcer: announcer.task, announced: announcer.metrics, agent, proxy })
 }
 
 /// A hostname need not be one: a machine without a name is called "(none)".

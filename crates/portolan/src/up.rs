@@ -22,6 +22,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::failure::Failure;
+use crate::monitor::{self, Roles};
 use crate::node::{self, NodeSettings};
 use crate::store::EtcdArguments;
 use crate::{announcer, in_process, kernel_check, logging, node_address, ready};
@@ -66,6 +67,9 @@ pub(crate) struct Arguments {
     /// Where names outside the cluster are asked for: addresses, or a file like /etc/resolv.conf; "none" refuses them
     #[arg(long, default_value = "/etc/resolv.conf", value_delimiter = ',')]
     dns_upstream: Vec<String>,
+    /// Where /metrics and /readyz of load balancing are served; "none" for nowhere, as without a node unless it is given
+    #[arg(long, value_parser = monitor::address)]
+    lb_metrics_bind_address: Option<monitor::Address>,
     #[command(flatten)]
     etcd: EtcdArguments,
     #[command(flatten)]
@@ -127,6 +131,7 @@ async fn start(arguments: Arguments) -> anyhow::Result<()> {
         cluster_cidrs: arguments.cluster_cidr.clone(),
         ..portolan_controllers::Config::default()
     };
+    let mut monitored = Roles { announcer: None, allocator: Some(Arc::clone(&config.load_balancer_metrics)) };
     tokio::spawn(announcer::make_key(controllers.clone()));
     let controlling = tokio::spawn(control(controllers, config, arguments.etcd.given(), stops(&stopped)));
 
@@ -147,8 +152,12 @@ async fn start(arguments: Arguments) -> anyhow::Result<()> {
             // Its pods end with this process: rules that lead to them must not stay.
             clean_up: true,
         };
-        Some(node::start(settings, &stopped).await?)
+        let node = node::start(settings, &stopped).await?;
+        monitored.announcer = Some(node.announced());
+        Some(node)
     };
+    let address = arguments.lb_metrics_bind_address.unwrap_or_else(|| monitor::usual(node.is_some()));
+    monitor::start(address, "--lb-metrics-bind-address", monitored);
     ready::say(&format!(
         "portolan is ready after {:.0} ms; next: export KUBECONFIG={}\nall state is in {}; Ctrl-C stops it",
         begin.elapsed().as_secs_f64() * 1e3,

@@ -21,9 +21,9 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long until a taken address is tried again.
 pub(crate) const LISTEN_AGAIN: Duration = Duration::from_secs(5);
 
-pub(crate) type Answer = Response<Full<Bytes>>;
+pub type Answer = Response<Full<Bytes>>;
 
-pub(crate) fn answer(code: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Answer {
+pub fn answer(code: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Answer {
     let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = code;
     let headers = response.headers_mut();
@@ -33,7 +33,7 @@ pub(crate) fn answer(code: StatusCode, content_type: &'static str, body: impl In
 }
 
 /// Serves until dropped. `handler` sees the path only.
-pub(crate) async fn serve<F>(listener: TcpListener, handler: F)
+pub async fn serve<F>(listener: TcpListener, handler: F)
 where
     F: Fn(&str) -> Answer + Send + Sync + 'static,
 {
@@ -68,7 +68,7 @@ where
 }
 
 /// Listens, trying again for as long as it takes; `failed` hears of the first failure.
-pub(crate) async fn listen(address: SocketAddr, failed: impl Fn(&std::io::Error)) -> TcpListener {
+pub async fn listen(address: SocketAddr, failed: impl Fn(&std::io::Error)) -> TcpListener {
     let mut told = false;
     loop {
         match TcpListener::bind(address).await {

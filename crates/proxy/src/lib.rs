@@ -24,7 +24,7 @@ mod caches;
 mod config;
 mod conntrack;
 pub mod health;
-mod http;
+pub mod http;
 mod lock;
 pub mod metrics;
 mod modes;

@@ -124,7 +124,9 @@ enum State {
         announced: usize,
     },
     /// Ours by our own view, but somebody's newer claim was heard.
-    Yielded,
+    Yielded {
+        since: Instant,
+    },
     /// A stranger has it.
     Conflict {
         again: Instant,
@@ -246,6 +248,16 @@ impl Tenures {
 
     pub fn held(&self) -> usize {
         self.by_address.values().filter(|tenure| matches!(tenure.state, State::Held { .. })).count()
+    }
+
+    /// Whether it has listened for long enough to take addresses.
+    pub fn has_joined(&self) -> bool {
+        self.stage != Stage::Joining
+    }
+
+    /// How many others are heard.
+    pub fn heard(&self, now: Instant) -> usize {
+        self.peers.count_heard(now)
     }
 
     /// Where beats go.
@@ -385,7 +397,7 @@ impl Tenures {
             self.say_everything();
         }
         for (ip, word) in &beat.words {
-            self.word(&from, *ip, *word);
+            self.word(&from, *ip, *word, now);
         }
         if heard.changed {
             self.evaluate_all(now, wall);
@@ -396,7 +408,10 @@ impl Tenures {
         }
     }
 
-    fn word(&mut self, from: &Arc<str>, ip: IpAddr, word: Word) {
+    fn word(&mut self, from: &Arc<str>, ip: IpAddr, word: Word, now: Instant) {
+        if matches!(word, Word::Holds(_)) {
+            self.peers.set_unable(from, ip, false);
+        }
         let known = self.known.entry(ip).or_default();
         match word {
             Word::Holds(epoch) if epoch >= known.epoch => {
@@ -404,7 +419,7 @@ impl Tenures {
                 let wins = epoch > known.epoch || known.holder.as_ref().is_none_or(|holder| from >= holder);
                 if wins {
                     *known = Known { epoch, holder: Some(Arc::clone(from)) };
-                    self.yield_to_newer(ip);
+                    self.yield_to_newer(ip, now);
                 }
             }
             Word::Holds(_) => {
@@ -424,11 +439,11 @@ impl Tenures {
         }
     }
 
-    fn yield_to_newer(&mut self, ip: IpAddr) {
+    fn yield_to_newer(&mut self, ip: IpAddr, now: Instant) {
         let Some(tenure) = self.by_address.get_mut(&ip) else { return };
         if matches!(tenure.state, State::Held { .. }) {
             let ours = tenure.owner.as_ref() == Some(&self.me);
-            tenure.state = if ours { State::Yielded } else { State::Idle };
+            tenure.state = if ours { State::Yielded { since: now } } else { State::Idle };
             self.actions.push(Action::Drop(ip));
         }
     }
@@ -467,13 +482,15 @@ impl Tenures {
         }
         match state {
             State::Idle if ours => self.begin(ip, now, wall),
-            State::Yielded if ours && (changed || !self.holder_active(ip, now)) => self.take(ip, now, wall),
+            State::Yielded { since } if ours && (changed || self.may_retake(ip, since, now)) => {
+                self.take(ip, now, wall);
+            }
             // An owner that is heard will claim it; until then it is answered here.
             State::Held { .. } if !ours && waits => {}
             // Leaving, and nobody is there to take it.
             State::Held { .. } if owner.is_none() && candidate && self.stage == Stage::Leaving => {}
             State::Held { .. } if !ours => self.release(ip),
-            State::Probing { .. } | State::Yielded | State::Conflict { .. } if !ours => {
+            State::Probing { .. } | State::Yielded { .. } | State::Conflict { .. } if !ours => {
                 self.set_state(ip, State::Idle);
             }
             _ => {}
@@ -484,11 +501,25 @@ impl Tenures {
         }
     }
 
-    fn holder_active(&self, ip: IpAddr, now: Instant) -> bool {
-        let Some(holder) = self.known.get(&ip).and_then(|known| known.holder.as_ref()) else { return false };
-        let candidate =
-            self.by_address.get(&ip).is_some_and(|tenure| tenure.claim.candidates.contains(holder));
-        *holder != self.me && candidate && self.peers.standing(holder, ip, now).is_some()
+    /// Whether the address is free for its owner, who has yielded to somebody. Who is alive and claims an address in spite
+    /// of our view has another one: then we wait before we say so again, so that views that differ for good cost a move
+    /// now and then and not a war.
+    fn may_retake(&self, ip: IpAddr, since: Instant, now: Instant) -> bool {
+        let Some(holder) = self.known.get(&ip).and_then(|known| known.holder.as_ref()) else { return true };
+        if !self.peers.is_heard(holder, now) {
+            return true;
+        }
+        let rested = now.saturating_duration_since(since) >= self.settings.dead_after;
+        rested && !self.holder_stays(holder, ip, now)
+    }
+
+    fn holder_stays(&self, holder: &Arc<str>, ip: IpAddr, now: Instant) -> bool {
+        // One that is to go, while we are not, is no reason to wait.
+        let stays = |claim: &Claim| {
+            claim.candidates.contains(holder) && (claim.prefers(holder) || !claim.prefers(&self.me))
+        };
+        let stays = self.by_address.get(&ip).is_some_and(|tenure| stays(&tenure.claim));
+        *holder != self.me && stays && self.peers.standing(holder, ip, now).is_some()
     }
 
     fn begin(&mut self, ip: IpAddr, now: Instant, wall: u64) {
@@ -502,7 +533,7 @@ impl Tenures {
 
     fn set_state(&mut self, ip: IpAddr, state: State) {
         let Some(tenure) = self.by_address.get_mut(&ip) else { return };
-        if !matches!(state, State::Idle | State::Yielded) {
+        if !matches!(state, State::Idle | State::Yielded { .. }) {
             self.busy.insert(ip);
         }
         tenure.state = state;
@@ -583,7 +614,7 @@ impl Tenures {
                 continue;
             };
             let due = match &mut tenure.state {
-                State::Idle | State::Yielded => None,
+                State::Idle | State::Yielded { .. } => None,
                 State::Probing { next, left: 0 } if *next <= now => {
                     probed_out.push(*ip);
                     None

@@ -96,11 +96,12 @@ impl Peers {
             return None;
         }
         let new = beat.incarnation > peer.incarnation;
-        if new {
-            peer.unable.clear();
-        }
         // Back from the dead: it may have forgotten, or missed, what was said.
         let forgot = new || (fresh && !peer.alive);
+        if forgot {
+            // What it cannot do it says anew, again and again.
+            peer.unable.clear();
+        }
         let changed = forgot || peer.stage != beat.stage;
         (peer.incarnation, peer.sequence) = (beat.incarnation, beat.sequence);
         (peer.heard, peer.stage) = (peer.heard.max(arrived), beat.stage);
@@ -147,7 +148,11 @@ impl Peers {
     }
 
     pub(super) fn any_heard(&self, now: Instant) -> bool {
-        self.heard.keys().any(|name| self.is_heard(name, now))
+        self.count_heard(now) > 0
+    }
+
+    pub(super) fn count_heard(&self, now: Instant) -> usize {
+        self.heard.keys().filter(|name| self.is_heard(name, now)).count()
     }
 
     pub(super) fn is_heard(&self, name: &Arc<str>, now: Instant) -> bool {

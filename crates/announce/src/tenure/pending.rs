@@ -8,23 +8,33 @@ use crate::beat::Word;
 /// Each new word is said so often.
 const SAID_TIMES: u8 = 3;
 
+/// What a word is about: a newer one takes the place of an older one about the same. Whether a node can answer for an
+/// address and whether it does are two things.
+type Subject = (IpAddr, bool);
+
+fn subject(ip: IpAddr, word: Word) -> Subject {
+    (ip, matches!(word, Word::Able | Word::Unable))
+}
+
 /// Words to be said: new ones first, each several times.
 #[derive(Debug, Default)]
 pub(super) struct Pending {
-    words: HashMap<IpAddr, (Word, u8)>,
-    fresh: VecDeque<IpAddr>,
-    again: VecDeque<IpAddr>,
+    words: HashMap<Subject, (Word, u8)>,
+    fresh: VecDeque<Subject>,
+    again: VecDeque<Subject>,
 }
 
 impl Pending {
     pub(super) fn say(&mut self, ip: IpAddr, word: Word) {
-        self.words.insert(ip, (word, SAID_TIMES));
-        self.fresh.push_back(ip);
+        let subject = subject(ip, word);
+        self.words.insert(subject, (word, SAID_TIMES));
+        self.fresh.push_back(subject);
     }
 
     pub(super) fn say_once(&mut self, ip: IpAddr, word: Word) {
-        self.words.entry(ip).or_insert_with(|| {
-            self.again.push_back(ip);
+        let subject = subject(ip, word);
+        self.words.entry(subject).or_insert_with(|| {
+            self.again.push_back(subject);
             (word, 1)
         });
     }
@@ -35,37 +45,39 @@ impl Pending {
 
     /// What fits into one beat.
     pub(super) fn take(&mut self, most: usize) -> Vec<(IpAddr, Word)> {
-        let mut taken = Vec::new();
+        let mut taken: Vec<(Subject, Word)> = Vec::new();
         while taken.len() < most
-            && let Some(ip) = self.fresh.pop_front()
+            && let Some(subject) = self.fresh.pop_front()
         {
-            if let Some((word, times)) = self.words.get_mut(&ip).filter(|(_, times)| *times == SAID_TIMES) {
+            if let Some((word, times)) =
+                self.words.get_mut(&subject).filter(|(_, times)| *times == SAID_TIMES)
+            {
                 *times -= 1;
-                taken.push((ip, *word));
-                self.again.push_back(ip);
+                taken.push((subject, *word));
+                self.again.push_back(subject);
             }
         }
         for _ in 0..self.again.len() {
             if taken.len() >= most {
                 break;
             }
-            let Some(ip) = self.again.pop_front() else { break };
-            let Some((word, times)) = self.words.get_mut(&ip) else { continue };
-            if *times == SAID_TIMES || taken.iter().any(|(other, _)| *other == ip) {
+            let Some(subject) = self.again.pop_front() else { break };
+            let Some((word, times)) = self.words.get_mut(&subject) else { continue };
+            if *times == SAID_TIMES || taken.iter().any(|(other, _)| *other == subject) {
                 // Said anew meanwhile, or just now: once more with the next beat.
                 if *times < SAID_TIMES {
-                    self.again.push_back(ip);
+                    self.again.push_back(subject);
                 }
                 continue;
             }
-            taken.push((ip, *word));
+            taken.push((subject, *word));
             *times -= 1;
             if *times == 0 {
-                self.words.remove(&ip);
+                self.words.remove(&subject);
             } else {
-                self.again.push_back(ip);
+                self.again.push_back(subject);
             }
         }
-        taken
+        taken.into_iter().map(|((ip, _), word)| (ip, word)).collect()
     }
 }

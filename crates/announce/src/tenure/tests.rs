@@ -27,6 +27,8 @@ pub(super) struct World {
     pub(super) cut: HashSet<(usize, usize)>,
     stranger: Option<IpAddr>,
     pub(super) losses: Losses,
+    /// How often an address was taken.
+    pub(super) takes: usize,
 }
 
 /// Beats that get lost: at random, but never three in a row from one node to another, so that bounds can be named.
@@ -73,7 +75,7 @@ impl World {
         let nodes = nodes.collect();
         let (wire, cut, stranger) = (Vec::new(), HashSet::new(), None);
         let losses = Losses { percent: 0, state: 1, in_row: HashMap::new() };
-        let mut world = Self { start, now: start, nodes, wire, cut, stranger, losses };
+        let mut world = Self { start, now: start, nodes, wire, cut, stranger, losses, takes: 0 };
         let change = world.change(ips, |_| true);
         for node in &mut world.nodes {
             node.tenures.apply(change.clone(), start, 1);
@@ -81,7 +83,7 @@ impl World {
         world
     }
 
-    fn wall(&self) -> u64 {
+    pub(super) fn wall(&self) -> u64 {
         1_000_000 + self.now.duration_since(self.start).as_micros() as u64
     }
 
@@ -96,7 +98,7 @@ impl World {
                 .map(|(_, name)| Arc::clone(name))
                 .collect();
             candidates.sort_by_key(|name| std::cmp::Reverse(weight(name, ip)));
-            Claim { candidates, ..Claim::default() }
+            Claim { preferred: candidates.len(), candidates, ..Claim::default() }
         };
         let announcer =
             |i: usize| Announcer { addresses: vec![IpAddr::from([10, 0, 0, i as u8])], fresh: true };
@@ -167,7 +169,8 @@ impl World {
                 }
                 Action::Say(ip, saying) => self.nodes[i].said.push((ip, saying)),
                 Action::Announce(ip) => self.nodes[i].announced.push((now, ip)),
-                Action::Take(_) | Action::Drop(_) => {}
+                Action::Take(_) => self.takes += 1,
+                Action::Drop(_) => {}
             }
         }
     }
@@ -321,6 +324,29 @@ fn who_was_left_with_an_address_and_is_excluded_gives_it_back() {
 }
 
 #[test]
+fn who_was_left_with_an_address_and_is_cordoned_gives_it_back() {
+    let mut world = World::new(2, &[ip(A)]);
+    world.run(Duration::from_secs(2));
+    world.cut.extend([(0, 1), (1, 0)]);
+    world.run(Duration::from_secs(2));
+    world.cut.clear();
+    world.run(Duration::from_secs(1));
+    let left = world.answering(ip(A))[0];
+    // It was the second candidate before, and still is: the order says nothing new.
+    for node in [0, 1] {
+        let mut change = world.change(&[ip(A)], |_| true);
+        change.claims[0].1.as_mut().unwrap().preferred = 1;
+        world.apply(node, change);
+        assert!(!world.answering(ip(A)).is_empty(), "never none");
+    }
+    world.run(Duration::from_millis(100));
+    assert_eq!(world.answering(ip(A)), [1 - left]);
+    let takes = world.takes;
+    world.run(Duration::from_secs(3));
+    assert_eq!(world.takes, takes);
+}
+
+#[test]
 fn views_that_differ_do_not_fight() {
     let mut world = World::new(2, &[ip(A)]);
     world.run(Duration::from_secs(2));
@@ -402,6 +428,21 @@ fn a_node_without_a_link_passes_the_address_on() {
     world.run(Duration::from_millis(100));
     assert_eq!(world.answering(ip(A)).len(), 1);
     assert_ne!(world.answering(ip(A)), [owner]);
+}
+
+#[test]
+fn a_node_that_has_its_link_again_is_believed() {
+    let mut world = World::new(2, &[ip(A)]);
+    world.run(Duration::from_secs(2));
+    let owner = world.first(ip(A));
+    for unable in [HashSet::from([ip(A)]), HashSet::new()] {
+        let (now, wall) = (world.now, world.wall());
+        world.nodes[owner].tenures.set_unable(unable, now, wall);
+        world.run(Duration::from_secs(1));
+    }
+    assert_eq!(world.answering(ip(A)), [owner]);
+    // There and back, and no war over it.
+    assert_eq!(world.takes, 3);
 }
 
 #[test]

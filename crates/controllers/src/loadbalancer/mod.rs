@@ -1,7 +1,7 @@
 //! Addresses for Services of type LoadBalancer, from `LoadBalancerPool`s.
 //!
 //! `wish` reads what a Service asks for; [`pool`] holds the pools with what is free in them; [`plan`] decides (pure);
-//! [`status`] says what to write; [`run`] writes. Announcing the addresses is not here.
+//! [`status`] says what to write; [`run`] writes; `metrics` counts. Announcing the addresses is not here.
 //!
 //! Rules: an address is held until its Service goes, asks for another, or may no longer share it. A change of a pool
 //! takes no address away: the Service keeps it and its condition says that no pool offers it any more. A wish that
@@ -10,6 +10,7 @@
 //!
 //! Start at [`plan::Allocator::plan`].
 
+mod metrics;
 pub mod objects;
 pub mod plan;
 #[cfg(test)]
@@ -20,6 +21,7 @@ pub mod run;
 pub mod status;
 mod wish;
 
+pub use metrics::Metrics;
 pub use problem::Problem;
 pub use run::{Config, run};
 

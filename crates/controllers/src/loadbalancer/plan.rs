@@ -142,6 +142,10 @@ impl Allocator {
         self.held.contains_key(key)
     }
 
+    pub fn waiting_count(&self) -> usize {
+        self.waiting.order.len()
+    }
+
     /// Everyone whose wish is not granted.
     pub fn waiting(&self) -> Vec<Key> {
         self.waiting.order.iter().map(|(_, key)| key.clone()).collect()

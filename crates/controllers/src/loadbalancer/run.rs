@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
+use super::metrics::Metrics;
 use super::objects::{Namespace, PoolObject, Service};
 use super::plan::{Allocator, Verdict};
 use super::pool::Pool;
@@ -33,11 +34,12 @@ pub struct Config {
     pub without_class: bool,
     /// How many statuses are written at once.
     pub workers: usize,
+    pub metrics: Arc<Metrics>,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { without_class: true, workers: 8 }
+        Self { without_class: true, workers: 8, metrics: Arc::default() }
     }
 }
 
@@ -302,6 +304,7 @@ impl Controller {
     async fn keep_pool_status(&self) {
         loop {
             self.counts_changed.notified().await;
+            self.count();
             for (_, object) in self.pools.all() {
                 if let Err(error) = self.write_pool_status(&object).await
                     && !lost_race(&error)
@@ -311,6 +314,11 @@ impl Controller {
             }
             tokio::time::sleep(POOL_STATUS_EVERY).await;
         }
+    }
+
+    fn count(&self) {
+        let allocator = lock(&self.allocator);
+        self.config.metrics.set(allocator.pools(), allocator.waiting_count());
     }
 
     async fn write_pool_status(&self, object: &PoolObject) -> Result<(), portolan_client::Error> {

@@ -29,9 +29,17 @@ pub(crate) struct Bed {
 
 impl Bed {
     pub(crate) fn up(nodes: u8) -> Self {
-        let lab =
-            Lab::up(&Options { name: unique("t"), nodes, exe: exe() }).unwrap_or_else(|e| panic!("{e}"));
-        Self { lab }
+        Self::with(nodes, false)
+    }
+
+    /// On a segment with addresses of both families.
+    pub(crate) fn up_with_ipv6(nodes: u8) -> Self {
+        Self::with(nodes, true)
+    }
+
+    fn with(nodes: u8, ipv6: bool) -> Self {
+        let options = Options { name: unique("t"), nodes, ipv6, exe: exe() };
+        Self { lab: Lab::up(&options).unwrap_or_else(|e| panic!("{e}")) }
     }
 
     pub(crate) fn kubectl(&self) -> Kubectl {

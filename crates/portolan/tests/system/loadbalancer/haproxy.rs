@@ -1,11 +1,12 @@
 //! A balancer outside of the cluster, spreading over node ports: HAProxy from Debian, as in
 //! `docs/external-load-balancer.md`.
 
-use std::process::{Child, Command};
+use std::process::Command;
 use std::time::Instant;
 
 use portolan_lab::Host;
 
+use super::{Balancer, documented};
 use crate::bed::{Bed, PATIENCE, at, web_pod, who};
 
 const SERVICE: &str = "
@@ -21,23 +22,6 @@ spec:
   ports: [{name: http, port: 80, targetPort: http, nodePort: 32080}]
 ";
 
-/// The configuration of the documentation, with the lab's addresses in it already.
-fn config() -> &'static str {
-    let text = include_str!("../../../../../docs/external-load-balancer.md");
-    let begin = text.find("```haproxy\n").unwrap() + "```haproxy\n".len();
-    let length = text[begin..].find("```").unwrap();
-    &text[begin..begin + length]
-}
-
-struct Haproxy(Child);
-
-impl Drop for Haproxy {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 #[test]
 fn haproxy_follows_the_health_check_node_ports() {
     let bed = Bed::up(3);
@@ -45,11 +29,11 @@ fn haproxy_follows_the_health_check_node_ports() {
     bed.apply(&format!("{}---{SERVICE}", pods.concat()));
     bed.wait_ready("app=web");
     let file = bed.lab.layout.dir().join("haproxy.cfg");
-    std::fs::write(&file, config()).unwrap();
+    std::fs::write(&file, documented("haproxy")).unwrap();
     let place = bed.lab.place("server").unwrap();
     let mut command = Command::new("haproxy");
     command.arg("-db").arg("-f").arg(&file);
-    let _haproxy = Haproxy(place.spawn(&mut command).unwrap());
+    let _haproxy = Balancer(place.spawn(&mut command).unwrap());
 
     let balancer = at(Host::Server.ip(), 80);
     bed.until_answerers("client", balancer, &["web-1", "web-2"]);

@@ -2,18 +2,22 @@
 
 mod client;
 mod haproxy;
+mod ipv6;
+mod kubectl;
+mod nginx;
+mod verb;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::process::Child;
 use std::time::{Duration, Instant};
 
-use portolan_api::schema::{Schema, Type};
-use portolan_lab::probe::Answer;
+use portolan_lab::probe::{self, Answer};
 use portolan_lab::{Host, Lab};
 use portolan_netlink::rt::Rt;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::bed::{Bed, PATIENCE, at, peer, settles, web_pod, who, yaml};
-use client::Client;
+use client::{Client, repeated_syns};
 
 /// The first address of the pool.
 const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 240));
@@ -47,19 +51,62 @@ fn announced(nodes: u8) -> Bed {
 
 /// The node that answers for the address, by what the client's kernel has learnt.
 fn owner(bed: &Bed) -> u8 {
+    owner_of(bed, ADDRESS)
+}
+
+fn owner_of(bed: &Bed, address: IpAddr) -> u8 {
     let begin = Instant::now();
     loop {
-        let _ = bed.http("client", vip());
+        let _ = bed.http("client", at(address, 80));
         let client = bed.lab.host(Host::Client).unwrap();
         let neighbours = Rt::open_in(&client).unwrap().neighbours().unwrap();
-        let mac = neighbours.iter().find(|n| n.address == ADDRESS).and_then(|n| n.mac);
+        let mac = neighbours.iter().find(|n| n.address == address).and_then(|n| n.mac);
         for node in 1..=bed.lab.layout.nodes {
             let link = Rt::open_in(&bed.lab.host(Host::Node(node)).unwrap()).unwrap().link("eth0").unwrap();
             if mac.is_some() && link.mac == mac {
                 return node;
             }
         }
-        assert!(begin.elapsed() < PATIENCE, "nobody answers for {ADDRESS}: {neighbours:?}");
+        assert!(begin.elapsed() < PATIENCE, "nobody answers for {address}: {neighbours:?}");
+    }
+}
+
+/// The node that answers for the address when everybody who lives has joined: nothing moves by itself then.
+fn until_settled(bed: &Bed, address: IpAddr) -> u8 {
+    let begin = Instant::now();
+    let mut since = (owner_of(bed, address), Instant::now());
+    while since.1.elapsed() < SETTLED_AFTER {
+        let now = owner_of(bed, address);
+        if now != since.0 {
+            since = (now, Instant::now());
+        }
+        assert!(begin.elapsed() < PATIENCE, "{address} does not come to rest");
+    }
+    since.0
+}
+
+/// Until a client finds nobody there.
+fn until_unanswered(bed: &Bed) {
+    let gone = probe::until(|| Ok(bed.http("client", vip())), |answer| answer.text().is_none(), PATIENCE);
+    assert!(gone.unwrap().0.text().is_none(), "{ADDRESS} still leads somewhere");
+}
+
+/// The configuration of the documentation, with the lab's addresses in it already.
+fn documented(balancer: &str) -> &'static str {
+    let text = include_str!("../../../../../docs/external-load-balancer.md");
+    let fence = format!("```{balancer}\n");
+    let begin = text.find(&fence).unwrap() + fence.len();
+    let length = text[begin..].find("```").unwrap();
+    &text[begin..begin + length]
+}
+
+/// An outside balancer's process.
+struct Balancer(Child);
+
+impl Drop for Balancer {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 
@@ -80,9 +127,9 @@ fn load(bed: &Bed) -> Client {
 }
 
 /// Until another node answers for the address.
-fn until_moved(bed: &Bed, from: u8) {
+fn until_moved(bed: &Bed, address: IpAddr, from: u8) {
     let begin = Instant::now();
-    while owner(bed) == from {
+    while owner_of(bed, address) == from {
         assert!(begin.elapsed() < PATIENCE, "node-{from} still answers");
     }
 }
@@ -93,8 +140,12 @@ fn signal(lab: &Lab, node: u8, signal: Signal) {
     }
 }
 
-/// What a machine with two busy cores may add to what was measured.
-const SLACK: Duration = Duration::from_millis(1500);
+/// From a node's death to traffic.
+const AIM: Duration = Duration::from_secs(1);
+/// What a machine with two busy cores may add to what was measured: figures are in docs/benchmarks/loadbalancer.md.
+const SLACK: Duration = Duration::from_secs(4);
+/// Longer than a node that was frozen once is in doubt.
+const SETTLED_AFTER: Duration = Duration::from_millis(1500);
 
 #[test]
 fn an_outside_client_reaches_the_service_by_its_address() {
@@ -112,7 +163,7 @@ fn an_outside_client_reaches_the_service_by_its_address() {
     assert!(addresses.iter().all(|address| address.net.addr() != ADDRESS), "{addresses:?}");
     // A Service that goes takes its address with it.
     bed.run(&["delete", "service", "web"]);
-    settles(|| bed.http("client", vip()), |answer| answer.text().is_none());
+    until_unanswered(&bed);
 }
 
 #[test]
@@ -121,11 +172,11 @@ fn a_killed_owner_is_followed_by_another_node() {
     let load = load(&bed);
     let begin = Instant::now();
     bed.lab.host(Host::Node(owner)).unwrap().kill_processes(PATIENCE).unwrap();
-    until_moved(&bed, owner);
+    until_moved(&bed, ADDRESS, owner);
     let gap = load.end().longest_gap(begin);
     println!("killed: {gap:?} without an answer");
     // The dead node's kernel still forwards what it gets: only the address moves, when the others miss its beats.
-    assert!(gap < Duration::from_secs(1) + SLACK, "{gap:?}");
+    assert!(gap < AIM + SLACK, "{gap:?}");
     settles(|| bed.http("client", vip()), |answer| answer.text().is_some());
 }
 
@@ -135,7 +186,7 @@ fn a_frozen_owner_is_followed_and_answers_nothing_when_it_wakes() {
     let load = load(&bed);
     let begin = Instant::now();
     signal(&bed.lab, owner, Signal::STOP);
-    until_moved(&bed, owner);
+    until_moved(&bed, ADDRESS, owner);
     signal(&bed.lab, owner, Signal::CONT);
     // It gets its address back when it has shown to be alive.
     let woken = Instant::now();
@@ -144,7 +195,7 @@ fn a_frozen_owner_is_followed_and_answers_nothing_when_it_wakes() {
     }
     let gap = load.end().longest_gap(begin);
     println!("frozen: {gap:?} without an answer");
-    assert!(gap < Duration::from_secs(1) + SLACK, "{gap:?}");
+    assert!(gap < AIM + SLACK, "{gap:?}");
 }
 
 #[test]
@@ -155,38 +206,38 @@ fn a_partitioned_owner_is_followed_and_one_remains_afterwards() {
     let port = format!("node-{owner}");
     let begin = Instant::now();
     Rt::open_in(&segment).unwrap().set_down(&port).unwrap();
-    until_moved(&bed, owner);
+    until_moved(&bed, ADDRESS, owner);
     let cut = load.end();
     let gap = cut.longest_gap(begin);
     println!("partitioned: {gap:?} without an answer");
-    assert!(gap < Duration::from_secs(1) + SLACK, "{gap:?}");
+    assert!(gap < AIM + SLACK, "{gap:?}");
     Rt::open_in(&segment).unwrap().set_up(&port).unwrap();
     settles(|| bed.http("client", vip()), |answer| answer.text().is_some());
 }
 
 #[test]
-fn a_drained_and_a_stopped_owner_hand_over_without_a_gap() {
+fn a_drained_and_a_stopped_owner_hand_over_without_a_lost_packet() {
     let (bed, owner) = served();
-    let client = load(&bed);
-    let begin = Instant::now();
-    bed.run(&["drain", &format!("node-{owner}"), "--ignore-daemonsets", "--force"]);
-    until_moved(&bed, owner);
-    let seen = client.end();
-    let gap = seen.longest_gap(begin);
-    println!("drained: {gap:?} without an answer, {} of {} connects failed", seen.failures(), seen.count());
-    assert!(gap < Duration::from_millis(500), "{gap:?}");
-    bed.run(&["uncordon", &format!("node-{owner}")]);
-    while self::owner(&bed) != owner {
-        assert!(begin.elapsed() < PATIENCE);
+    let host = bed.lab.host(Host::Client).unwrap();
+    let node = format!("node-{owner}");
+    let drain = || _ = bed.run(&["drain", &node, "--ignore-daemonsets", "--force"]);
+    let stop = || signal(&bed.lab, owner, Signal::TERM);
+    let ways: [(&str, &dyn Fn()); 2] = [("drained", &drain), ("stopped", &stop)];
+    for (way, leave) in ways {
+        let begin = Instant::now();
+        while until_settled(&bed, ADDRESS) != owner {
+            assert!(begin.elapsed() < PATIENCE, "{node} does not get the address back");
+        }
+        let client = Client::patient(host.try_clone().unwrap(), vip());
+        let repeated = repeated_syns(&host);
+        let begin = Instant::now();
+        leave();
+        until_moved(&bed, ADDRESS, owner);
+        let seen = client.end();
+        println!("{way}: {:?} without an answer, {} connects", seen.longest_gap(begin), seen.count());
+        seen.lost_nothing(repeated_syns(&host) - repeated);
+        bed.run(&["uncordon", &node]);
     }
-    let client = load(&bed);
-    let begin = Instant::now();
-    signal(&bed.lab, owner, Signal::TERM);
-    until_moved(&bed, owner);
-    let seen = client.end();
-    let gap = seen.longest_gap(begin);
-    println!("stopped: {gap:?} without an answer, {} of {} connects failed", seen.failures(), seen.count());
-    assert!(gap < Duration::from_millis(500), "{gap:?}");
 }
 
 #[test]
@@ -201,7 +252,7 @@ fn with_policy_local_the_address_is_where_a_ready_pod_is_and_sources_are_kept() 
     let answer = bed.http("client", vip());
     assert_eq!((who(&answer), peer(&answer)), (format!("web-{first}"), Host::Client.ip()));
     bed.post("node-1", at(bed.pod_ip(&format!("web-{first}")), 80), "/ready?value=false");
-    until_moved(&bed, first);
+    until_moved(&bed, ADDRESS, first);
     let second = 3 - first;
     settles(
         || bed.http("client", vip()),
@@ -269,62 +320,4 @@ fn pools_say_what_is_wrong_with_them_and_with_what_is_asked_of_them() {
     let outside = "{.status.conditions[?(@.reason==\"OutsidePools\")].message}";
     let message = bed.until_field("service web", outside, |message| !message.is_empty());
     assert!(message.contains("keeps 10.0.0.240, although no pool offers it any more"), "{message}");
-}
-
-#[test]
-fn the_crd_says_what_the_declaration_says() {
-    let text = include_str!("../../../../../deploy/loadbalancerpool-crd.yaml");
-    let crd: serde_json::Value = serde_saphyr::from_str(text).unwrap();
-    let root = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
-    same_fields("", portolan_api::portolan::v1alpha1::LoadBalancerPool::schema(), root);
-}
-
-fn same_fields(path: &str, schema: &Schema, crd: &serde_json::Value) {
-    let declared: std::collections::BTreeSet<&str> = schema.fields.iter().map(|field| field.name).collect();
-    let written: std::collections::BTreeSet<&str> =
-        crd["properties"].as_object().unwrap().keys().map(String::as_str).collect();
-    assert_eq!(declared, written, "{path}");
-    for field in schema.fields.iter().filter(|field| field.name != "metadata") {
-        let here = format!("{path}.{}", field.name);
-        let property = &crd["properties"][field.name];
-        let kind = match field.ty {
-            Type::Bool => "boolean",
-            Type::Int32 | Type::Int64 => "integer",
-            Type::List(_) => "array",
-            Type::Object(_) | Type::StringMap | Type::Map(_) => "object",
-            _ => "string",
-        };
-        assert_eq!(property["type"], kind, "{here}");
-        let inner = if kind == "array" { &property["items"] } else { property };
-        if let Some(schema) = field.ty.schema() {
-            same_fields(&here, schema, inner);
-        }
-    }
-}
-
-/// The verb for clusters whose nodes are not ours: beside whatever forwards there.
-#[test]
-fn the_verb_lb_announces_from_a_node_with_any_api_server() {
-    let bed = announced(1);
-    bed.apply(&web_pod("web-1", "app: web", Some("node-1")));
-    bed.wait_ready("app=web");
-    settles(|| bed.http("client", vip()), |answer| answer.text().is_some());
-    let node = bed.lab.place("node-1").unwrap();
-    // What is left is the kernel, which goes on forwarding.
-    node.netns.kill_processes(PATIENCE).unwrap();
-    let client = bed.lab.host(Host::Client).unwrap();
-    let mut rt = Rt::open_in(&client).unwrap();
-    rt.delete_neighbour("eth0", ADDRESS).unwrap();
-    assert!(bed.http("client", vip()).text().is_none(), "nobody answers for the address");
-    let mut command = node.command(crate::bed::exe().to_str().unwrap());
-    command.args(["lb", "--node-name", "node-1", "--kubeconfig"]).arg(bed.lab.layout.kubeconfig());
-    let mut lb = node.spawn(&mut command).unwrap();
-    assert_eq!(owner(&bed), 1);
-    settles(|| bed.http("client", vip()), |answer| matches!(answer, Answer::Text(_) | Answer::Refused));
-    bed.until_field("lease -n kube-system portolan-loadbalancer", "{.spec.holderIdentity}", |holder| {
-        holder.starts_with("node-1_")
-    });
-    kill_process(Pid::from_child(&lb), Signal::TERM).unwrap();
-    assert!(lb.wait().unwrap().success());
-    assert_eq!(bed.field("leases -n kube-system -l portolan.dev/announcer", "{.items[*].metadata.name}"), "");
 }
