@@ -26,7 +26,7 @@ pub(crate) async fn run(
             let own = socket.port().map_err(Error::Kernel)?;
             let tables = Family::ALL.map(nftables::layout::table).to_vec();
             let alarm = nft::Monitor::open(tables, own).map(Alarm::Off).map_err(Error::Kernel)?;
-            let plane = Nftables::new(socket, nftables::Config { mark });
+            let plane = Nftables::new(socket, nftables::Config { mark, ..nftables::Config::default() });
             run_with_alarm(client, config, plane, alarm, progress, shutdown).await
         }
         mode @ (Mode::Iptables | Mode::Ipvs) => Err(Error::Mode {

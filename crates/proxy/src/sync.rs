@@ -273,7 +273,7 @@ impl<D: DataPlane> Loop<D> {
         self.around.cleaner.check(suspects(&changes));
         self.update_health_checks(&changes);
         let services = self.snapshot.table().len();
-        let metrics = &self.around.metrics;
+        let metrics = Arc::clone(&self.around.metrics);
         for change in &changes {
             metrics.service_changed(change);
         }
