@@ -17,6 +17,7 @@ bench:
 	@scripts/prepare test
 	cargo build --release --package portolan
 	cargo run --release --package xtask -- bench
+	cargo run --release --package xtask -- loadbalancer
 
 lint:
 	cargo fmt --all --check

@@ -48,6 +48,30 @@ enum Verb {
         #[arg(long, default_value = "target/bench")]
         plots: PathBuf,
     },
+    /// Measure load-balancer addresses: how soon a Service has one, and failover after each kind of loss
+    Loadbalancer {
+        /// The program to measure
+        #[arg(long, default_value = "target/release/portolan")]
+        exe: PathBuf,
+        /// Failovers of each kind
+        #[arg(long, default_value_t = 20)]
+        runs: usize,
+        /// Services that get an address one after the other
+        #[arg(long, default_value_t = 200)]
+        assignments: usize,
+        /// Services that wait for one pool
+        #[arg(long, default_value_t = 10_000)]
+        services: usize,
+        /// What was measured
+        #[arg(long, default_value = "target/bench/loadbalancer.json")]
+        json: PathBuf,
+        /// Where the plots go
+        #[arg(long, default_value = "target/bench")]
+        plots: PathBuf,
+        /// Measure nothing: print and draw what the file holds
+        #[arg(long)]
+        only_draw: bool,
+    },
     /// Draw what `scale` has measured
     Plots {
         #[arg(long, default_value = "target/bench/forwarding.json")]
@@ -63,6 +87,11 @@ fn main() -> anyhow::Result<()> {
         Verb::Scale { exe, services, changes, rounds, json, plots } => {
             let effort = bench::scale::Effort { changes, rounds };
             bench::scale::run(&exe, &services, effort, &json, &plots)
+        }
+        Verb::Loadbalancer { json, plots, only_draw: true, .. } => bench::loadbalancer::draw(&json, &plots),
+        Verb::Loadbalancer { exe, runs, assignments, services, json, plots, .. } => {
+            let effort = bench::loadbalancer::Effort { runs, assignments, services };
+            bench::loadbalancer::run(&exe, effort, &json, &plots)
         }
         Verb::Plots { json, plots } => bench::scale::draw(&json, &plots),
     }

@@ -5,7 +5,7 @@
 //! are those of a real site: `portolan up --control-plane` and `portolan node`, talking TLS over the segment.
 //!
 //! Start at [`Lab::up`]. [`layout`] says what is called how, [`segment`] builds the network, [`lab`] starts and ends
-//! the processes, [`probe`] asks for answers from inside a namespace, [`demo`] is the story that `make demo` tells.
+//! the processes, [`probe`] asks for answers from inside a namespace, [`load`] connects again and again, [`demo`] is the story that `make demo` tells.
 //! What Kubernetes objects mean is not here: the lab only uses `kubectl`.
 
 #![forbid(unsafe_code)]
@@ -16,6 +16,7 @@ mod exec;
 mod kubectl;
 mod lab;
 pub mod layout;
+pub mod load;
 pub mod probe;
 mod segment;
 

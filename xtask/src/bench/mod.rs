@@ -2,6 +2,7 @@
 
 mod convergence;
 mod load;
+pub(crate) mod loadbalancer;
 mod plant;
 mod plots;
 pub(crate) mod scale;

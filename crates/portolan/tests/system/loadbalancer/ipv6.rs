@@ -6,10 +6,10 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use portolan_lab::Host;
+use portolan_lab::load::{Load, Manner, repeated_syns};
 use portolan_netlink::rt::Rt;
 
-use super::client::{Client, repeated_syns};
-use super::{SLACK, until_moved};
+use super::{AIM, SLACK, lost_nothing, until_moved};
 use crate::bed::{Bed, at, settles, who};
 
 const ADDRESS: &str = "fd00::240";
@@ -53,24 +53,25 @@ fn an_outside_client_finds_an_ipv6_address_by_neighbour_discovery_and_follows_it
 
     let first = super::owner_of(&bed, address);
     let client = bed.lab.host(Host::Client).unwrap();
-    let load = Client::start(client.try_clone().unwrap(), at(address, 80));
+    let load = Load::start(client.try_clone().unwrap(), at(address, 80), Manner::Hasty);
     let begin = Instant::now();
     let mut segment = Rt::open_in(&bed.lab.host(Host::Segment).unwrap()).unwrap();
     segment.set_down(&format!("node-{first}")).unwrap();
     until_moved(&bed, address, first);
-    let gap = load.end().longest_gap(begin);
+    let gap = load.end().unwrap().longest_gap(begin);
     println!("partitioned, IPv6: {gap:?} without an answer");
-    assert!(gap < super::AIM + SLACK, "{gap:?}");
+    assert!(gap < AIM + SLACK, "{gap:?}");
     segment.set_up(&format!("node-{first}")).unwrap();
     settles(ask, |answer| answer.text().is_some());
 
     // A planned move: the address is drained away from where it is.
     let from = super::until_settled(&bed, address);
-    let load = Client::patient(client.try_clone().unwrap(), at(address, 80));
-    let before = repeated_syns(&client);
+    let load = Load::start(client.try_clone().unwrap(), at(address, 80), Manner::Patient);
+    let before = repeated_syns(&client).unwrap();
     bed.run(&["cordon", &format!("node-{from}")]);
     until_moved(&bed, address, from);
-    load.end().lost_nothing(repeated_syns(&client) - before);
+    let seen = load.end().unwrap();
+    lost_nothing(&seen, repeated_syns(&client).unwrap() - before);
     outside.kill().unwrap();
     outside.wait().unwrap();
 }

@@ -1,23 +1,23 @@
 //! Load-balancer addresses: given, announced on the segment, and there again after whatever happens to their node.
 
-mod client;
 mod haproxy;
 mod ipv6;
 mod kubectl;
 mod nginx;
 mod verb;
 
+use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::Child;
 use std::time::{Duration, Instant};
 
+use portolan_lab::load::{Load, Manner, Seen, repeated_syns};
 use portolan_lab::probe::{self, Answer};
 use portolan_lab::{Host, Lab};
 use portolan_netlink::rt::Rt;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::bed::{Bed, PATIENCE, at, peer, settles, web_pod, who, yaml};
-use client::{Client, repeated_syns};
 
 /// The first address of the pool.
 const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 240));
@@ -122,8 +122,19 @@ fn served() -> (Bed, u8) {
     (bed, owner)
 }
 
-fn load(bed: &Bed) -> Client {
-    Client::start(bed.lab.host(Host::Client).unwrap(), vip())
+fn load(bed: &Bed) -> Load {
+    Load::start(bed.lab.host(Host::Client).unwrap(), vip(), Manner::Hasty)
+}
+
+/// For a planned move. A first packet that meets nobody is sent again after a second, and the kernel counts it: whatever
+/// the machine's load, there must have been none. Only the one connect that was under way at the moment of the move may be
+/// reset, when its answer came by the old node and its second packet goes to the new one.
+#[track_caller]
+fn lost_nothing(seen: &Seen, repeated_syns: u64) {
+    let failures = seen.failures();
+    let reset = failures.iter().all(|failure| failure.kind() == ErrorKind::ConnectionReset);
+    assert!(failures.len() <= 1 && reset, "{failures:?} of {}", seen.count());
+    assert_eq!(repeated_syns, 0, "of {} connects", seen.count());
 }
 
 /// Until another node answers for the address.
@@ -173,7 +184,7 @@ fn a_killed_owner_is_followed_by_another_node() {
     let begin = Instant::now();
     bed.lab.host(Host::Node(owner)).unwrap().kill_processes(PATIENCE).unwrap();
     until_moved(&bed, ADDRESS, owner);
-    let gap = load.end().longest_gap(begin);
+    let gap = load.end().unwrap().longest_gap(begin);
     println!("killed: {gap:?} without an answer");
     // The dead node's kernel still forwards what it gets: only the address moves, when the others miss its beats.
     assert!(gap < AIM + SLACK, "{gap:?}");
@@ -193,7 +204,7 @@ fn a_frozen_owner_is_followed_and_answers_nothing_when_it_wakes() {
     while self::owner(&bed) != owner {
         assert!(woken.elapsed() < PATIENCE);
     }
-    let gap = load.end().longest_gap(begin);
+    let gap = load.end().unwrap().longest_gap(begin);
     println!("frozen: {gap:?} without an answer");
     assert!(gap < AIM + SLACK, "{gap:?}");
 }
@@ -207,7 +218,7 @@ fn a_partitioned_owner_is_followed_and_one_remains_afterwards() {
     let begin = Instant::now();
     Rt::open_in(&segment).unwrap().set_down(&port).unwrap();
     until_moved(&bed, ADDRESS, owner);
-    let cut = load.end();
+    let cut = load.end().unwrap();
     let gap = cut.longest_gap(begin);
     println!("partitioned: {gap:?} without an answer");
     assert!(gap < AIM + SLACK, "{gap:?}");
@@ -228,14 +239,14 @@ fn a_drained_and_a_stopped_owner_hand_over_without_a_lost_packet() {
         while until_settled(&bed, ADDRESS) != owner {
             assert!(begin.elapsed() < PATIENCE, "{node} does not get the address back");
         }
-        let client = Client::patient(host.try_clone().unwrap(), vip());
-        let repeated = repeated_syns(&host);
+        let client = Load::start(host.try_clone().unwrap(), vip(), Manner::Patient);
+        let repeated = repeated_syns(&host).unwrap();
         let begin = Instant::now();
         leave();
         until_moved(&bed, ADDRESS, owner);
-        let seen = client.end();
+        let seen = client.end().unwrap();
         println!("{way}: {:?} without an answer, {} connects", seen.longest_gap(begin), seen.count());
-        seen.lost_nothing(repeated_syns(&host) - repeated);
+        lost_nothing(&seen, repeated_syns(&host).unwrap() - repeated);
         bed.run(&["uncordon", &node]);
     }
 }

@@ -1,0 +1,140 @@
+//! An outside client that connects again and again, and what it saw: for tests and benchmarks of failover.
+
+use std::io;
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use portolan_netlink::netns::Netns;
+use portolan_netlink::rt::Rt;
+
+use crate::error::LabError;
+use crate::segment::LINK;
+
+/// A connect that takes longer has failed: the next one asks anew.
+const CONNECT_PATIENCE: Duration = Duration::from_millis(50);
+/// One who waits, as most do: what gets lost is sent again after a second, and counted by the kernel.
+const LONG_PATIENCE: Duration = Duration::from_secs(20);
+const PAUSE: Duration = Duration::from_millis(2);
+
+/// How a client behaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Manner {
+    /// Gives a connect up after a moment, and makes the next.
+    Hasty,
+    /// Waits for as long as programs usually do.
+    Patient,
+    /// As one that has never been there: it asks for the address's neighbour anew before each connect.
+    Newcomer,
+}
+
+/// A client under way.
+#[derive(Debug)]
+pub struct Load {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<Result<Seen, LabError>>,
+}
+
+/// When each connect ended, and what came of it.
+#[derive(Debug)]
+pub struct Seen(Vec<(Instant, io::Result<()>)>);
+
+impl Load {
+    pub fn start(from: Netns, to: SocketAddr, manner: Manner) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let flag = Arc::clone(&stop);
+        let thread = std::thread::spawn(move || from.run(|| connects(to, manner, &flag))?);
+        Self { stop, thread }
+    }
+
+    pub fn end(self) -> Result<Seen, LabError> {
+        self.stop.store(true, Ordering::Relaxed);
+        // What the thread panics of is the caller's.
+        self.thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+}
+
+fn connects(to: SocketAddr, manner: Manner, stop: &AtomicBool) -> Result<Seen, LabError> {
+    let mut rt = Rt::open()?;
+    let mut seen = Vec::new();
+    while !stop.load(Ordering::Relaxed) {
+        if manner == Manner::Newcomer {
+            // It may not be there.
+            let _ = rt.delete_neighbour(LINK, to.ip());
+        }
+        let patience = if manner == Manner::Patient { LONG_PATIENCE } else { CONNECT_PATIENCE };
+        let outcome = TcpStream::connect_timeout(&to, patience).map(drop);
+        let connected = outcome.is_ok();
+        seen.push((Instant::now(), outcome));
+        if connected {
+            std::thread::sleep(PAUSE);
+        }
+    }
+    Ok(Seen(seen))
+}
+
+impl Seen {
+    /// The longest time after `from` in which nothing succeeded.
+    pub fn longest_gap(&self, from: Instant) -> Duration {
+        let mut last = from;
+        let mut gap = Duration::ZERO;
+        for (at, outcome) in &self.0 {
+            if *at > from && outcome.is_ok() {
+                gap = gap.max(*at - last);
+                last = *at;
+            }
+        }
+        gap.max(self.0.last().map_or(Duration::ZERO, |(at, _)| at.saturating_duration_since(last)))
+    }
+
+    pub fn failures(&self) -> Vec<&io::Error> {
+        self.0.iter().filter_map(|(_, outcome)| outcome.as_ref().err()).collect()
+    }
+
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+}
+
+/// How often the kernel of a host has sent a first packet again because nothing came back.
+pub fn repeated_syns(host: &Netns) -> Result<u64, LabError> {
+    let path = std::path::Path::new("/proc/thread-self/net/netstat");
+    let text = host.run(|| std::fs::read_to_string(path))?.map_err(LabError::file(path))?;
+    Ok(counter(&text, "TCPSynRetrans").unwrap_or_default())
+}
+
+fn counter(netstat: &str, name: &str) -> Option<u64> {
+    let mut lines = netstat.lines().filter_map(|line| line.strip_prefix("TcpExt: "));
+    let (names, values) = (lines.next()?, lines.next()?);
+    let at = names.split(' ').position(|known| known == name)?;
+    values.split(' ').nth(at)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_are_found_by_name() {
+        let text = "TcpExt: A TCPSynRetrans B\nTcpExt: 1 7 3\nIpExt: C\nIpExt: 4\n";
+        assert_eq!(counter(text, "TCPSynRetrans"), Some(7));
+        assert_eq!(counter(text, "C"), None);
+    }
+
+    #[test]
+    fn a_gap_is_where_nothing_succeeds() {
+        let begin = Instant::now();
+        let at = |ms: u64, fine: bool| {
+            let outcome = if fine { Ok(()) } else { Err(io::ErrorKind::TimedOut.into()) };
+            (begin + Duration::from_millis(ms), outcome)
+        };
+        let seen = Seen(vec![at(10, true), at(20, true), at(70, false), at(120, true), at(125, true)]);
+        assert_eq!(seen.longest_gap(begin), Duration::from_millis(100));
+        assert_eq!(seen.longest_gap(begin + Duration::from_millis(90)), Duration::from_millis(30));
+        assert_eq!((seen.failures().len(), seen.count()), (1, 5));
+        let lost = Seen(vec![at(10, true), at(300, false)]);
+        assert_eq!(lost.longest_gap(begin), Duration::from_millis(290), "to the end");
+    }
+}
