@@ -17,6 +17,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use crate::beat::Beat;
 use crate::claims::{Change, Holder};
 use crate::ears::Ears;
+use crate::layer2::groups::Groups;
 use crate::layer2::links::{Segment, choose, scan};
 use crate::layer2::socket::{FRAME_BYTES_MAX, Family, PacketSocket};
 use crate::layer2::{Heard, announcement, answer, probe, read};
@@ -96,6 +97,7 @@ pub(crate) fn start(settings: Settings, reports: UnboundedSender<Report>) -> io:
         tenures,
         segments: Vec::new(),
         ports: HashMap::new(),
+        groups: Groups::default(),
         places: HashMap::new(),
         counted: HashMap::new(),
         next_scan: now,
@@ -136,6 +138,7 @@ struct Speaker {
     tenures: Tenures,
     segments: Vec<Segment>,
     ports: HashMap<u32, Port>,
+    groups: Groups,
     /// The links of each address.
     places: HashMap<IpAddr, Vec<u32>>,
     /// What the metrics say is announced.
@@ -308,8 +311,17 @@ impl Speaker {
             let Some(port) = self.ports.get_mut(index) else { continue };
             let Some(socket) = &port.ndp else { continue };
             let changed = if join { port.joined.insert(ip) } else { port.joined.remove(&ip) };
-            if changed && let Err(error) = socket.membership(address, join) {
+            if !changed {
+                continue;
+            }
+            if let Err(error) = socket.membership(address, join) {
                 tracing::warn!(%error, %ip, "cannot hear questions about the address");
+            }
+            if !join {
+                self.groups.leave(*index, address);
+            } else if let Err(error) = self.groups.join(*index, address) {
+                // Where switches pass everything on, nothing is missed.
+                tracing::warn!(%error, %ip, "switches are not told that questions about the address are for this node");
             }
         }
     }

@@ -171,9 +171,17 @@ fn kernels_find_addresses_of_both_families_and_hear_of_every_move() {
         let owner = segment.until_found(ip, None);
         assert_eq!(segment.known(ip), Some(segment.mac(owner)));
     }
-    // What the owner of the IPv6 address hands over, the client's kernel learns without asking again.
+    // Switches that listen for reports pass questions on to the owner.
+    let groups = |host: usize| {
+        let read = || std::fs::read_to_string("/proc/thread-self/net/igmp6").unwrap();
+        segment.hosts[host].run(read).unwrap()
+    };
     let six = SIX.parse().unwrap();
     let owner = segment.until_found(six, None);
+    let group = "ff0200000000000000000001ff000240";
+    assert!(groups(owner).contains(group), "{}", groups(owner));
+    assert!(!groups(1 - owner).contains(group));
+    // What the owner of the IPv6 address hands over, the client's kernel learns without asking again.
     let begin = Instant::now();
     stops[owner].send(true).unwrap();
     let other = segment.mac(1 - owner);
@@ -212,4 +220,33 @@ fn a_stranger_with_an_ipv6_address_keeps_it() {
     };
     let message = event["message"].as_str().unwrap();
     assert!(message.contains(&segment.mac(1).to_string()), "{message}");
+}
+
+#[test]
+fn a_pool_says_on_which_links_its_addresses_are_announced() {
+    let segment = Segment::new(2);
+    let pool = |interface: &str| {
+        let spec = json!({"addresses": ["10.0.0.240/32"], "interfaces": [interface]});
+        segment.api.put(&paths::LOAD_BALANCER_POOLS, json!({"metadata": {"name": "main"}, "spec": spec}));
+    };
+    pool("eth9");
+    let _stop = segment.announce(0);
+    segment.service(&[FOUR]);
+    let begin = Instant::now();
+    let said = || {
+        let events = segment.api.all(&paths::EVENTS);
+        events.into_iter().find(|event| event["reason"] == "announceFailed")
+    };
+    let event = loop {
+        if let Some(event) = said() {
+            break event;
+        }
+        assert!(begin.elapsed() < PATIENCE, "{:?}", segment.api.all(&paths::EVENTS));
+        std::thread::sleep(Duration::from_millis(10));
+    };
+    assert!(event["message"].as_str().unwrap().contains("name one in spec.interfaces"), "{event}");
+    let four = FOUR.parse().unwrap();
+    assert_eq!(segment.found(four), None, "the link of its network is not the one that the pool names");
+    pool("eth0");
+    assert_eq!(segment.until_found(four, None), 0);
 }

@@ -1,9 +1,10 @@
 //! Answering for addresses on an Ethernet: ARP for IPv4, Neighbour Discovery for IPv6, from user space.
 //!
 //! [`arp`] and [`ndp`] make and read frames, byte by byte and without I/O; [`links`] says on which links an address is
-//! announced; [`socket`] is the packet socket. Nothing is added to an interface.
+//! announced; [`socket`] is the packet socket; [`groups`] asks switches for questions about IPv6 addresses. Nothing is added to an interface.
 
 pub mod arp;
+pub mod groups;
 pub mod links;
 pub mod ndp;
 pub mod socket;
