@@ -18,6 +18,8 @@ bench:
 	cargo build --release --package portolan
 	cargo run --release --package xtask -- bench
 	cargo run --release --package xtask -- loadbalancer
+	cargo run --release --package xtask -- endpoints
+	PORTOLAN_SCALE_PODS=10000 cargo test --release --package portolan-controllers --test scale -- --nocapture
 
 lint:
 	cargo fmt --all --check

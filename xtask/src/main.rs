@@ -72,6 +72,24 @@ enum Verb {
         #[arg(long)]
         only_draw: bool,
     },
+    /// Measure from a probe's answer to the packet that shows it, and what probes cost
+    Endpoints {
+        /// The program to measure
+        #[arg(long, default_value = "target/release/portolan")]
+        exe: PathBuf,
+        /// Pods whose probes turn, each behind a Service of its own
+        #[arg(long, default_value_t = 20)]
+        pods: usize,
+        /// Turns measured
+        #[arg(long, default_value_t = 400)]
+        changes: usize,
+        /// Probes a second whose cost is measured
+        #[arg(long, default_value_t = 1000)]
+        probes: usize,
+        /// How long, for each kind
+        #[arg(long, default_value_t = 10)]
+        seconds: u64,
+    },
     /// Draw what `scale` has measured
     Plots {
         #[arg(long, default_value = "target/bench/forwarding.json")]
@@ -92,6 +110,9 @@ fn main() -> anyhow::Result<()> {
         Verb::Loadbalancer { exe, runs, assignments, services, json, plots, .. } => {
             let effort = bench::loadbalancer::Effort { runs, assignments, services };
             bench::loadbalancer::run(&exe, effort, &json, &plots)
+        }
+        Verb::Endpoints { exe, pods, changes, probes, seconds } => {
+            bench::endpoints::run(&exe, bench::endpoints::Effort { pods, changes, probes, seconds })
         }
         Verb::Plots { json, plots } => bench::scale::draw(&json, &plots),
     }

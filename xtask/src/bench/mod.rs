@@ -1,6 +1,8 @@
 //! Benchmarks: the real program in a namespace, measured from outside. Figures are distributions of one run.
 
+mod answerer;
 mod convergence;
+pub(crate) mod endpoints;
 mod load;
 pub(crate) mod loadbalancer;
 mod plant;

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use portolan_api::Time;
-use portolan_api::apps::v1::{Deployment, ReplicaSet};
+use portolan_api::apps::v1::{Deployment, DeploymentStatus, ReplicaSet};
 use portolan_client::EventType::{Normal, Warning};
 use portolan_client::{DeleteOptions, Error, EventRecorder, EventType, Key, Patch, Subresource, paths};
 use serde_json::json;
@@ -106,28 +106,24 @@ impl Controller {
                 _ => pending.deleted(&meta.name, &meta.uid),
             }
         }
+        let mut newest = deployment.clone();
         if let Some(revision) = &plan.revision {
             let patch = json!({ "metadata": { "annotations": { REVISION: revision } } });
             let patch = Patch::Merge(&patch);
             let none = Subresource::None;
-            let _: serde_json::Value =
-                self.shared.client.patch(&paths::DEPLOYMENTS, namespace(key), &key.name, none, patch).await?;
+            let path = &paths::DEPLOYMENTS;
+            newest = self.shared.client.patch(path, namespace(key), &key.name, none, patch).await?;
         }
         if plan.status == deployment.status {
             return Ok(());
         }
-        self.report(key, deployment, plan.status.clone()).await
+        self.report(key, newest, plan.status.clone()).await
     }
 
-    async fn report(
-        &self,
-        key: &Key,
-        deployment: &Deployment,
-        status: portolan_api::apps::v1::DeploymentStatus,
-    ) -> Result<(), Error> {
-        let mut object = Deployment { status, ..deployment.clone() };
-        // Nobody else writes the status, and what others write into the rest does not matter to it.
-        object.metadata.resource_version.clear();
+    /// Writes the status over the version that is known. A write of the status carries annotations as well: over a newer
+    /// version it would undo those that somebody, this controller too, has set meanwhile.
+    async fn report(&self, key: &Key, known: Deployment, status: DeploymentStatus) -> Result<(), Error> {
+        let object = Deployment { status, ..known };
         let client = &self.shared.client;
         client.update_status(&paths::DEPLOYMENTS, namespace(key), &key.name, &object).await.map(drop)
     }
@@ -173,7 +169,7 @@ impl Controller {
         }
         let mut status = deployment.status.clone();
         status.collision_count = Some(status.collision_count.unwrap_or(0) + 1);
-        self.report(key, deployment, status).await?;
+        self.report(key, deployment.clone(), status).await?;
         Err(error)
     }
 

@@ -200,9 +200,9 @@ impl Controller {
         if status == set.status {
             return Ok(());
         }
-        let mut object = ReplicaSet { status, ..set.clone() };
-        // Nobody else writes the status, and what others write into the rest does not matter to it.
-        object.metadata.resource_version.clear();
+        // Over the version that is known: a write of the status carries annotations as well, and over a newer version would
+        // undo those that the Deployment's controller has set meanwhile.
+        let object = ReplicaSet { status, ..set.clone() };
         self.shared
             .client
             .update_status(&paths::REPLICA_SETS, namespace(key), &key.name, &object)
