@@ -6,12 +6,14 @@
 //! [`Driver`], which keeps a data plane in step with a [`Table`](portolan_forward::Table). First sync, restart and
 //! recovery are one path: read back, diff, write.
 //!
-//! Start at [`DataPlane`], then [`driver`], then [`nftables`].
+//! Start at [`DataPlane`], then [`driver`], then [`nftables`] or [`iptables`]: the same file names hold the same parts.
 
 pub mod diff;
 pub mod driver;
 pub mod ipvs;
+pub mod iptables;
 pub mod nftables;
+mod pools;
 
 use std::fmt::Debug;
 use std::hash::Hash;
@@ -21,6 +23,7 @@ use portolan_forward::{NodeView, NoteKind, ServiceTable};
 pub use diff::{Change, Objects};
 pub use driver::{Drift, Driver, Error, Refusal, Report};
 pub use ipvs::Ipvs;
+pub use iptables::Iptables;
 pub use nftables::Nftables;
 
 /// One way to make the kernel do what a table says.

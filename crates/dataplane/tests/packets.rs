@@ -17,7 +17,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
 use common::planes::Plane;
-use common::{Case, World, ip, node, on_every_kernel};
+use common::{Case, World, ip, node, on_every_kernel, on_plane};
 use net::{Host, IMPATIENT, NODE_ADDRESSES, Net, PATIENT, Seen};
 use portolan_dataplane::Driver;
 use portolan_forward::{LocalTraffic, NodePortAddresses, NodeView, Outcome, Packet, Protocol, trace};
@@ -361,4 +361,14 @@ on_every_kernel! {
     ct_1_and_3_established_connections_survive_every_change_and_a_restart,
     ct_4_no_new_connection_fails_while_the_pool_changes,
     masq_4_other_bits_of_the_mark_stay_as_they_were,
+}
+
+// The legacy variant of iptables beside the one that this machine uses.
+on_plane! {
+    iptables_legacy,
+    IptablesLegacy,
+    every_frontend_from_everywhere_by_tcp_over_ipv4,
+    every_frontend_from_everywhere_by_tcp_over_ipv6,
+    aff_1_2_3_a_client_keeps_its_endpoint_over_ipv4,
+    ct_4_no_new_connection_fails_while_the_pool_changes,
 }

@@ -10,7 +10,8 @@ use super::front::Front;
 use super::layout::{Setting, WEIGHT, server, server_key};
 use super::object::{Key, Value};
 use crate::Objects;
-use crate::nftables::lower::{primary, uses};
+use crate::nftables::lower::primary;
+use crate::pools::uses;
 
 const SCOPES: [PoolScope; 2] = [PoolScope::Cluster, PoolScope::Local];
 

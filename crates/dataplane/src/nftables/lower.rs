@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use std::net::IpAddr;
 
 use portolan_forward::{
-    Endpoint, Family, Frontend, FrontendKind, NodePortAddresses, NodeView, PoolScope, PortTable, Route,
+    Endpoint, Family, Frontend, FrontendKind, NodePortAddresses, NodeView, PoolScope, PortTable,
     ServicePortKey, ServiceTable,
 };
 
@@ -16,6 +16,7 @@ use super::class::Class;
 use super::layout::{SetId, is_fixed_chain};
 use super::object::{self, Key, Layout, Object, Objects, Pool};
 use super::rules::Builder;
+use crate::pools::{self, uses};
 
 /// The order of endpoints in the pools of a Service, port by port as in its table.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -90,17 +91,9 @@ impl Slots {
     }
 }
 
-/// Whether any frontend of the port picks from this pool.
-pub(crate) fn uses(port: &PortTable, scope: PoolScope) -> bool {
-    let routes = port.frontends.iter().flat_map(|f| [f.routes.pod, f.routes.node, f.routes.outside]);
-    routes.into_iter().any(|route| matches!(route, Route::Forward { pool, .. } if pool == scope))
-}
-
-/// The frontend that stands for the port's pool: its ClusterIP if it has one.
+/// The pool of the frontend that stands for the port's pools.
 pub(crate) fn primary(port: &PortTable) -> Option<Pool> {
-    let rank = |frontend: &&Frontend| (!matches!(frontend.kind, FrontendKind::ClusterIp(_)), frontend.kind);
-    let frontend = port.frontends.iter().min_by_key(rank)?;
-    Some(pool_of(port, frontend))
+    pools::primary(port).map(|frontend| pool_of(port, frontend))
 }
 
 fn pool_of(port: &PortTable, frontend: &Frontend) -> Pool {

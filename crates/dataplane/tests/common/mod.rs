@@ -192,40 +192,34 @@ pub fn synthetic(n: u32, endpoints: u32) -> Case {
 #[allow(unused_macros, reason = "benchmarks include this file too")]
 macro_rules! on_every_plane {
     ($($test:ident),* $(,)?) => {
-        mod nftables {
-            $(
-                #[test]
-                fn $test() {
-                    super::$test::<crate::common::planes::Nftables>();
-                }
-            )*
-        }
-        mod ipvs {
-            $(
-                #[test]
-                fn $test() {
-                    super::$test::<crate::common::planes::Ipvs<crate::common::planes::Nftables>>();
-                }
-            )*
-        }
+        $crate::common::on_every_kernel!($($test),*);
+        $crate::common::on_plane!(ipvs, Ipvs<crate::common::planes::Nftables>, $($test),*);
     };
 }
-#[allow(unused_imports, reason = "benchmarks include this file too")]
-pub(crate) use on_every_plane;
 
 /// The same for tests that send packets.
 #[allow(unused_macros, reason = "benchmarks include this file too")]
 macro_rules! on_every_kernel {
     ($($test:ident),* $(,)?) => {
-        mod nftables {
+        $crate::common::on_plane!(nftables, Nftables, $($test),*);
+        $crate::common::on_plane!(iptables, Iptables, $($test),*);
+    };
+}
+
+#[allow(unused_macros, reason = "benchmarks include this file too")]
+macro_rules! on_plane {
+    ($name:ident, $plane:ty, $($test:ident),* $(,)?) => {
+        mod $name {
+            #[allow(unused_imports, reason = "each test uses one")]
+            use crate::common::planes::*;
             $(
                 #[test]
                 fn $test() {
-                    super::$test::<crate::common::planes::Nftables>();
+                    super::$test::<$plane>();
                 }
             )*
         }
     };
 }
 #[allow(unused_imports, reason = "benchmarks include this file too")]
-pub(crate) use on_every_kernel;
+pub(crate) use {on_every_kernel, on_every_plane, on_plane};

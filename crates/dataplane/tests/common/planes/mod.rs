@@ -3,6 +3,7 @@
 //! A new data plane is one file here, and one module in `on_every_plane`.
 
 mod ipvs;
+mod iptables;
 mod nftables;
 
 use std::collections::BTreeSet;
@@ -12,6 +13,8 @@ use portolan_dataplane::{DataPlane, Objects};
 use portolan_forward::Family;
 
 pub use ipvs::Ipvs;
+#[allow(unused_imports, reason = "only packets meet both variants")]
+pub use iptables::{Iptables, IptablesLegacy};
 pub use nftables::Nftables;
 
 pub type KeyOf<P> = <<P as Plane>::Real as DataPlane>::Key;

@@ -1,0 +1,202 @@
+//! The programs of iptables, as far as we use them: `iptables-save` and `iptables-restore`, in the network namespace in
+//! which they were found.
+//!
+//! There are two variants, *legacy* and *nft*, which do not see each other's rules. What is used is what this node uses:
+//! see [`Programs::find`].
+
+use std::io::{self, Write as _};
+use std::process::{Command, Output, Stdio};
+
+use portolan_forward::Family;
+use portolan_netlink::netns::Netns;
+use thiserror::Error;
+
+use super::layout::{PREFIX, Table};
+
+/// How long to wait for others who write with the legacy variant, in seconds.
+const WAIT_SECONDS: &str = "5";
+
+#[derive(Debug, Error)]
+pub enum Error {
+    #[error("cannot run {program}: {source}; install the package iptables, or say --mode nftables")]
+    Run { program: String, source: io::Error },
+    #[error("{program}: {said}")]
+    Refused { program: String, said: String },
+    #[error("no iptables program is here; install the package iptables, or say --mode nftables")]
+    NoProgram,
+    #[error("cannot enter the network namespace: {0}")]
+    Namespace(String),
+}
+
+/// Something that holds iptables' tables.
+pub trait Kernel {
+    /// Which families there are.
+    fn families(&self) -> Vec<Family>;
+
+    /// A table as `iptables-save` prints it.
+    fn save(&mut self, family: Family, table: Table) -> Result<String, Error>;
+
+    /// Feeds `iptables-restore --noflush`.
+    fn restore(&mut self, family: Family, script: &str) -> Result<(), Error>;
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Variant {
+    Nft,
+    Legacy,
+    /// The only one here, whatever it is.
+    Plain,
+}
+
+impl Variant {
+    /// The name of a program: `iptables-nft-save`.
+    pub fn program(self, family: Family, verb: &str) -> String {
+        let base = match family {
+            Family::V4 => "iptables",
+            Family::V6 => "ip6tables",
+        };
+        match self {
+            Self::Nft => format!("{base}-nft-{verb}"),
+            Self::Legacy => format!("{base}-legacy-{verb}"),
+            Self::Plain => format!("{base}-{verb}"),
+        }
+    }
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Nft => "nft",
+            Self::Legacy => "legacy",
+            Self::Plain => "plain",
+        }
+    }
+}
+
+#[derive(Debug)]
+pub struct Programs {
+    netns: Netns,
+    variant: Variant,
+    families: Vec<Family>,
+}
+
+impl Programs {
+    /// Finds the variant to use in the caller's network namespace: the one that holds rules of ours; or else the one in
+    /// which kubelet or kube-proxy left chains; or else what the plain program `iptables` is.
+    pub fn find() -> Result<Self, Error> {
+        let found = [Variant::Nft, Variant::Legacy].into_iter().filter(|variant| exists(*variant));
+        let there: Vec<_> = found.map(|variant| (variant, listing(variant))).collect();
+        let holder = |wanted: &dyn Fn(&str) -> bool| {
+            there.iter().find(|(_, listing)| listing.lines().any(wanted)).map(|(variant, _)| *variant)
+        };
+        let chain_of =
+            |line: &str, prefix: &str| line.strip_prefix(':').is_some_and(|l| l.starts_with(prefix));
+        let variant = holder(&|line| chain_of(line, PREFIX))
+            .or_else(|| {
+                holder(&|line| chain_of(line, "KUBE-KUBELET-CANARY") || chain_of(line, "KUBE-IPTABLES-HINT"))
+            })
+            .or_else(|| holder(&|line| chain_of(line, "KUBE-")))
+            .or_else(plain_is)
+            .filter(|variant| there.iter().any(|(found, _)| found == variant))
+            .or_else(|| there.first().map(|(variant, _)| *variant))
+            .or_else(|| exists(Variant::Plain).then_some(Variant::Plain))
+            .ok_or(Error::NoProgram)?;
+        Self::of(variant)
+    }
+
+    /// This variant, in the caller's network namespace.
+    pub fn of(variant: Variant) -> Result<Self, Error> {
+        let netns = Netns::current().map_err(|error| Error::Namespace(error.to_string()))?;
+        let v6 = std::path::Path::new("/proc/thread-self/net/if_inet6").exists()
+            && exists_program(&variant.program(Family::V6, "restore"));
+        let families = if v6 { Family::ALL.to_vec() } else { vec![Family::V4] };
+        let mut programs = Self { netns, variant, families };
+        // So that a kernel without it is told of before anything is done.
+        programs.save(Family::V4, Table::Nat)?;
+        Ok(programs)
+    }
+
+    pub fn variant(&self) -> Variant {
+        self.variant
+    }
+
+    /// Runs a program in our namespace, whoever calls.
+    fn run(&self, program: &str, arguments: &[&str], input: &str) -> Result<String, Error> {
+        let work = || run(program, arguments, input);
+        let here = Netns::current().is_ok_and(|current| current.is_same(&self.netns));
+        let output = if here {
+            work()
+        } else {
+            self.netns.run(work).map_err(|error| Error::Namespace(error.to_string()))?
+        };
+        let failed = |source| Error::Run { program: program.to_owned(), source };
+        let output = output.map_err(failed)?;
+        if output.status.success() {
+            return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+        }
+        let said = String::from_utf8_lossy(&output.stderr);
+        let lines: Vec<_> = said.lines().map(str::trim).filter(|line| !line.is_empty()).take(3).collect();
+        Err(Error::Refused { program: program.to_owned(), said: lines.join("; ") })
+    }
+}
+
+impl Kernel for Programs {
+    fn families(&self) -> Vec<Family> {
+        self.families.clone()
+    }
+
+    fn save(&mut self, family: Family, table: Table) -> Result<String, Error> {
+        self.run(&self.variant.program(family, "save"), &["-t", table.as_str()], "")
+    }
+
+    fn restore(&mut self, family: Family, script: &str) -> Result<(), Error> {
+        self.run(&self.variant.program(family, "restore"), &["--noflush", "-w", WAIT_SECONDS], script)
+            .map(drop)
+    }
+}
+
+fn run(program: &str, arguments: &[&str], input: &str) -> io::Result<Output> {
+    let mut command = Command::new(program);
+    command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn()?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // A program that refuses early closes its end; what it says is what counts.
+        match stdin.write_all(input.as_bytes()) {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(error),
+            _ => {}
+        }
+    }
+    child.wait_with_output()
+}
+
+fn exists_program(program: &str) -> bool {
+    run(program, &["--version"], "").is_ok()
+}
+
+fn exists(variant: Variant) -> bool {
+    exists_program(&variant.program(Family::V4, "restore"))
+}
+
+/// What tells whose variant this is: the tables where kubelet and proxies have chains.
+fn listing(variant: Variant) -> String {
+    if variant == Variant::Legacy && !legacy_is_used() {
+        // Asking would make the tables.
+        return String::new();
+    }
+    let list = |table: &str| {
+        let output = run(&variant.program(Family::V4, "save"), &["-t", table], "");
+        output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default()
+    };
+    ["mangle", "nat"].map(list).concat()
+}
+
+/// Whether the legacy variant has any table in this namespace.
+pub fn legacy_is_used() -> bool {
+    let names = |file| std::fs::read_to_string(format!("/proc/thread-self/net/{file}")).unwrap_or_default();
+    !names("ip_tables_names").trim().is_empty() || !names("ip6_tables_names").trim().is_empty()
+}
+
+/// What the program `iptables` itself is.
+fn plain_is() -> Option<Variant> {
+    let output = run("iptables", &["--version"], "").ok()?;
+    let says = String::from_utf8_lossy(&output.stdout);
+    Some(if says.contains("nf_tables") { Variant::Nft } else { Variant::Legacy })
+}

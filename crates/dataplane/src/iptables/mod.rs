@@ -1,0 +1,153 @@
+//! The iptables data plane: a tree of chains that finds a frontend in a bounded number of rules, and short chains that
+//! pick an endpoint.
+//!
+//! Tables `nat` and `filter`, all chains `PORTOLAN-...`. A new connection goes down the tree by twelve bits of its
+//! destination, meets its frontend's rule, and from there goes to the pick chain of the frontend's pool. A change of a
+//! Service rewrites the chains it touches and no other. What `nat` leaves untranslated though a Service listens there,
+//! `filter` refuses. Why so: `docs/decisions/0003-iptables-encoding.md`.
+//!
+//! Reading order: [`layout`] (names and trees), [`rules`], [`object`], [`lower`], [`plan`] (the order of writes),
+//! [`script`] (their text), [`observe`], [`kernel`] (the programs); [`words`] says what an object is for. This file ties
+//! them to the [`DataPlane`] trait and commits.
+
+pub mod fake;
+pub mod kernel;
+pub mod layout;
+pub mod lower;
+pub mod object;
+pub mod observe;
+pub mod plan;
+pub mod removal;
+pub mod rules;
+mod script;
+pub mod words;
+
+use portolan_forward::{NodeView, ServiceTable};
+
+use crate::{Change, DataPlane};
+
+pub use fake::Fake;
+pub use kernel::{Error, Kernel, Programs, Variant};
+pub use object::{Key, Object, Objects};
+pub use plan::Batch;
+
+use layout::{PREFIX, Table};
+use lower::Builder;
+use object::Selector;
+use script::{Held, script};
+
+pub use crate::nftables::DEFAULT_MARK;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Config {
+    /// The bit of the packet's mark by which masquerading is asked for; all other bits are left alone.
+    pub mark: u32,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { mark: DEFAULT_MARK }
+    }
+}
+
+/// Writes through `K`: the programs of iptables, or a fake of them.
+#[derive(Debug)]
+pub struct Iptables<K> {
+    kernel: K,
+    config: Config,
+    held: Held,
+}
+
+impl<K: Kernel> Iptables<K> {
+    pub fn new(kernel: K, config: Config) -> Self {
+        Self { kernel, config, held: Held::default() }
+    }
+
+    pub fn kernel(&mut self) -> &mut K {
+        &mut self.kernel
+    }
+
+    fn builders(&self, node: &NodeView, out: &mut Objects, mut work: impl FnMut(Builder<'_>)) {
+        for family in self.kernel.families() {
+            work(Builder { family, node, mark: self.config.mark, out });
+        }
+    }
+}
+
+impl<K: Kernel> DataPlane for Iptables<K> {
+    type Key = Key;
+    type Value = Object;
+    /// Nothing is left open.
+    type Entry = ();
+    type Batch = Batch;
+    type Error = Error;
+
+    fn base(&self, node: &NodeView, out: &mut Objects) {
+        self.builders(node, out, |mut builder| builder.base());
+    }
+
+    fn lower(&self, _: &ServiceTable, _: Option<(&ServiceTable, &())>) {}
+
+    fn recall(&self, _: &ServiceTable, _: &Objects) -> Option<()> {
+        Some(())
+    }
+
+    fn objects(&self, node: &NodeView, table: &ServiceTable, (): &(), out: &mut Objects) {
+        self.builders(node, out, |mut builder| builder.service(table));
+    }
+
+    /// The steps of ways, and what follows from an address alone.
+    fn is_shared(&self, key: &Key) -> bool {
+        match key {
+            Key::Hook(..) | Key::Chain(..) => false,
+            Key::Member(_, _, _, selector) => match selector {
+                Selector::Frontend { first, last, .. } => first != last,
+                Selector::Destination(_) | Selector::Source(_) => true,
+                Selector::Foreign(_) => false,
+            },
+        }
+    }
+
+    fn plan(&self, changes: Vec<Change<Key, Object>>) -> Batch {
+        plan::plan(changes)
+    }
+
+    fn weight(&self, batch: &Batch) -> usize {
+        batch.weight()
+    }
+
+    fn commit(&mut self, batch: Batch) -> Result<(), Error> {
+        for edits in batch.writes() {
+            for family in self.kernel.families() {
+                if let Some(script) = script(&mut self.held, family, &edits) {
+                    self.kernel.restore(family, &script)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn observe(&mut self) -> Result<Objects, Error> {
+        let objects = observe::observe(&mut self.kernel)?;
+        self.held = Held::of(&objects);
+        Ok(objects)
+    }
+
+    /// Refusals go first: nothing may be refused that nobody translates any more.
+    fn cleanup(&mut self) -> Vec<Error> {
+        self.held = Held::default();
+        let mut errors = Vec::new();
+        for family in self.kernel.families() {
+            for table in [Table::Filter, Table::Nat] {
+                let saved = self.kernel.save(family, table);
+                let result =
+                    saved.and_then(|saved| match removal::removal(&saved, |name| name.starts_with(PREFIX)) {
+                        Some(script) => self.kernel.restore(family, &script),
+                        None => Ok(()),
+                    });
+                errors.extend(result.err());
+            }
+        }
+        errors
+    }
+}
