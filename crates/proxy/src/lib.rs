@@ -49,6 +49,7 @@ use caches::Caches;
 use health::{Health, Now};
 use lock::Lock;
 use metrics::Metrics;
+use modes::Takeover;
 use servers::Place;
 use sync::{Loop, Surroundings};
 
@@ -130,7 +131,7 @@ pub async fn run_with<D: DataPlane + Send + 'static>(
     progress: Progress,
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), Error> {
-    run_with_alarm(client, config, plane, Alarm::Silent, progress, shutdown).await
+    run_with_alarm(client, config, plane, Alarm::Silent, Takeover::none(), progress, shutdown).await
 }
 
 async fn run_with_alarm<D: DataPlane + Send + 'static>(
@@ -138,6 +139,7 @@ async fn run_with_alarm<D: DataPlane + Send + 'static>(
     config: Config,
     plane: D,
     alarm: Alarm,
+    takeover: Takeover,
     progress: Progress,
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), Error> {
@@ -167,8 +169,18 @@ async fn run_with_alarm<D: DataPlane + Send + 'static>(
     let caches = Caches::start(&client, &config.node_name);
     let cleaner = conntrack::Cleaner::start(Arc::clone(&metrics)).map_err(Error::Thread)?;
     let synced = progress.synced.clone();
-    let around =
-        Surroundings { config, health, metrics, events, node, alarm, cleaner, health_checks, synced };
+    let around = Surroundings {
+        config,
+        health,
+        metrics,
+        events,
+        node,
+        alarm,
+        takeover,
+        cleaner,
+        health_checks,
+        synced,
+    };
     let (stop, stopped) = oneshot::channel::<()>();
     let ended = spawn_loop(around, caches, plane, stopped)?;
     tokio::pin!(ended);

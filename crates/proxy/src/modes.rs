@@ -3,7 +3,7 @@
 //! A new data plane is one more arm in [`run`] and one more in [`remove`].
 
 use portolan_client::Client;
-use portolan_dataplane::{DataPlane, Nftables, nftables};
+use portolan_dataplane::{DataPlane, Iptables, Nftables, iptables, nftables};
 use portolan_forward::Family;
 use portolan_netlink::nft::{self, NfTables as _};
 
@@ -26,17 +26,58 @@ pub(crate) async fn run(
             let own = socket.port().map_err(Error::Kernel)?;
             let tables = Family::ALL.map(nftables::layout::table).to_vec();
             let alarm = nft::Monitor::open(tables, own).map(Alarm::Off).map_err(Error::Kernel)?;
-            let plane = Nftables::new(socket, nftables::Config { mark, ..nftables::Config::default() });
-            run_with_alarm(client, config, plane, alarm, progress, shutdown).await
+            let plane = Nftables::new(socket, nftables::Config { mark });
+            let takeover = Takeover::new(|| remove_all_but(Mode::Nftables));
+            run_with_alarm(client, config, plane, alarm, takeover, progress, shutdown).await
         }
-        mode @ (Mode::Iptables | Mode::Ipvs) => Err(Error::Mode {
+        mode @ Mode::Iptables => {
+            let programs =
+                iptables::Programs::find().map_err(|error| Error::Mode { mode, why: error.to_string() })?;
+            let variant = programs.variant();
+            tracing::info!(variant = variant.as_str(), "iptables is found");
+            let plane = Iptables::new(programs, iptables::Config { mark });
+            let takeover = Takeover::new(move || {
+                let others = iptables::remove(|other| other != variant).into_iter();
+                others.chain(remove_all_but(mode)).collect()
+            });
+            run_with_alarm(client, config, plane, Alarm::Silent, takeover, progress, shutdown).await
+        }
+        mode @ Mode::Ipvs => Err(Error::Mode {
             mode,
-            why:
-                "portolan has no such data plane yet; say --mode nftables, which replaces it without losing \
-                  connections"
-                    .into(),
+            why: "portolan has no such data plane yet; say --mode nftables or --mode iptables, which replace it \
+                  without losing connections"
+                .into(),
         }),
     }
+}
+
+/// What is done once, after the first sync: what the proxy left in other modes goes, when this one's is complete. It is
+/// done at every start, so an end in the middle of it leaves nothing behind for long.
+pub(crate) struct Takeover(Option<Box<dyn FnOnce() -> Vec<String> + Send>>);
+
+impl Takeover {
+    fn new(remove: impl FnOnce() -> Vec<String> + Send + 'static) -> Self {
+        Self(Some(Box::new(remove)))
+    }
+
+    /// Over a data plane whose like there is no other of.
+    pub(crate) fn none() -> Self {
+        Self(None)
+    }
+
+    /// Later calls do nothing.
+    pub(crate) fn finish(&mut self) {
+        for error in self.0.take().into_iter().flat_map(|remove| remove()) {
+            tracing::warn!(
+                "rules of another mode of ours stay here: {error}; `portolan proxy cleanup`, with the proxy stopped, \
+                 removes all"
+            );
+        }
+    }
+}
+
+fn remove_all_but(mode: Mode) -> Vec<String> {
+    Mode::ALL.into_iter().filter(|other| *other != mode).flat_map(remove).collect()
 }
 
 /// Both at work is fine for the time of a change from one to the other, and confusing otherwise.
@@ -63,7 +104,8 @@ fn remove(mode: Mode) -> Vec<String> {
             Ok(socket) => texts(Nftables::new(socket, nftables::Config::default()).cleanup()),
             Err(error) => vec![Error::Kernel(error).to_string()],
         },
-        Mode::Iptables | Mode::Ipvs => Vec::new(),
+        Mode::Iptables => iptables::remove(|_| true),
+        Mode::Ipvs => Vec::new(),
     }
 }
 

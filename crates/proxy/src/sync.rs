@@ -22,6 +22,7 @@ use crate::config::{Config, NodePortAddresses};
 use crate::conntrack::{Cleaner, own_addresses};
 use crate::health::{Health, Now};
 use crate::metrics::Metrics;
+use crate::modes::Takeover;
 use crate::node;
 use crate::pace::Pace;
 use crate::servers::{Check, HealthChecks};
@@ -46,6 +47,7 @@ pub(crate) struct Surroundings {
     pub(crate) events: EventRecorder,
     pub(crate) node: ObjectRef,
     pub(crate) alarm: Alarm,
+    pub(crate) takeover: Takeover,
     pub(crate) cleaner: Cleaner,
     pub(crate) health_checks: watch::Sender<HealthChecks>,
     pub(crate) synced: watch::Sender<bool>,
@@ -306,6 +308,7 @@ impl<D: DataPlane> Loop<D> {
         self.queued_at = None;
         metrics.settled();
         self.around.health.synced(now);
+        self.around.takeover.finish();
         self.around.alarm.set();
         self.around.synced.send_replace(true);
     }

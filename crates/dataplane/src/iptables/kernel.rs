@@ -12,6 +12,7 @@ use portolan_netlink::netns::Netns;
 use thiserror::Error;
 
 use super::layout::{PREFIX, Table};
+use super::removal::removal;
 
 /// How long to wait for others who write with the legacy variant, in seconds.
 const WAIT_SECONDS: &str = "5";
@@ -199,4 +200,40 @@ fn plain_is() -> Option<Variant> {
     let output = run("iptables", &["--version"], "").ok()?;
     let says = String::from_utf8_lossy(&output.stdout);
     Some(if says.contains("nf_tables") { Variant::Nft } else { Variant::Legacy })
+}
+
+/// Removes what is ours from the variants asked for, in the caller's network namespace. Refusals go first: nothing may
+/// be refused that nobody translates any more. The errors say what stayed.
+pub fn remove(which: impl Fn(Variant) -> bool) -> Vec<String> {
+    let there = [Variant::Nft, Variant::Legacy].into_iter().filter(|variant| exists(*variant));
+    let mut variants: Vec<_> = there.collect();
+    if variants.is_empty() && exists(Variant::Plain) {
+        variants.push(Variant::Plain);
+    }
+    variants.retain(|variant| which(*variant) && (*variant != Variant::Legacy || legacy_is_used()));
+    let mut errors = Vec::new();
+    for variant in variants {
+        match Programs::of(variant) {
+            Ok(mut programs) => errors.extend(remove_from(&mut programs).iter().map(ToString::to_string)),
+            Err(error) => errors.push(error.to_string()),
+        }
+    }
+    errors
+}
+
+/// Removes what is ours from all tables.
+pub fn remove_from(kernel: &mut impl Kernel) -> Vec<Error> {
+    let mut errors = Vec::new();
+    for family in kernel.families() {
+        for table in [Table::Filter, Table::Nat] {
+            let result = kernel.save(family, table).and_then(|saved| {
+                match removal(&saved, |name| name.starts_with(PREFIX)) {
+                    Some(script) => kernel.restore(family, &script),
+                    None => Ok(()),
+                }
+            });
+            errors.extend(result.err());
+        }
+    }
+    errors
 }

@@ -7,7 +7,7 @@
 //! `filter` refuses. Why so: `docs/decisions/0003-iptables-encoding.md`.
 //!
 //! Reading order: [`layout`] (names and trees), [`rules`], [`object`], [`lower`], [`plan`] (the order of writes),
-//! [`script`] (their text), [`observe`], [`kernel`] (the programs); [`words`] says what an object is for. This file ties
+//! [`script`] (their text), [`observe`], [`kernel`] (the programs), [`removal`]; [`words`] says what an object is for. This file ties
 //! them to the [`DataPlane`] trait and commits.
 
 pub mod fake;
@@ -27,11 +27,10 @@ use portolan_forward::{NodeView, ServiceTable};
 use crate::{Change, DataPlane};
 
 pub use fake::Fake;
-pub use kernel::{Error, Kernel, Programs, Variant};
+pub use kernel::{Error, Kernel, Programs, Variant, remove};
 pub use object::{Key, Object, Objects};
 pub use plan::Batch;
 
-use layout::{PREFIX, Table};
 use lower::Builder;
 use object::Selector;
 use script::{Held, script};
@@ -133,21 +132,8 @@ impl<K: Kernel> DataPlane for Iptables<K> {
         Ok(objects)
     }
 
-    /// Refusals go first: nothing may be refused that nobody translates any more.
     fn cleanup(&mut self) -> Vec<Error> {
         self.held = Held::default();
-        let mut errors = Vec::new();
-        for family in self.kernel.families() {
-            for table in [Table::Filter, Table::Nat] {
-                let saved = self.kernel.save(family, table);
-                let result =
-                    saved.and_then(|saved| match removal::removal(&saved, |name| name.starts_with(PREFIX)) {
-                        Some(script) => self.kernel.restore(family, &script),
-                        None => Ok(()),
-                    });
-                errors.extend(result.err());
-            }
-        }
-        errors
+        kernel::remove_from(&mut self.kernel)
     }
 }

@@ -37,9 +37,9 @@ impl Held {
 /// One table's part of a script.
 #[derive(Default)]
 struct Part {
-    declared: String,
+    declared: BTreeSet<Name>,
     rules: String,
-    deleted: String,
+    deleted: BTreeSet<Name>,
     shared: BTreeSet<Name>,
 }
 
@@ -58,8 +58,7 @@ pub(super) fn script(held: &mut Held, family: Family, edits: &[Edit]) -> Option<
             continue;
         }
         part.write_shared(held, family, table);
-        // Writing to a String cannot fail.
-        _ = write!(text, "*{}\n{}{}{}COMMIT\n", table.as_str(), part.declared, part.rules, part.deleted);
+        part.write(table, &mut text);
     }
     (!text.is_empty()).then_some(text)
 }
@@ -97,15 +96,29 @@ impl Part {
 
     /// Declaring a chain makes it, or empties it.
     fn chain<'a>(&mut self, name: &Name, rules: impl Iterator<Item = &'a super::rules::Rule>) {
-        _ = writeln!(self.declared, ":{name} - [0:0]");
+        self.declared.insert(name.clone());
         for rule in rules {
+            // Writing to a String cannot fail.
             _ = writeln!(self.rules, "-A {name} {rule}");
         }
     }
 
     fn delete(&mut self, name: &Name) {
-        _ = writeln!(self.declared, ":{name} - [0:0]");
-        _ = writeln!(self.deleted, "-X {name}");
+        self.declared.insert(name.clone());
+        self.deleted.insert(name.clone());
+    }
+
+    /// Chains in descending order: the nft variant keeps a sorted list and looks for each one's place from its start.
+    fn write(&self, table: Table, text: &mut String) {
+        _ = writeln!(text, "*{}", table.as_str());
+        for name in self.declared.iter().rev() {
+            _ = writeln!(text, ":{name} - [0:0]");
+        }
+        text.push_str(&self.rules);
+        for name in &self.deleted {
+            _ = writeln!(text, "-X {name}");
+        }
+        text.push_str("COMMIT\n");
     }
 
     fn write_shared(&mut self, held: &mut Held, family: Family, table: Table) {

@@ -1,9 +1,10 @@
 //! kube-proxy's iptables chains, of its modes iptables and ipvs, through the machine's own iptables programs: they know
 //! which of the two variants of iptables holds the rules.
 
-use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::process::{Command, Stdio};
+
+use portolan_dataplane::iptables::removal::removal;
 
 use super::Findings;
 
@@ -53,7 +54,7 @@ fn clean_up_with(program: &str, findings: &mut Findings) -> bool {
         }
         Ok(output) => String::from_utf8_lossy(&output.stdout).into_owned(),
     };
-    if let Some(removal) = removal(&saved) {
+    if let Some(removal) = removal(&saved, is_kube_proxys) {
         findings.note(format!("kube-proxy's {program} rules"), restore(program, &removal).map(|()| true));
     }
     true
@@ -75,43 +76,6 @@ fn restore(program: &str, input: &str) -> io::Result<()> {
 
 fn is_kube_proxys(chain: &str) -> bool {
     CHAINS.contains(&chain) || PREFIXES.iter().any(|prefix| chain.starts_with(prefix))
-}
-
-/// What to feed to `iptables-restore --noflush`, given what `iptables-save` printed; nothing if nothing of kube-proxy's
-/// is there. Per table: declaring a chain empties it, then the jumps into it go, then the chain.
-fn removal(saved: &str) -> Option<String> {
-    let mut script = String::new();
-    for table in saved.split("\n*").skip_while(|part| part.is_empty()) {
-        let table = table.trim_start_matches('*');
-        let name = table.lines().next().unwrap_or_default().trim();
-        let declared = table.lines().filter_map(|line| line.strip_prefix(':')?.split(' ').next());
-        let chains: Vec<&str> = declared.filter(|chain| is_kube_proxys(chain)).collect();
-        if chains.is_empty() || name.is_empty() {
-            continue;
-        }
-        // Writing to a String cannot fail.
-        _ = writeln!(script, "*{name}");
-        for chain in &chains {
-            _ = writeln!(script, ":{chain} - [0:0]");
-        }
-        for rule in table.lines().filter_map(|line| line.strip_prefix("-A ")) {
-            let from = rule.split(' ').next().unwrap_or_default();
-            if !is_kube_proxys(from) && target(rule).is_some_and(is_kube_proxys) {
-                _ = writeln!(script, "-D {rule}");
-            }
-        }
-        for chain in &chains {
-            _ = writeln!(script, "-X {chain}");
-        }
-        script.push_str("COMMIT\n");
-    }
-    (!script.is_empty()).then_some(script)
-}
-
-/// The chain that a rule leads to.
-fn target(rule: &str) -> Option<&str> {
-    let mut words = rule.split(' ').skip_while(|word| !matches!(*word, "-j" | "-g"));
-    words.nth(1)
 }
 
 #[cfg(test)]
@@ -165,12 +129,15 @@ COMMIT
 -X KUBE-SVC-ERIFXISQEP7F7OF4
 COMMIT
 "#;
-        assert_eq!(removal(SAVED).unwrap(), expected);
+        assert_eq!(removal(SAVED, is_kube_proxys).unwrap(), expected);
     }
 
     #[test]
     fn where_nothing_is_nothing_is_done() {
-        assert_eq!(removal(""), None);
-        assert_eq!(removal("*filter\n:INPUT ACCEPT [0:0]\n:KUBE-FIREWALL - [0:0]\nCOMMIT\n"), None);
+        assert_eq!(removal("", is_kube_proxys), None);
+        assert_eq!(
+            removal("*filter\n:INPUT ACCEPT [0:0]\n:KUBE-FIREWALL - [0:0]\nCOMMIT\n", is_kube_proxys),
+            None
+        );
     }
 }
