@@ -10,8 +10,8 @@
 
 pub mod diff;
 pub mod driver;
-pub mod ipvs;
 pub mod iptables;
+pub mod ipvs;
 pub mod nftables;
 mod pools;
 
@@ -22,8 +22,8 @@ use portolan_forward::{NodeView, NoteKind, ServiceTable};
 
 pub use diff::{Change, Objects};
 pub use driver::{Drift, Driver, Error, Refusal, Report};
-pub use ipvs::Ipvs;
 pub use iptables::Iptables;
+pub use ipvs::Ipvs;
 pub use nftables::Nftables;
 
 /// One way to make the kernel do what a table says.

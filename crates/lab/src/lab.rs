@@ -31,6 +31,8 @@ pub struct Options {
     pub ipv6: bool,
     /// The `portolan` program to run.
     pub exe: PathBuf,
+    /// The mode of the nodes' proxies, if not the usual one.
+    pub proxy_mode: Option<String>,
 }
 
 /// A lab that is up.
@@ -125,7 +127,7 @@ impl Lab {
         self.start_control_plane(options)?;
         self.timings.push(("control plane ready", begin.elapsed()));
         let begin = Instant::now();
-        self.start_nodes(&options.exe)?;
+        self.start_nodes(options)?;
         self.timings.push(("nodes ready", begin.elapsed()));
         Ok(())
     }
@@ -150,18 +152,18 @@ impl Lab {
         wait_ready(self.spawn(host, command)?)
     }
 
-    fn start_nodes(&self, exe: &Path) -> Result<(), LabError> {
-        let starting: Vec<Starting> =
-            self.layout.node_hosts().map(|host| self.spawn_node(exe, host)).collect::<Result<_, _>>()?;
+    fn start_nodes(&self, options: &Options) -> Result<(), LabError> {
+        let spawn = |host| self.spawn_node(&options.exe, host, options.proxy_mode.as_deref());
+        let starting: Vec<Starting> = self.layout.node_hosts().map(spawn).collect::<Result<_, _>>()?;
         starting.into_iter().try_for_each(wait_ready)
     }
 
     /// Starts a node's process again after it has ended, and waits until it is ready.
     pub fn start_node(&self, exe: &Path, number: u8) -> Result<(), LabError> {
-        wait_ready(self.spawn_node(exe, Host::Node(number))?)
+        wait_ready(self.spawn_node(exe, Host::Node(number), None)?)
     }
 
-    fn spawn_node(&self, exe: &Path, host: Host) -> Result<Starting, LabError> {
+    fn spawn_node(&self, exe: &Path, host: Host, mode: Option<&str>) -> Result<Starting, LabError> {
         let data_dir = self.layout.data_dir(host);
         fs::create_dir_all(&data_dir).map_err(LabError::file(&data_dir))?;
         let kubeconfig = data_dir.join("kubeconfig");
@@ -169,6 +171,9 @@ impl Lab {
         let mut command = Command::new(exe);
         command.args(["node", "--node-name", &host.to_string(), "--node-ip", &host.address().to_string()]);
         command.arg("--kubeconfig").arg(kubeconfig).arg("--data-dir").arg(data_dir);
+        if let Some(mode) = mode {
+            command.args(["--proxy-mode", mode]);
+        }
         self.spawn(host, command)
     }
 

@@ -30,6 +30,9 @@ enum Verb {
         /// Give the segment and Services IPv6 addresses as well
         #[arg(long)]
         ipv6: bool,
+        /// The mode of the nodes' proxies: nftables, iptables or ipvs
+        #[arg(long, value_name = "MODE")]
+        proxy_mode: Option<String>,
     },
     /// End it and remove everything of it, also after a crash
     Down {
@@ -61,8 +64,8 @@ enum Verb {
 
 pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     match arguments.verb {
-        Verb::Up { name, nodes, ipv6 } => {
-            up(&Options { name: name.name, nodes, ipv6, exe: std::env::current_exe()? })
+        Verb::Up { name, nodes, ipv6, proxy_mode } => {
+            up(&Options { name: name.name, nodes, ipv6, exe: std::env::current_exe()?, proxy_mode })
         }
         Verb::Down { name } => {
             let was_there = Lab::down(&name.name)?;
@@ -76,7 +79,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         }
         Verb::Demo { name, examples } => {
             let held = demo::run(
-                &Options { name, nodes: 3, ipv6: false, exe: std::env::current_exe()? },
+                &Options { name, nodes: 3, ipv6: false, exe: std::env::current_exe()?, proxy_mode: None },
                 &examples,
             )?;
             Ok(if held { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -13,7 +13,7 @@ use ipnet::IpNet;
 use portolan_agent::Names;
 use portolan_api::core::v1;
 use portolan_client::{Client, paths};
-use portolan_proxy::Progress;
+use portolan_proxy::{Mode, Progress};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -50,6 +50,20 @@ pub(crate) struct Arguments {
     lb_metrics_bind_address: monitor::Address,
     #[command(flatten)]
     names: NameArguments,
+    #[command(flatten)]
+    proxy: ProxyArguments,
+}
+
+/// How Services get into the kernel.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ProxyArguments {
+    /// The data plane of the node's proxy: nftables, iptables or ipvs
+    #[arg(long, default_value = "nftables", value_name = "MODE", value_parser = proxy_mode)]
+    pub(crate) proxy_mode: Mode,
+}
+
+fn proxy_mode(text: &str) -> Result<Mode, String> {
+    text.parse().map_err(|()| format!("it must be one of {}", Mode::ALL.map(Mode::as_str).join(", ")))
 }
 
 /// Whom pods ask for names.
@@ -95,6 +109,7 @@ pub(crate) struct NodeSettings {
     pub(crate) cluster_cidrs: Vec<IpNet>,
     pub(crate) service_cidrs: Vec<IpNet>,
     pub(crate) names: Names,
+    pub(crate) proxy_mode: Mode,
     /// Remove what the proxy made in the kernel when it stops.
     pub(crate) clean_up: bool,
 }
@@ -122,6 +137,7 @@ async fn alone(arguments: Arguments) -> anyhow::Result<()> {
         cluster_cidrs: arguments.cluster_cidr,
         names: arguments.names.names(&arguments.service_cluster_ip_range),
         service_cidrs: arguments.service_cluster_ip_range,
+        proxy_mode: arguments.proxy.proxy_mode,
         // Connections outlive a restart of the proxy.
         clean_up: false,
     };
@@ -179,6 +195,7 @@ pub(crate) async fn start(settings: NodeSettings, stopped: &watch::Receiver<bool
     let agent = portolan_agent::run(settings.agent_client, config, stops(stopped));
     let agent = tokio::spawn(said("the agent stopped", agent));
     let mut config = portolan_proxy::Config::new(settings.node_name.clone());
+    config.mode = settings.proxy_mode;
     config.cluster_cidrs = settings.cluster_cidrs;
     config.cleanup_on_exit = settings.clean_up;
     let progress = Progress::default();

@@ -74,6 +74,8 @@ pub(crate) struct Arguments {
     etcd: EtcdArguments,
     #[command(flatten)]
     names: crate::node::NameArguments,
+    #[command(flatten)]
+    proxy: crate::node::ProxyArguments,
 }
 
 pub(crate) fn pki_dir(data_dir: &Path) -> PathBuf {
@@ -149,6 +151,7 @@ async fn start(arguments: Arguments) -> anyhow::Result<()> {
             cluster_cidrs: arguments.cluster_cidr.clone(),
             names: arguments.names.names(&arguments.service_cluster_ip_range),
             service_cidrs: arguments.service_cluster_ip_range.clone(),
+            proxy_mode: arguments.proxy.proxy_mode,
             // Its pods end with this process: rules that lead to them must not stay.
             clean_up: true,
         };

@@ -42,7 +42,7 @@ pub mod views;
 
 pub use config::{Config, DetectLocal, Mode, NodePortAddresses};
 pub use lock::{Holder, holder};
-pub use modes::cleanup;
+pub use modes::{cleanup, support};
 
 use alarm::Alarm;
 use caches::Caches;

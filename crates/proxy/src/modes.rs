@@ -1,6 +1,6 @@
 //! Which data plane runs: the one place where a mode becomes one. Everything else is the same for all of them.
 //!
-//! A new data plane is one more arm in [`run`] and one more in [`remove`].
+//! A new data plane is one more arm in [`run`], in [`support`] and in [`remove`].
 
 use portolan_client::Client;
 use portolan_dataplane::{DataPlane, Iptables, Nftables, iptables, nftables};
@@ -26,7 +26,7 @@ pub(crate) async fn run(
             let own = socket.port().map_err(Error::Kernel)?;
             let tables = Family::ALL.map(nftables::layout::table).to_vec();
             let alarm = nft::Monitor::open(tables, own).map(Alarm::Off).map_err(Error::Kernel)?;
-            let plane = Nftables::new(socket, nftables::Config { mark });
+            let plane = Nftables::new(socket, nftables::Config { mark, ..Default::default() });
             let takeover = Takeover::new(|| remove_all_but(Mode::Nftables));
             run_with_alarm(client, config, plane, alarm, takeover, progress, shutdown).await
         }
@@ -78,6 +78,21 @@ impl Takeover {
 
 fn remove_all_but(mode: Mode) -> Vec<String> {
     Mode::ALL.into_iter().filter(|other| *other != mode).flat_map(remove).collect()
+}
+
+/// What this host can do in a mode, in a few words, or why it cannot.
+pub fn support(mode: Mode) -> Result<String, String> {
+    match mode {
+        Mode::Nftables => nft::Socket::open()
+            .and_then(|mut socket| socket.tables().map_err(std::io::Error::other))
+            .map(|_| "yes".into())
+            .map_err(|error| error.to_string()),
+        Mode::Iptables => match iptables::Programs::find() {
+            Ok(programs) => Ok(format!("yes, by the {} variant of iptables", programs.variant().as_str())),
+            Err(error) => Err(error.to_string()),
+        },
+        Mode::Ipvs => Err("portolan has no such data plane yet".into()),
+    }
 }
 
 /// Both at work is fine for the time of a change from one to the other, and confusing otherwise.

@@ -202,17 +202,44 @@ fn plain_is() -> Option<Variant> {
     Some(if says.contains("nf_tables") { Variant::Nft } else { Variant::Legacy })
 }
 
-/// Removes what is ours from the variants asked for, in the caller's network namespace. Refusals go first: nothing may
-/// be refused that nobody translates any more. The errors say what stayed.
-pub fn remove(which: impl Fn(Variant) -> bool) -> Vec<String> {
+/// Where chains of ours are in the caller's network namespace, one line per table: `nat 17 chains (ip, nft)`.
+pub fn holders() -> Vec<String> {
+    let mut lines = Vec::new();
+    for variant in variants() {
+        let Ok(mut programs) = Programs::of(variant) else { continue };
+        for family in programs.families() {
+            for table in Table::ALL {
+                let saved = programs.save(family, table).unwrap_or_default();
+                let own = saved
+                    .lines()
+                    .filter(|line| line.strip_prefix(':').is_some_and(|l| l.starts_with(PREFIX)));
+                let count = own.count();
+                if count > 0 {
+                    let family = super::layout::family_name(family);
+                    lines.push(format!("{} {count} chains ({family}, {})", table.as_str(), variant.as_str()));
+                }
+            }
+        }
+    }
+    lines
+}
+
+/// The variants to look at: those that are here and may hold anything.
+fn variants() -> Vec<Variant> {
     let there = [Variant::Nft, Variant::Legacy].into_iter().filter(|variant| exists(*variant));
     let mut variants: Vec<_> = there.collect();
     if variants.is_empty() && exists(Variant::Plain) {
         variants.push(Variant::Plain);
     }
-    variants.retain(|variant| which(*variant) && (*variant != Variant::Legacy || legacy_is_used()));
+    variants.retain(|variant| *variant != Variant::Legacy || legacy_is_used());
+    variants
+}
+
+/// Removes what is ours from the variants asked for, in the caller's network namespace. Refusals go first: nothing may
+/// be refused that nobody translates any more. The errors say what stayed.
+pub fn remove(which: impl Fn(Variant) -> bool) -> Vec<String> {
     let mut errors = Vec::new();
-    for variant in variants {
+    for variant in variants().into_iter().filter(|variant| which(*variant)) {
         match Programs::of(variant) {
             Ok(mut programs) => errors.extend(remove_from(&mut programs).iter().map(ToString::to_string)),
             Err(error) => errors.push(error.to_string()),

@@ -22,12 +22,12 @@ pub mod rules;
 mod script;
 pub mod words;
 
-use portolan_forward::{NodeView, ServiceTable};
+use portolan_forward::{Algorithm, NodeView, NoteKind, ServiceTable};
 
 use crate::{Change, DataPlane};
 
 pub use fake::Fake;
-pub use kernel::{Error, Kernel, Programs, Variant, remove};
+pub use kernel::{Error, Kernel, Programs, Variant, holders, remove};
 pub use object::{Key, Object, Objects};
 pub use plan::Batch;
 
@@ -93,6 +93,15 @@ impl<K: Kernel> DataPlane for Iptables<K> {
 
     fn objects(&self, node: &NodeView, table: &ServiceTable, (): &(), out: &mut Objects) {
         self.builders(node, out, |mut builder| builder.service(table));
+    }
+
+    /// Chains pick at random.
+    fn shortfall(&self, table: &ServiceTable) -> Option<NoteKind> {
+        let algorithm = table.ports.first()?.algorithm?;
+        (algorithm != Algorithm::Random).then(|| NoteKind::NotOffered {
+            what: format!("algorithm {algorithm}"),
+            instead: "mode iptables chooses at random".into(),
+        })
     }
 
     /// The steps of ways, and what follows from an address alone.

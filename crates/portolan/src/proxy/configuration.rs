@@ -174,7 +174,8 @@ impl Default for Iptables {
             masquerade_all: false,
             localhost_node_ports: true,
             sync_period: GoDuration::seconds(30),
-            min_sync_period: GoDuration::seconds(1),
+            // kube-proxy waits a second, as each of its changes costs so much.
+            min_sync_period: GoDuration::ZERO,
         }
     }
 }

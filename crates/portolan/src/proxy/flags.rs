@@ -228,6 +228,12 @@ impl Flags {
         let min = self.nftables_min_sync_period.as_ref();
         set.to(&mut to.nftables.min_sync_period, min, "nftables-min-sync-period");
         self.apply_conntrack(to, &mut set);
+        // The same flags serve all modes; each mode has fields of its own for them.
+        to.iptables.masquerade_all = to.nftables.masquerade_all;
+        to.iptables.masquerade_bit = to.nftables.masquerade_bit;
+        (to.iptables.sync_period, to.ipvs.sync_period) = (to.nftables.sync_period, to.nftables.sync_period);
+        let min = to.nftables.min_sync_period;
+        (to.iptables.min_sync_period, to.ipvs.min_sync_period) = (min, min);
         to.fill_in();
         set.0
     }

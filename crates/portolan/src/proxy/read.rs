@@ -57,6 +57,7 @@ pub(crate) fn parse(text: &str) -> Result<Read, Vec<String>> {
     let mut configuration: Configuration =
         serde_json::from_value(Value::Object(object)).map_err(|e| vec![e.to_string()])?;
     configuration.fill_in();
+    walk.meaningless.retain(|path| !means_something_in(&configuration.mode, path));
     walk.meaningless.sort_unstable();
     Ok(Read { configuration, meaningless: walk.meaningless })
 }
@@ -152,6 +153,17 @@ fn has_no_meaning(path: &str, name: &str) -> bool {
         path.strip_prefix(*prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
     };
     MEANINGLESS.iter().chain(&OTHER_MODES).any(&below) || (below(&"logging") && name != LOGGING_USED)
+}
+
+/// Fields of `iptables` and `ipvs` count in these modes. Node ports on loopback addresses are served in no mode.
+fn means_something_in(mode: &str, path: &str) -> bool {
+    match path {
+        "iptables.localhostNodePorts" => false,
+        "iptables.masqueradeAll" | "iptables.masqueradeBit" => matches!(mode, "iptables" | "ipvs"),
+        "iptables.syncPeriod" | "iptables.minSyncPeriod" => mode == "iptables",
+        "ipvs.syncPeriod" | "ipvs.minSyncPeriod" => mode == "ipvs",
+        _ => false,
+    }
 }
 
 /// Neither the default nor empty: kubeadm writes every field.
@@ -263,6 +275,8 @@ winkernel: {enableDSR: false, forwardHealthCheckVip: false, networkName: "", roo
             ]
         );
         assert_eq!((configuration.nftables.masquerade_bit, configuration.verbosity()), (3, 4));
+        let text = "mode: iptables\niptables: {masqueradeBit: 15, localhostNodePorts: false}\n";
+        assert_eq!(read(text).unwrap().meaningless, ["iptables.localhostNodePorts"]);
     }
 
     #[test]

@@ -34,14 +34,15 @@ impl Settings {
         proxy.detect_local = check.detect_local(configuration);
         proxy.cluster_cidrs = check.cluster_cidrs(&configuration.cluster_cidr);
         proxy.nodeport_addresses = check.node_port_addresses(&configuration.node_port_addresses);
-        proxy.masquerade_all = configuration.nftables.masquerade_all;
-        proxy.masquerade_bit = u8::try_from(configuration.nftables.masquerade_bit).unwrap_or_default();
+        let of_mode = OfMode::new(configuration, proxy.mode);
+        proxy.masquerade_all = of_mode.masquerade_all;
+        proxy.masquerade_bit = u8::try_from(of_mode.masquerade_bit).unwrap_or_default();
         proxy.healthz_address = check.socket("healthzBindAddress", &configuration.healthz_bind_address);
         proxy.metrics_address = check.socket("metricsBindAddress", &configuration.metrics_bind_address);
         proxy.bind_address_hard_fail = configuration.bind_address_hard_fail;
         proxy.node_addresses = check.node_addresses(&configuration.bind_address);
-        proxy.min_sync_period = configuration.nftables.min_sync_period.positive();
-        proxy.verify_period = configuration.nftables.sync_period.positive();
+        proxy.min_sync_period = of_mode.min_sync_period.positive();
+        proxy.verify_period = of_mode.sync_period.positive();
         proxy.shown = serde_json::to_string(configuration).ok().map(Into::into);
         if !check.problems.is_empty() {
             return Err(check.problems);
@@ -53,6 +54,31 @@ impl Settings {
             oom_score_adj: configuration.oom_score_adj,
             kubeconfig: (!kubeconfig.is_empty()).then(|| kubeconfig.into()),
         })
+    }
+}
+
+/// What each mode has a field of its own for.
+struct OfMode {
+    masquerade_all: bool,
+    masquerade_bit: i32,
+    sync_period: GoDuration,
+    min_sync_period: GoDuration,
+}
+
+impl OfMode {
+    /// As in kube-proxy, mode ipvs masquerades as `iptables` says.
+    fn new(configuration: &Configuration, mode: Mode) -> Self {
+        let Configuration { nftables, iptables, ipvs, .. } = configuration;
+        let (masquerade_all, masquerade_bit) = match mode {
+            Mode::Nftables => (nftables.masquerade_all, nftables.masquerade_bit),
+            Mode::Iptables | Mode::Ipvs => (iptables.masquerade_all, iptables.masquerade_bit),
+        };
+        let (sync_period, min_sync_period) = match mode {
+            Mode::Nftables => (nftables.sync_period, nftables.min_sync_period),
+            Mode::Iptables => (iptables.sync_period, iptables.min_sync_period),
+            Mode::Ipvs => (ipvs.sync_period, ipvs.min_sync_period),
+        };
+        Self { masquerade_all, masquerade_bit, sync_period, min_sync_period }
     }
 }
 

@@ -7,9 +7,10 @@ use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::{Args, ValueEnum};
+use portolan_dataplane::iptables;
 use portolan_dataplane::nftables::layout;
 use portolan_netlink::nft::{NfTables as _, Socket};
-use portolan_proxy::KUBE_PROXY_TABLE;
+use portolan_proxy::{KUBE_PROXY_TABLE, Mode};
 use serde::Serialize;
 
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -58,11 +59,13 @@ struct Proxy {
 #[derive(Debug, Serialize)]
 struct Kernel {
     version: String,
-    /// What the kernel says when asked for its tables.
-    nf_tables: String,
+    /// What this host can do in each mode, or why it cannot.
+    modes: BTreeMap<&'static str, String>,
     /// Flows tracked now, and at most.
     conntrack: Option<(u64, u64)>,
     portolan_tables: Vec<String>,
+    /// Of mode iptables, with the variant that holds them.
+    portolan_chains: Vec<String>,
     kube_proxy_tables: Vec<String>,
 }
 
@@ -145,16 +148,22 @@ fn kernel() -> Kernel {
         }
         Ok(())
     });
-    let nf_tables = tables.map_or_else(|error| format!("no: {error}"), |()| "yes".to_owned());
+    let support = |mode: Mode| match (mode, &tables) {
+        (Mode::Nftables, Err(error)) => format!("no: {error}"),
+        (Mode::Nftables, Ok(())) => "yes".to_owned(),
+        _ => portolan_proxy::support(mode).unwrap_or_else(|error| format!("no: {error}")),
+    };
+    let modes = Mode::ALL.map(|mode| (mode.as_str(), support(mode))).into();
     let number = |name: &str| {
         let path = format!("/proc/sys/net/netfilter/nf_conntrack_{name}");
         std::fs::read_to_string(path).ok()?.trim().parse().ok()
     };
     Kernel {
         version,
-        nf_tables,
+        modes,
         conntrack: number("count").zip(number("max")),
         portolan_tables: ours,
+        portolan_chains: iptables::holders(),
         kube_proxy_tables: kube_proxys,
     }
 }
@@ -182,7 +191,9 @@ fn text(status: &Status) -> String {
     }
     let kernel = &status.kernel;
     line("kernel", kernel.version.clone());
-    line("nf_tables", kernel.nf_tables.clone());
+    for (mode, support) in &kernel.modes {
+        line(mode, support.clone());
+    }
     line(
         "conntrack",
         match kernel.conntrack {
@@ -192,6 +203,7 @@ fn text(status: &Status) -> String {
     );
     let list = |tables: &[String]| if tables.is_empty() { "none".into() } else { tables.join(", ") };
     line("our tables", list(&kernel.portolan_tables));
+    line("our chains", list(&kernel.portolan_chains));
     line("kube-proxy's", list(&kernel.kube_proxy_tables));
     lines.concat()
 }

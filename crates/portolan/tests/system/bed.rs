@@ -29,16 +29,22 @@ pub(crate) struct Bed {
 
 impl Bed {
     pub(crate) fn up(nodes: u8) -> Self {
-        Self::with(nodes, false)
+        Self::with(nodes, false, None)
+    }
+
+    /// With the nodes' proxies in this mode.
+    pub(crate) fn up_in(nodes: u8, mode: Option<&str>) -> Self {
+        Self::with(nodes, false, mode)
     }
 
     /// On a segment with addresses of both families.
     pub(crate) fn up_with_ipv6(nodes: u8) -> Self {
-        Self::with(nodes, true)
+        Self::with(nodes, true, None)
     }
 
-    fn with(nodes: u8, ipv6: bool) -> Self {
-        let options = Options { name: unique("t"), nodes, ipv6, exe: exe() };
+    fn with(nodes: u8, ipv6: bool, mode: Option<&str>) -> Self {
+        let proxy_mode = mode.map(ToOwned::to_owned);
+        let options = Options { name: unique("t"), nodes, ipv6, exe: exe(), proxy_mode };
         Self { lab: Lab::up(&options).unwrap_or_else(|e| panic!("{e}")) }
     }
 

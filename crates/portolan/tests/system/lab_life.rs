@@ -34,7 +34,8 @@ fn a_crashed_lab_is_cleaned_up_by_the_next_up() {
     for host in [Host::ControlPlane, Host::Node(1)] {
         bed.lab.host(host).unwrap().kill_processes(crate::bed::PATIENCE).unwrap();
     }
-    let again = Lab::up(&Options { name: name.clone(), nodes: 1, ipv6: false, exe: exe() }).unwrap();
+    let again = Lab::up(&Options { name: name.clone(), nodes: 1, ipv6: false, exe: exe(), proxy_mode: None })
+        .unwrap();
     let pods = again.kubectl().run(&["get", "pods", "-o", "name"]).unwrap();
     assert_eq!(pods, "", "a new lab starts empty");
 }
@@ -42,7 +43,8 @@ fn a_crashed_lab_is_cleaned_up_by_the_next_up() {
 #[test]
 fn a_living_lab_is_not_started_twice() {
     let bed = Bed::up(1);
-    let options = Options { name: bed.lab.layout.name.clone(), nodes: 1, ipv6: false, exe: exe() };
+    let options =
+        Options { name: bed.lab.layout.name.clone(), nodes: 1, ipv6: false, exe: exe(), proxy_mode: None };
     assert!(matches!(Lab::up(&options), Err(LabError::AlreadyUp { .. })));
 }
 

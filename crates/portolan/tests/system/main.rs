@@ -12,6 +12,7 @@ mod facts;
 mod kubectl;
 mod lab_life;
 mod loadbalancer;
+mod modes;
 mod names;
 mod other_kernel;
 mod place;

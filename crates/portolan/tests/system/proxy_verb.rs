@@ -16,7 +16,7 @@ use crate::bed::{Bed, PATIENCE, at, exe, settles, web_pod};
 /// Without a route to it a packet to a ClusterIP would not even begin; the address is in the lab's Service range.
 const SERVICE: &str = "---\n{apiVersion: v1, kind: Service, metadata: {name: web}, spec: {selector: {app: web}, ports: [{name: http, port: 80}, {name: line, port: 9000}]}}";
 
-struct Place {
+pub(crate) struct Place {
     bed: Bed,
     netns: Netns,
     dir: tempfile::TempDir,
@@ -24,7 +24,7 @@ struct Place {
 
 impl Place {
     /// A lab with two ready pods, and a host that reaches them straight but no Service.
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let bed = Bed::up(1);
         let pods = web_pod("web-1", "app: web", None) + &web_pod("web-2", "app: web", None);
         bed.apply(&(pods + SERVICE));
@@ -36,7 +36,7 @@ impl Place {
         place
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
@@ -44,7 +44,7 @@ impl Place {
         self.netns.run(|| command.output()).unwrap().unwrap()
     }
 
-    fn tool(&self, program: &str, args: &[&str]) -> String {
+    pub(crate) fn tool(&self, program: &str, args: &[&str]) -> String {
         let mut command = Command::new(program);
         command.args(args);
         let output = self.output(command);
@@ -53,7 +53,7 @@ impl Place {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    fn portolan(&self, args: &[&str]) -> (bool, String) {
+    pub(crate) fn portolan(&self, args: &[&str]) -> (bool, String) {
         let mut command = Command::new(exe());
         command.arg("proxy").args(args);
         let output = self.output(command);
@@ -62,11 +62,15 @@ impl Place {
     }
 
     /// A configuration file for this place; `more` are further lines.
-    fn configuration(&self, more: &str) -> PathBuf {
+    pub(crate) fn configuration(&self, more: &str) -> PathBuf {
+        self.configuration_in("nftables", more)
+    }
+
+    pub(crate) fn configuration_in(&self, mode: &str, more: &str) -> PathBuf {
         let path = self.path("config.yaml");
         let kubeconfig = self.bed.lab.layout.kubeconfig();
         let text = format!(
-            "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\nmode: nftables\n\
+            "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\nmode: {mode}\n\
              clusterCIDR: 10.244.0.0/16\nclientConnection: {{kubeconfig: {}}}\n{more}",
             kubeconfig.display()
         );
@@ -74,7 +78,7 @@ impl Place {
         path
     }
 
-    fn proxy(&self, args: &[&str]) -> Proxy {
+    pub(crate) fn proxy(&self, args: &[&str]) -> Proxy {
         self.start(Command::new(exe()), args)
     }
 
@@ -89,23 +93,36 @@ impl Place {
 
     /// The proxy for node-1's Node object; there is none for the control plane's host.
     fn with_file(&self, more: &str) -> Proxy {
-        let path = self.configuration(more);
+        self.in_mode("nftables", more)
+    }
+
+    pub(crate) fn in_mode(&self, mode: &str, more: &str) -> Proxy {
+        let path = self.configuration_in(mode, more);
         self.proxy(&["--config", &path.display().to_string(), "--hostname-override=node-1"])
+    }
+
+    /// Starts a proxy without waiting for it.
+    pub(crate) fn begin_in(&self, mode: &str, more: &str) -> Child {
+        let path = self.configuration_in(mode, more);
+        let mut command = Command::new(exe());
+        command.args(["proxy", "--hostname-override=node-1", "--config"]).arg(path);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        self.netns.run(|| command.spawn()).unwrap().unwrap()
     }
 
     fn ask(&self) -> Answer {
         probe::http_get(&self.netns, self.web(80), "/").unwrap()
     }
 
-    fn web(&self, port: u16) -> SocketAddr {
+    pub(crate) fn web(&self, port: u16) -> SocketAddr {
         at(self.bed.cluster_ip("web"), port)
     }
 
-    fn get(&self, port: u16, path: &str) -> Answer {
+    pub(crate) fn get(&self, port: u16, path: &str) -> Answer {
         probe::http_get(&self.netns, at([127, 0, 0, 1].into(), port), path).unwrap()
     }
 
-    fn tables(&self) -> String {
+    pub(crate) fn tables(&self) -> String {
         self.tool("nft", &["list", "tables"])
     }
 
@@ -121,7 +138,7 @@ impl Place {
     }
 
     /// A connection that stays open.
-    fn connect(&self) -> Line {
+    pub(crate) fn connect(&self) -> Line {
         let to = self.web(9000);
         let stream = self.netns.run(|| TcpStream::connect_timeout(&to, PATIENCE)).unwrap().unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -132,7 +149,7 @@ impl Place {
 }
 
 /// A connection on which everything comes back as it was sent.
-struct Line {
+pub(crate) struct Line {
     stream: BufReader<TcpStream>,
 }
 
@@ -143,29 +160,29 @@ impl Line {
         text
     }
 
-    fn still_works(&mut self) {
+    pub(crate) fn still_works(&mut self) {
         self.stream.get_mut().write_all(b"are you there?\n").unwrap();
         assert_eq!(self.read(), "are you there?\n");
     }
 }
 
-struct Proxy {
-    child: Child,
+pub(crate) struct Proxy {
+    pub(crate) child: Child,
     log: PathBuf,
 }
 
 impl Proxy {
-    fn wait_ready(&mut self) {
+    pub(crate) fn wait_ready(&mut self) {
         let mut line = String::new();
         BufReader::new(self.child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
         assert!(line.contains("serves node"), "{line}{}", self.log());
     }
 
-    fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    fn until_log(&self, what: &str) {
+    pub(crate) fn until_log(&self, what: &str) {
         let begin = Instant::now();
         while !self.log().contains(what) {
             assert!(begin.elapsed() < PATIENCE, "{what} is not in:\n{}", self.log());
@@ -173,7 +190,7 @@ impl Proxy {
         }
     }
 
-    fn stop(mut self) {
+    pub(crate) fn stop(mut self) {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
         assert!(self.child.wait().unwrap().success(), "{}", self.log());
@@ -353,7 +370,7 @@ fn kube_proxys_rules(service: IpAddr, pods: [IpAddr; 2]) -> String {
 }
 
 /// New connections, one after another, for as long as it lives; the first that fails is a panic at the end.
-fn keep_connecting<T>(place: &Place, during: impl FnOnce(&dyn Fn()) -> T) -> T {
+pub(crate) fn keep_connecting<T>(place: &Place, during: impl FnOnce(&dyn Fn()) -> T) -> T {
     let (stop, count) = (AtomicBool::new(false), AtomicU64::new(0));
     let web = place.web(80);
     std::thread::scope(|scope| {

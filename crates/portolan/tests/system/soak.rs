@@ -69,8 +69,8 @@ struct Soak {
 }
 
 impl Soak {
-    fn new() -> Self {
-        let bed = Bed::up(2);
+    fn new(mode: Option<&str>) -> Self {
+        let bed = Bed::up_in(2, mode);
         let places = [("stable-1", 1), ("stable-2", 2), ("flapping-1", 1), ("flapping-2", 2), ("shell", 1)];
         let pods = places.map(|(name, node)| web_pod(name, "app: soak", Some(&format!("node-{node}"))));
         bed.apply(&(pods.concat() + "---" + SERVICE));
@@ -231,8 +231,17 @@ fn nft(bed: &Bed, place: &str, args: &[&str]) -> String {
 
 #[test]
 fn ct_4_nothing_fails_and_nothing_is_half_translated_while_endpoints_flap() {
+    soak(None);
+}
+
+#[test]
+fn ct_4_nor_in_mode_iptables() {
+    soak(Some("iptables"));
+}
+
+fn soak(mode: Option<&str>) {
     let seconds = std::env::var("PORTOLAN_SOAK_SECONDS").ok().and_then(|text| text.parse().ok());
-    let soak = Soak::new();
+    let soak = Soak::new(mode);
     soak.begin();
     let ip: IpAddr = soak.bed.cluster_ip("soak");
     let node_port = |port| at(Host::Node(1).ip(), port);

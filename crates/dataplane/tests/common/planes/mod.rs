@@ -2,8 +2,8 @@
 //!
 //! A new data plane is one file here, and one module in `on_every_plane`.
 
-mod ipvs;
 mod iptables;
+mod ipvs;
 mod nftables;
 
 use std::collections::BTreeSet;
@@ -12,9 +12,9 @@ use std::net::IpAddr;
 use portolan_dataplane::{DataPlane, Objects};
 use portolan_forward::Family;
 
-pub use ipvs::Ipvs;
 #[allow(unused_imports, reason = "only packets meet both variants")]
 pub use iptables::{Iptables, IptablesLegacy};
+pub use ipvs::Ipvs;
 pub use nftables::Nftables;
 
 pub type KeyOf<P> = <<P as Plane>::Real as DataPlane>::Key;

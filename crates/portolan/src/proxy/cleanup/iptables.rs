@@ -1,9 +1,10 @@
-//! kube-proxy's iptables chains, of its modes iptables and ipvs, through the machine's own iptables programs: they know
+//! iptables chains: kube-proxy's, of its modes iptables and ipvs, and those of our own mode iptables; through the machine's own iptables programs: they know
 //! which of the two variants of iptables holds the rules.
 
 use std::io::{self, Write as _};
 use std::process::{Command, Stdio};
 
+use portolan_dataplane::iptables::layout::PREFIX;
 use portolan_dataplane::iptables::removal::removal;
 
 use super::Findings;
@@ -26,21 +27,36 @@ const CHAINS: [&str; 13] = [
 ];
 const PREFIXES: [&str; 5] = ["KUBE-SVC-", "KUBE-SVL-", "KUBE-SEP-", "KUBE-FW-", "KUBE-EXT-"];
 
+/// kube-proxy's chains.
 pub(super) fn clean_up(findings: &mut Findings) {
+    remove(findings, "kube-proxy's", is_kube_proxys);
+}
+
+/// The chains of our own mode iptables.
+pub(super) fn clean_up_ours(findings: &mut Findings) {
+    remove(findings, "our", |chain| chain.starts_with(PREFIX));
+}
+
+fn remove(findings: &mut Findings, whose: &str, is_to_go: impl Fn(&str) -> bool + Copy) {
     for family in ["iptables", "ip6tables"] {
         let variants = [format!("{family}-legacy"), format!("{family}-nft")];
         let mut any = false;
         for program in &variants {
-            any |= clean_up_with(program, findings);
+            any |= clean_up_with(program, findings, whose, is_to_go);
         }
         if !any {
-            clean_up_with(family, findings);
+            clean_up_with(family, findings, whose, is_to_go);
         }
     }
 }
 
 /// Whether there is such a program.
-fn clean_up_with(program: &str, findings: &mut Findings) -> bool {
+fn clean_up_with(
+    program: &str,
+    findings: &mut Findings,
+    whose: &str,
+    is_to_go: impl Fn(&str) -> bool,
+) -> bool {
     let saved = match Command::new(format!("{program}-save")).stdin(Stdio::null()).output() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return false,
         Err(error) => {
@@ -54,8 +70,8 @@ fn clean_up_with(program: &str, findings: &mut Findings) -> bool {
         }
         Ok(output) => String::from_utf8_lossy(&output.stdout).into_owned(),
     };
-    if let Some(removal) = removal(&saved, is_kube_proxys) {
-        findings.note(format!("kube-proxy's {program} rules"), restore(program, &removal).map(|()| true));
+    if let Some(removal) = removal(&saved, is_to_go) {
+        findings.note(format!("{whose} {program} rules"), restore(program, &removal).map(|()| true));
     }
     true
 }

@@ -89,7 +89,9 @@ fn refuse_while_running() -> anyhow::Result<()> {
     }
 }
 
+/// What the proxy made, in any mode.
 fn ours(findings: &mut Findings) {
+    iptables::clean_up_ours(findings);
     tables(findings, layout::TABLE);
 }
 
