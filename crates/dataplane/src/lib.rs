@@ -14,6 +14,7 @@ pub mod iptables;
 pub mod ipvs;
 pub mod nftables;
 mod pools;
+pub mod words;
 
 use std::fmt::Debug;
 use std::hash::Hash;
@@ -25,6 +26,7 @@ pub use driver::{Drift, Driver, Error, Refusal, Report};
 pub use iptables::Iptables;
 pub use ipvs::Ipvs;
 pub use nftables::Nftables;
+pub use words::Words;
 
 /// One way to make the kernel do what a table says.
 ///

@@ -1,7 +1,6 @@
 //! Whether the kernel of the node holds exactly what the explanation says, as far as this Service is concerned.
 
-use portolan_dataplane::nftables::{self, Key, Object, Objects, words};
-use portolan_dataplane::{Change, DataPlane, Driver, Nftables};
+use portolan_dataplane::{Change, Driver, Iptables, Nftables, Objects, Words, iptables, nftables};
 use portolan_forward::{Family, ServiceKey, Table};
 use portolan_netlink::netns::Netns;
 use portolan_netlink::nft::Socket;
@@ -31,37 +30,63 @@ pub(crate) fn look(netns: &Netns, aimed: &Aimed) -> KernelPart {
     }
 }
 
+/// Whatever mode the proxy of this node is in: what it wrote says it.
 fn compare(table: &Table, service: Option<&ServiceKey>, family: Family) -> Result<KernelPart, String> {
     let root = |error: std::io::Error| format!("{error}; reading the kernel's rules needs root");
-    let plane = Nftables::new(Socket::open().map_err(root)?, nftables::Config::default());
+    let nftables = Nftables::new(Socket::open().map_err(root)?, nftables::Config::default());
+    if let Some(part) = compare_with(nftables, table, service, family)? {
+        return Ok(part);
+    }
+    if let Ok(programs) = iptables::Programs::find() {
+        let iptables = Iptables::new(programs, iptables::Config::default());
+        if let Some(part) = compare_with(iptables, table, service, family)? {
+            return Ok(part);
+        }
+    }
+    Err("there is no table of Portolan's: is its proxy running on this node?".into())
+}
+
+/// `None` where nothing was written by this data plane.
+fn compare_with<D: Words>(
+    plane: D,
+    table: &Table,
+    service: Option<&ServiceKey>,
+    family: Family,
+) -> Result<Option<KernelPart>, String> {
     let mut driver = Driver::new(plane);
     let changes = driver.differences(table).map_err(|error| error.to_string())?;
-    let missing_table =
-        |change: &Change<Key, Object>| change.key == Key::Table(family) && change.from.is_none();
-    if changes.iter().any(missing_table) {
-        return Err("there is no table of Portolan's: is its proxy running on this node?".into());
+    let has_no_ground = |change: &Change<D::Key, D::Value>| {
+        change.from.is_none() && D::is_ground(&change.key) && D::family(&change.key) == family
+    };
+    if changes.iter().any(has_no_ground) {
+        return Ok(None);
     }
     let entry = service.and_then(|key| table.get(key));
     let wanted = wanted(driver.plane(), table, service, family);
     let concerned = changes.into_iter().filter(|change| {
-        change.key.family() == family && words::concerns(change, &wanted, entry.map(|table| &**table))
+        D::family(&change.key) == family && D::concerns(change, &wanted, entry.map(|table| &**table))
     });
-    Ok(part(concerned, wanted.len()))
+    Ok(Some(part::<D>(concerned, wanted.len())))
 }
 
 /// Every object that the Service and the node need, in this family.
-fn wanted(plane: &Nftables<Socket>, table: &Table, service: Option<&ServiceKey>, family: Family) -> Objects {
+fn wanted<D: Words>(
+    plane: &D,
+    table: &Table,
+    service: Option<&ServiceKey>,
+    family: Family,
+) -> Objects<D::Key, D::Value> {
     let mut wanted = Objects::new();
     plane.base(table.node(), &mut wanted);
     if let Some(service) = service.and_then(|key| table.get(key)) {
         let entry = plane.lower(service, None);
         plane.objects(table.node(), service, &entry, &mut wanted);
     }
-    wanted.retain(|key, _| key.family() == family);
+    wanted.retain(|key, _| D::family(key) == family);
     wanted
 }
 
-fn part(changes: impl Iterator<Item = Change<Key, Object>>, compared: usize) -> KernelPart {
+fn part<D: Words>(changes: impl Iterator<Item = Change<D::Key, D::Value>>, compared: usize) -> KernelPart {
     let mut part = KernelPart {
         state: KernelState::Same,
         compared,
@@ -73,13 +98,13 @@ fn part(changes: impl Iterator<Item = Change<Key, Object>>, compared: usize) -> 
     let mut settings = false;
     for Change { key, from, to } in changes {
         part.state = KernelState::Drifted;
-        settings |= words::depends_on_settings(&key);
+        settings |= D::depends_on_settings(&key);
         match (&from, &to) {
-            (None, _) => part.missing.push(words::describe(&key, to.as_ref())),
-            (Some(from), None) => part.unexpected.push(words::describe(&key, Some(from))),
+            (None, _) => part.missing.push(D::describe(&key, to.as_ref())),
+            (Some(from), None) => part.unexpected.push(D::describe(&key, Some(from))),
             (Some(from), Some(to)) => {
-                let held = words::describe(&key, Some(from));
-                part.different.push(format!("{held}, should be {}", words::describe(&key, Some(to))));
+                let held = D::describe(&key, Some(from));
+                part.different.push(format!("{held}, should be {}", D::describe(&key, Some(to))));
             }
         }
     }
