@@ -10,6 +10,8 @@
 
 pub mod config;
 pub mod forward;
+#[doc(hidden)]
+pub mod fuzzing;
 mod http;
 pub mod limits;
 pub mod metrics;

@@ -214,7 +214,7 @@ mod tests {
         let client = api.client();
         assert!(publish(&client, &cluster()).await.unwrap());
         assert!(publish(&client, &cluster()).await.unwrap());
-        assert_eq!(api.writes().len(), 3, "namespace, Service, slice: {:?}", api.writes());
+        assert_eq!(api.writes().len(), 2, "Service and slice: {:?}", api.writes());
         let moved = InCluster { node_ip: "192.0.2.2".parse().unwrap(), ..cluster() };
         assert!(publish(&client, &moved).await.unwrap());
         let slice = api.get(&paths::ENDPOINT_SLICES, NAMESPACE, "kube-dns-n1").unwrap();

@@ -190,14 +190,20 @@ async fn strangers_are_limited_and_sent_to_tcp() {
     let server = serve(handler, "127.0.0.1:0", Limiter::new(&[], 5), tcp::Limits::default()).await;
     let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
     socket.connect(server.address).await.unwrap();
+    let question = question("web.default.svc.cluster.local", RecordType::A);
     for _ in 0..200 {
-        socket.send(&question("web.default.svc.cluster.local", RecordType::A)).await.unwrap();
+        socket.send(&question).await.unwrap();
     }
     let (mut whole, mut cut) = (0, 0);
     let mut buffer = [0; 2048];
     while let Ok(length) = tokio::time::timeout(Duration::from_millis(500), socket.recv(&mut buffer)).await {
-        let message = Message::from_vec(&buffer[..length.unwrap()]).unwrap();
+        let length = length.unwrap();
+        let message = Message::from_vec(&buffer[..length]).unwrap();
         if message.metadata.truncation {
+            assert!(
+                length <= question.len(),
+                "what strangers are sent beyond their budget amplifies nothing"
+            );
             cut += 1;
         } else {
             whole += 1;
