@@ -90,6 +90,13 @@ enum Verb {
         #[arg(long, default_value_t = 10)]
         seconds: u64,
     },
+    /// Draw what `cargo bench -p portolan-dataplane` has measured of every data plane
+    Dataplanes {
+        #[arg(long, default_value = "target/bench/dataplanes.json")]
+        json: PathBuf,
+        #[arg(long, default_value = "docs/benchmarks")]
+        plots: PathBuf,
+    },
     /// Draw what `scale` has measured
     Plots {
         #[arg(long, default_value = "target/bench/forwarding.json")]
@@ -115,5 +122,6 @@ fn main() -> anyhow::Result<()> {
             bench::endpoints::run(&exe, bench::endpoints::Effort { pods, changes, probes, seconds })
         }
         Verb::Plots { json, plots } => bench::scale::draw(&json, &plots),
+        Verb::Dataplanes { json, plots } => bench::dataplanes::draw(&json, &plots),
     }
 }

@@ -2,6 +2,7 @@
 
 mod answerer;
 mod convergence;
+pub(crate) mod dataplanes;
 pub(crate) mod endpoints;
 mod load;
 pub(crate) mod loadbalancer;

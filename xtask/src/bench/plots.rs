@@ -12,19 +12,21 @@ const RIGHT: f64 = 20.0;
 const TOP: f64 = 40.0;
 const BOTTOM: f64 = 70.0;
 
-struct Plot<'a> {
-    file: &'a str,
-    title: &'a str,
-    unit: &'a str,
+pub(super) struct Plot<'a> {
+    /// The powers of ten of Services between which it is drawn.
+    pub(super) decades: [i32; 2],
+    pub(super) file: &'a str,
+    pub(super) title: &'a str,
+    pub(super) unit: &'a str,
     /// Powers of ten, or plain values.
-    logarithmic: bool,
-    y: [f64; 2],
-    lines: Vec<Line<'a>>,
+    pub(super) logarithmic: bool,
+    pub(super) y: [f64; 2],
+    pub(super) lines: Vec<Line<'a>>,
 }
 
-struct Line<'a> {
-    name: &'a str,
-    points: Vec<(f64, f64)>,
+pub(super) struct Line<'a> {
+    pub(super) name: &'a str,
+    pub(super) points: Vec<(f64, f64)>,
 }
 
 /// Of kube-proxy 1.36 in nftables mode, measured by us elsewhere on a like machine.
@@ -40,6 +42,7 @@ pub(crate) fn draw(rows: &[Row], dir: &Path) -> anyhow::Result<()> {
     let target = |value: f64| Line { name: "aim", points: vec![(100.0, value), (100_000.0, value)] };
     let plots = [
         Plot {
+            decades: [2, 5],
             file: "change.svg",
             title: "One endpoint changes: API's answer to first connect",
             unit: "ms",
@@ -53,6 +56,7 @@ pub(crate) fn draw(rows: &[Row], dir: &Path) -> anyhow::Result<()> {
             ],
         },
         Plot {
+            decades: [2, 5],
             file: "sync.svg",
             title: "First sync into an empty kernel, and after a restart",
             unit: "ms",
@@ -65,6 +69,7 @@ pub(crate) fn draw(rows: &[Row], dir: &Path) -> anyhow::Result<()> {
             ],
         },
         Plot {
+            decades: [2, 5],
             file: "memory.svg",
             title: "Resident memory of the node's process",
             unit: "MiB",
@@ -77,6 +82,7 @@ pub(crate) fn draw(rows: &[Row], dir: &Path) -> anyhow::Result<()> {
             ],
         },
         Plot {
+            decades: [2, 5],
             file: "connections.svg",
             title: "New connections through a ClusterIP, against straight to the pod",
             unit: "ratio",
@@ -96,7 +102,7 @@ pub(crate) fn draw(rows: &[Row], dir: &Path) -> anyhow::Result<()> {
 }
 
 impl Plot<'_> {
-    fn svg(&self) -> Result<String, std::fmt::Error> {
+    pub(super) fn svg(&self) -> Result<String, std::fmt::Error> {
         let mut svg = String::new();
         writeln!(
             svg,
@@ -118,8 +124,8 @@ text {{ fill: #555 }} .grid {{ stroke: #888; stroke-opacity: 0.25 }} .line {{ fi
 
     fn axes(&self, svg: &mut String) -> std::fmt::Result {
         let bottom = HEIGHT - BOTTOM;
-        for services in [100.0, 1_000.0, 10_000.0, 100_000.0] {
-            let x = x(services);
+        for services in (self.decades[0]..=self.decades[1]).map(|power| 10_f64.powi(power)) {
+            let x = self.x(services);
             writeln!(svg, r#"<line class="grid" x1="{x:.1}" y1="{TOP}" x2="{x:.1}" y2="{bottom}"/>"#)?;
             writeln!(
                 svg,
@@ -151,6 +157,11 @@ text {{ fill: #555 }} .grid {{ stroke: #888; stroke-opacity: 0.25 }} .line {{ fi
         Ok(())
     }
 
+    fn x(&self, services: f64) -> f64 {
+        let [first, last] = self.decades.map(f64::from);
+        LEFT + (services.log10() - first) / (last - first) * (WIDTH - LEFT - RIGHT)
+    }
+
     fn ticks(&self) -> Vec<f64> {
         let [low, high] = self.y;
         if self.logarithmic {
@@ -176,7 +187,7 @@ text {{ fill: #555 }} .grid {{ stroke: #888; stroke-opacity: 0.25 }} .line {{ fi
         let points: Vec<String> = line
             .points
             .iter()
-            .map(|(services, value)| format!("{:.1},{:.1}", x(*services), self.y(*value)))
+            .map(|(services, value)| format!("{:.1},{:.1}", self.x(*services), self.y(*value)))
             .collect();
         // What is only drawn for comparison has no marks of its own.
         let constant = line.points.len() == 2 && (line.points[0].1 - line.points[1].1).abs() < f64::EPSILON;
@@ -193,10 +204,6 @@ text {{ fill: #555 }} .grid {{ stroke: #888; stroke-opacity: 0.25 }} .line {{ fi
         writeln!(svg, r#"<rect x="{at:.1}" y="{:.1}" width="12" height="4" fill="{colour}"/>"#, y - 6.0)?;
         writeln!(svg, r#"<text x="{:.1}" y="{y:.1}">{}</text>"#, at + 17.0, line.name)
     }
-}
-
-fn x(services: f64) -> f64 {
-    LEFT + (services.log10() - 2.0) / 3.0 * (WIDTH - LEFT - RIGHT)
 }
 
 /// Without the noise of binary fractions.

@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use portolan_forward::Protocol;
@@ -214,6 +214,28 @@ impl Net {
             Protocol::Sctp => unimplemented!("the kernel under test need not have SCTP sockets"),
         };
         netns.run(|| (0..count).map(|_| seen(one())).collect()).unwrap()
+    }
+}
+
+/// How long a connection took: until it was there, and until the answer was.
+#[derive(Debug, Clone, Copy)]
+pub struct Took {
+    pub connect: Duration,
+    pub answer: Duration,
+}
+
+impl Net {
+    /// So many new TCP connections from a host, one after the other, each timed.
+    pub fn times(&self, from: &str, to: SocketAddr, count: usize) -> Vec<Took> {
+        let one = || {
+            let begin = Instant::now();
+            let mut stream = TcpStream::connect_timeout(&to, PATIENT).unwrap();
+            let connect = begin.elapsed();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).unwrap();
+            Took { connect, answer: begin.elapsed() }
+        };
+        self.within(from, || (0..count).map(|_| one()).collect())
     }
 }
 

@@ -59,7 +59,13 @@ impl Measured {
 pub(crate) fn run(exe: &Path, effort: Effort, json: &Path, plots: &Path) -> anyhow::Result<()> {
     let exe = exe.canonicalize().with_context(|| format!("{}: build it with `make build`", exe.display()))?;
     let name = format!("bench{}", std::process::id());
-    let lab = Lab::up(&Options { name: name.clone(), nodes: NODES, ipv6: false, exe: exe.clone() })?;
+    let lab = Lab::up(&Options {
+        name: name.clone(),
+        nodes: NODES,
+        ipv6: false,
+        exe: exe.clone(),
+        proxy_mode: None,
+    })?;
     // On a thread of its own, whose namespace changes.
     let thread = std::thread::spawn(move || Bench::new(lab, exe.clone())?.measure(effort));
     let result = thread.join().map_err(|_| anyhow::anyhow!("the benchmark panicked"));

@@ -14,6 +14,7 @@ use portolan_forward::Family;
 
 #[allow(unused_imports, reason = "only packets meet both variants")]
 pub use iptables::{Iptables, IptablesLegacy};
+#[allow(unused_imports, reason = "benchmarks include this file too")]
 pub use ipvs::Ipvs;
 pub use nftables::Nftables;
 

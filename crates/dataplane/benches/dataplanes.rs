@@ -1,0 +1,254 @@
+//! Every data plane beside the others and beside no data plane, on the real kernel, in network namespaces made here
+//! (root is needed): first sync, restart, one endpoint's change, memory, new connections and how long one takes.
+//!
+//! `cargo bench -p portolan-dataplane` measures 10, 1,000 and 10,000 Services; other numbers and names of data planes are
+//! arguments: `cargo bench -p portolan-dataplane -- iptables 1000`. Each Service has ten endpoints. A data plane that
+//! this machine has not is left out, with a word. What was measured also goes to `target/bench/dataplanes.json` (or where
+//! `PORTOLAN_BENCH_JSON` says), one row per data plane and size, beside the rows of data planes that were not asked for.
+//! Nothing is asserted: machines differ.
+
+#![allow(clippy::unwrap_used, reason = "a step that fails ends the benchmark")]
+
+#[path = "../tests/common/mod.rs"]
+mod common;
+#[path = "../tests/common/net.rs"]
+mod net;
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use common::planes::{Iptables, IptablesLegacy, Nftables, Plane};
+use common::{Case, World, synthetic};
+use net::{Net, Took};
+use portolan_dataplane::Driver;
+use portolan_netlink::netns::{IP_NETNS_DIR, Netns};
+
+const SIZES: [u32; 3] = [10, 1_000, 10_000];
+const ENDPOINTS: u32 = 10;
+const CHANGES: u32 = 100;
+/// Changes stop after so long: at large sizes some data planes take their time.
+const CHANGES_TIME: Duration = Duration::from_secs(20);
+const ROUNDS: usize = 8;
+const CONNECTIONS: usize = 500;
+
+/// Data planes by name. A new one is one more line.
+const PLANES: [(&str, fn(&str, u32) -> Row); 3] = [
+    ("nftables", measure::<Nftables>),
+    ("iptables", measure::<Iptables>),
+    ("iptables-legacy", measure::<IptablesLegacy>),
+];
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let sizes: Vec<u32> = arguments.iter().filter_map(|argument| argument.parse().ok()).collect();
+    let sizes = if sizes.is_empty() { SIZES.to_vec() } else { sizes };
+    let named = |name: &str| arguments.iter().any(|argument| argument == name);
+    let asked = PLANES.iter().filter(|(name, _)| named(name)).count();
+    let planes: Vec<_> = PLANES.into_iter().filter(|(name, _)| asked == 0 || named(name)).collect();
+    println!("{}", HEAD.map(|word| format!("{word:>15}")).concat());
+    let mut rows = Vec::new();
+    for services in sizes {
+        for (name, measure) in &planes {
+            match std::panic::catch_unwind(|| measure(name, services)) {
+                Ok(row) => {
+                    println!("{}", row.text());
+                    rows.push(row);
+                }
+                Err(_) => println!("{name:>15}{services:>15}  not measured; the reason is above"),
+            }
+        }
+    }
+    save(&rows);
+}
+
+const HEAD: [&str; 13] = [
+    "data plane",
+    "services",
+    "sync ms",
+    "restart ms",
+    "change p50 ms",
+    "change p99 ms",
+    "straight/s",
+    "through/s",
+    "ratio",
+    "first us",
+    "straight us",
+    "peak MiB",
+    "now MiB",
+];
+
+/// Durations in milliseconds, unless they say otherwise.
+struct Row {
+    plane: String,
+    services: u32,
+    values: [f64; 11],
+}
+
+impl Row {
+    fn text(&self) -> String {
+        let mut text = format!("{:>15}{:>15}", self.plane, self.services);
+        for value in self.values {
+            _ = write!(text, "{value:>15.2}");
+        }
+        text
+    }
+
+    fn json(&self) -> String {
+        let mut text = format!("{{\"plane\": \"{}\", \"services\": {}", self.plane, self.services);
+        for (name, value) in HEAD[2..].iter().zip(self.values) {
+            _ = write!(text, ", \"{name}\": {value:.3}");
+        }
+        text + "}"
+    }
+}
+
+/// One row a line, so that rows of an earlier run stay without understanding them.
+fn save(rows: &[Row]) {
+    let default = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/bench/dataplanes.json");
+    let path = std::env::var_os("PORTOLAN_BENCH_JSON").map_or_else(|| default.into(), PathBuf::from);
+    let before = fs::read_to_string(&path).unwrap_or_default();
+    let mut lines: Vec<String> = rows.iter().map(Row::json).collect();
+    let is_new = |line: &str| {
+        rows.iter().any(|row| line.starts_with(&row.json()[..row.json().find(", \"sync").unwrap()]))
+    };
+    let old = before.lines().map(|line| line.trim_end_matches(',')).filter(|line| line.starts_with('{'));
+    lines.extend(old.filter(|line| !is_new(line)).map(ToOwned::to_owned));
+    lines.sort();
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(&path, format!("[\n{}\n]\n", lines.join(",\n"))).unwrap();
+    println!("\nwritten to {}", path.display());
+}
+
+fn measure<P: Plane>(name: &str, services: u32) -> Row {
+    let (sync, restart, changes, peak, now) = writing::<P>(services);
+    let (straight, through) = connecting::<P>(services);
+    let at = |durations: &[Duration], percent: usize| durations[durations.len() * percent / 100];
+    let ms = |duration: Duration| duration.as_secs_f64() * 1e3;
+    // Rounds during which the machine did something else do not count.
+    let rates = |times: &[Took]| -> Vec<f64> {
+        let whole = |round: &[Took]| round.iter().map(|took| took.answer).sum::<Duration>().as_secs_f64();
+        times.chunks(CONNECTIONS).map(|round| round.len() as f64 / whole(round)).collect()
+    };
+    let (rates_straight, rates_through) = (rates(&straight), rates(&through));
+    let ratios =
+        rates_through.iter().zip(&rates_straight).map(|(through, straight)| through / straight).collect();
+    let first = |times: &[Took]| {
+        let mut times: Vec<_> = times.iter().map(|took| took.connect).collect();
+        times.sort_unstable();
+        ms(at(&times, 50)) * 1e3
+    };
+    let values = [
+        ms(sync),
+        ms(restart),
+        ms(at(&changes, 50)),
+        ms(at(&changes, 99)),
+        median(rates_straight),
+        median(rates_through),
+        median(ratios),
+        first(&through),
+        first(&straight),
+        peak,
+        now,
+    ];
+    Row { plane: name.to_owned(), services, values }
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_unstable_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// In turns, so that what else the machine does touches both alike: straight to the pod, and through a ClusterIP.
+fn connecting<P: Plane>(services: u32) -> (Vec<Took>, Vec<Took>) {
+    let pods = [("10.1.0.11", "fd00:10:1::11"), ("10.1.0.12", "fd00:10:1::12")];
+    let net = Net::new(&[("pod-1", [pods[0].0, pods[0].1]), ("pod-2", [pods[1].0, pods[1].1])]);
+    net.serve("pod-2", 8080);
+    // Another port, so that translated connections do not meet the remains of the others.
+    net.serve("pod-2", 8081);
+    let mut world = World::with((0..services).map(|n| synthetic(n, ENDPOINTS)));
+    world.put([Case::new("measured", &["172.30.0.1"]).local_endpoint(pods[1].0, 8080)]);
+    Driver::new(net.within("node", P::open)).sync(&world.table).unwrap();
+    let (mut straight, mut through) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        straight.extend(net.times("pod-1", "10.1.0.12:8081".parse().unwrap(), CONNECTIONS));
+        through.extend(net.times("pod-1", "172.30.0.1:80".parse().unwrap(), CONNECTIONS));
+    }
+    (straight, through)
+}
+
+/// First sync, restart, changes, and what memory the first sync needs at its peak and keeps, in MiB.
+fn writing<P: Plane>(services: u32) -> (Duration, Duration, Vec<Duration>, f64, f64) {
+    let space = Space::new();
+    let open = || space.netns.run(P::open).unwrap();
+    let world = World::with((0..services).map(|n| synthetic(n, ENDPOINTS)));
+    let before = memory("VmRSS");
+    reset_peak();
+    let mut driver = Driver::new(open());
+    let (sync, _) = timed(|| driver.sync(&world.table).unwrap());
+    let (peak, now) = (memory("VmHWM") - before, memory("VmRSS") - before);
+    let mut restarted = Driver::new(open());
+    let (restart, report) = timed(|| restarted.sync(&world.table).unwrap());
+    assert!(report.is_noop());
+    (sync, restart, change_endpoints::<P>(world, &mut driver, services), peak, now)
+}
+
+/// A namespace that goes whatever happens.
+struct Space {
+    netns: Netns,
+    path: PathBuf,
+}
+
+impl Space {
+    fn new() -> Self {
+        let path = PathBuf::from(IP_NETNS_DIR).join(format!("ptdp-bench-{}", std::process::id()));
+        Self { netns: Netns::create(&path).unwrap(), path }
+    }
+}
+
+impl Drop for Space {
+    fn drop(&mut self) {
+        drop(Netns::delete(&self.path));
+    }
+}
+
+/// One endpoint goes, and comes back; how long each step took, sorted.
+fn change_endpoints<P: Plane>(
+    mut world: World,
+    driver: &mut Driver<P::Real>,
+    services: u32,
+) -> Vec<Duration> {
+    let (begin, mut changes) = (Instant::now(), Vec::new());
+    for change in 0..CHANGES {
+        if begin.elapsed() > CHANGES_TIME {
+            break;
+        }
+        let case = synthetic(change / 2 * 7919 % services, ENDPOINTS);
+        let case = if change % 2 == 0 { case.without_endpoint(3) } else { case };
+        let delta = world.put([case]);
+        let (change, _) = timed(|| driver.apply(&delta).unwrap());
+        changes.push(change);
+    }
+    changes.sort_unstable();
+    changes
+}
+
+fn timed<T>(work: impl FnOnce() -> T) -> (Duration, T) {
+    let start = Instant::now();
+    let result = work();
+    (start.elapsed(), result)
+}
+
+/// A field of `/proc/self/status`, in MiB.
+fn memory(field: &str) -> f64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(field)).unwrap();
+    let kib: f64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+    kib / 1024.0
+}
+
+/// The peak starts anew from what is used now.
+fn reset_peak() {
+    fs::write("/proc/self/clear_refs", "5").unwrap();
+}
