@@ -33,8 +33,10 @@ const CHANGES_TIME: Duration = Duration::from_secs(20);
 const ROUNDS: usize = 8;
 const CONNECTIONS: usize = 500;
 
+type Measure = fn(&str, u32) -> Row;
+
 /// Data planes by name. A new one is one more line.
-const PLANES: [(&str, fn(&str, u32) -> Row); 3] = [
+const PLANES: [(&str, Measure); 3] = [
     ("nftables", measure::<Nftables>),
     ("iptables", measure::<Iptables>),
     ("iptables-legacy", measure::<IptablesLegacy>),

@@ -116,7 +116,7 @@ pub fn cleanup() -> Vec<String> {
 fn remove(mode: Mode) -> Vec<String> {
     match mode {
         Mode::Nftables => match nft::Socket::open() {
-            Ok(socket) => texts(Nftables::new(socket, nftables::Config::default()).cleanup()),
+            Ok(socket) => texts(&Nftables::new(socket, nftables::Config::default()).cleanup()),
             Err(error) => vec![Error::Kernel(error).to_string()],
         },
         Mode::Iptables => iptables::remove(|_| true),
@@ -124,6 +124,6 @@ fn remove(mode: Mode) -> Vec<String> {
     }
 }
 
-fn texts<E: std::error::Error>(errors: Vec<E>) -> Vec<String> {
+fn texts<E: std::error::Error>(errors: &[E]) -> Vec<String> {
     errors.iter().map(ToString::to_string).collect()
 }

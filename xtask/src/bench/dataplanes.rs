@@ -38,7 +38,9 @@ pub(crate) fn draw(json: &Path, dir: &Path) -> anyhow::Result<()> {
             }
         }
         let mut lines: Vec<_> = lines.into_iter().map(|(name, points)| Line { name, points }).collect();
-        lines.iter_mut().for_each(|line| line.points.sort_by(|a, b| a.0.total_cmp(&b.0)));
+        for line in &mut lines {
+            line.points.sort_by(|a, b| a.0.total_cmp(&b.0));
+        }
         let y = range.unwrap_or([0.0, 1.2]);
         let plot = Plot { decades: [1, 4], file, title, unit, logarithmic: range.is_some(), y, lines };
         std::fs::write(dir.join(plot.file), plot.svg()?)?;

@@ -217,11 +217,18 @@ mod tests {
 
     #[test]
     fn values_lie_where_the_axes_say() {
-        let plot =
-            Plot { file: "", title: "", unit: "ms", logarithmic: true, y: [1.0, 100.0], lines: vec![] };
+        let plot = Plot {
+            decades: [2, 5],
+            file: "",
+            title: "",
+            unit: "ms",
+            logarithmic: true,
+            y: [1.0, 100.0],
+            lines: vec![],
+        };
         assert_eq!(plot.ticks(), [1.0, 10.0, 100.0]);
         assert!(plot.y(100.0) < plot.y(10.0) && plot.y(10.0) < plot.y(1.0));
         assert!((plot.y(10.0) - f64::midpoint(plot.y(1.0), plot.y(100.0))).abs() < 1e-9);
-        assert!((x(100.0) - LEFT).abs() < 1e-9 && (x(100_000.0) - (WIDTH - RIGHT)).abs() < 1e-9);
+        assert!((plot.x(100.0) - LEFT).abs() < 1e-9 && (plot.x(100_000.0) - (WIDTH - RIGHT)).abs() < 1e-9);
     }
 }

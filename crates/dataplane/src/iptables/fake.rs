@@ -2,6 +2,7 @@
 //! prints what `iptables-save` prints.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
 use portolan_forward::Family;
 
@@ -55,11 +56,12 @@ impl Kernel for Fake {
         let chains = self.tables.entry((family, table)).or_insert_with(builtin);
         let mut text = format!("*{}\n", table.as_str());
         for name in chains.keys() {
-            text += &format!(":{name} - [0:0]\n");
+            // Writing to a String cannot fail.
+            _ = writeln!(text, ":{name} - [0:0]");
         }
         for (name, rules) in chains {
             for rule in rules {
-                text += &format!("-A {name} {rule}\n");
+                _ = writeln!(text, "-A {name} {rule}");
             }
         }
         Ok(text + "COMMIT\n")

@@ -230,7 +230,7 @@ fn parse<'a>(words: &mut impl Iterator<Item = &'a str>) -> Option<Rule> {
             "-d" => matches.push(Match::Destination { within: Masked::parse(words.next()?)?, invert }),
             "-i" => matches.push(Match::Interface(Name::new(words.next()?)?)),
             "-p" => matches.push(Match::Protocol(protocol(words.next()?)?)),
-            "-m" => drop(words.next()?),
+            "-m" | "--mask" => drop(words.next()?),
             "--dport" => {
                 let text = words.next()?;
                 let (first, last) = text.split_once(':').unwrap_or((text, text));
@@ -254,7 +254,6 @@ fn parse<'a>(words: &mut impl Iterator<Item = &'a str>) -> Option<Rule> {
             "--remove" => recent = Some(Recent::Remove),
             "--seconds" => seconds = Some(words.next()?.parse().ok()?),
             "--reap" | "--rsource" => {}
-            "--mask" => drop(words.next()?),
             "--name" => matches.push(Match::Recent(recent?, Name::new(words.next()?)?)),
             "--comment" => comment = Some(Name::new(words.next()?)?),
             "-j" => target = parse_target(words)?,

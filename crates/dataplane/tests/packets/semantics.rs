@@ -195,7 +195,9 @@ fn eps_5_the_choice_is_uniform<P: Plane>() {
     for family in [0, 1] {
         let seen = lab.net.connect_all("node", Protocol::Tcp, at(CLUSTER_IP[family], 80), 900, PATIENT);
         let mut counts = BTreeMap::new();
-        seen.into_iter().for_each(|seen| *counts.entry(seen).or_insert(0) += 1);
+        for seen in seen {
+            *counts.entry(seen).or_insert(0) += 1;
+        }
         // 300 each, give or take seven standard deviations.
         assert!(counts.len() == 3 && counts.values().all(|count| (201..400).contains(count)), "{counts:?}");
     }
