@@ -6,6 +6,10 @@
 #![allow(clippy::unwrap_used, reason = "a step that fails fails the test")]
 
 mod common;
+#[path = "packets/handover.rs"]
+mod handover;
+#[path = "packets/ipvs_kernel.rs"]
+mod ipvs_kernel;
 #[path = "common/net.rs"]
 mod net;
 #[path = "packets/random.rs"]
@@ -256,17 +260,18 @@ fn aff_1_2_3_a_client_keeps_its_endpoint_over_ipv6<P: Plane>() {
 }
 
 fn aff_1_affinity_ends_after_its_time<P: Plane>() {
-    let case = everywhere(Case::new("sticky", &["172.30.0.1"]).affinity(1), 0);
+    // IPVS remembers a client while it has an entry of one of its connections, and the last of them takes a second to go.
+    let case = everywhere(Case::new("sticky", &["172.30.0.1"]).affinity(3), 0);
     let lab = Lab::<P>::new(node(), [case]);
     let to = SocketAddr::new(ip("172.30.0.1"), 80);
     let first = lab.net.connect("outside", Protocol::Tcp, to);
     let deadline = std::time::Instant::now() + std::time::Duration::from_mins(1);
-    let mut pause = std::time::Duration::from_millis(1200);
-    // Each connection starts the second anew, so the pauses must be longer.
+    let mut pause = std::time::Duration::from_millis(3200);
+    // Each connection starts the time anew, so the pauses must be longer.
     while lab.net.connect("outside", Protocol::Tcp, to) == first {
         assert!(std::time::Instant::now() < deadline, "it never ends");
         std::thread::sleep(pause);
-        pause += std::time::Duration::from_millis(10);
+        pause += std::time::Duration::from_millis(50);
     }
 }
 
@@ -333,6 +338,20 @@ fn ct_4_no_new_connection_fails_while_the_pool_changes<P: Plane>() {
 fn masq_4_other_bits_of_the_mark_stay_as_they_were<P: Plane>() {
     let case = everywhere(Case::new("marked", &["172.30.0.1"]).node_port(30001), 0);
     let lab = Lab::<P>::new(node(), [case]);
+    if !lab.net.has_nft() {
+        // IPVS in User-Mode Linux. What is seen there is before the rules that masquerade.
+        let mark = |chain: &str, args: &str| {
+            lab.net.run("node", &format!("iptables-legacy -t mangle -A {chain} -p tcp {args}"));
+        };
+        mark("PREROUTING", "--dport 30001 -j MARK --set-mark 0x00010003");
+        mark("POSTROUTING", "--dport 8080 -m mark --mark 0x00010003/0xffffbfff -j ACCEPT");
+        let to = SocketAddr::new(ip(NODE_ADDRESSES[0]), 30001);
+        server_of(&lab.net.connect("outside", Protocol::Tcp, to));
+        let listing = lab.net.run("node", "iptables-legacy -t mangle -vnL POSTROUTING");
+        let rule = listing.lines().find(|line| line.contains("mark match")).unwrap_or_default();
+        assert!(rule.split_whitespace().next().is_some_and(|packets| packets != "0"), "{listing}");
+        return;
+    }
     let script = "table ip witness {
         chain before { type filter hook prerouting priority raw; tcp dport 30001 meta mark set 0x00010003; }
         chain after { type filter hook postrouting priority 300; tcp dport 8080 ct state new meta mark 0x00010003 counter; }

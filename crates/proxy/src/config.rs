@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use portolan_forward::Algorithm;
+use portolan_netlink::ipvs::Timeouts;
 
 /// Which data plane writes the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -61,10 +63,27 @@ pub enum NodePortAddresses {
     Cidrs(Vec<IpNet>),
 }
 
+/// What concerns mode ipvs alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ipvs {
+    /// For Services that ask for none.
+    pub scheduler: Algorithm,
+    pub strict_arp: bool,
+    /// 0: as it is, or our own choice.
+    pub timeouts: Timeouts,
+}
+
+impl Default for Ipvs {
+    fn default() -> Self {
+        Self { scheduler: Algorithm::RoundRobin, strict_arp: false, timeouts: Timeouts::default() }
+    }
+}
+
 #[derive(Debug, Clone)]
 pub struct Config {
     pub node_name: String,
     pub mode: Mode,
+    pub ipvs: Ipvs,
     pub detect_local: DetectLocal,
     /// The ranges of all pods.
     pub cluster_cidrs: Vec<IpNet>,
@@ -98,6 +117,7 @@ impl Config {
         Self {
             node_name: node_name.into(),
             mode: Mode::default(),
+            ipvs: Ipvs::default(),
             detect_local: DetectLocal::default(),
             cluster_cidrs: Vec::new(),
             nodeport_addresses: NodePortAddresses::default(),

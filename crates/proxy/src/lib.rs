@@ -25,6 +25,7 @@ mod config;
 mod conntrack;
 pub mod health;
 pub mod http;
+mod ipvs;
 mod lock;
 pub mod metrics;
 mod modes;
@@ -40,7 +41,7 @@ mod testing;
 mod uncommitted;
 pub mod views;
 
-pub use config::{Config, DetectLocal, Mode, NodePortAddresses};
+pub use config::{Config, DetectLocal, Ipvs, Mode, NodePortAddresses};
 pub use lock::{Holder, holder};
 pub use modes::{cleanup, support};
 

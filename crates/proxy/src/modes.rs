@@ -9,6 +9,7 @@ use portolan_netlink::nft::{self, NfTables as _};
 
 use crate::alarm::Alarm;
 use crate::config::{Config, Mode};
+use crate::ipvs;
 use crate::{Error, KUBE_PROXY_TABLE, Progress, run_with_alarm};
 
 /// Runs the loop over the data plane of the configured mode.
@@ -42,12 +43,24 @@ pub(crate) async fn run(
             });
             run_with_alarm(client, config, plane, Alarm::Silent, takeover, progress, shutdown).await
         }
-        mode @ Mode::Ipvs => Err(Error::Mode {
-            mode,
-            why: "portolan has no such data plane yet; say --mode nftables or --mode iptables, which replace it \
-                  without losing connections"
-                .into(),
-        }),
+        Mode::Ipvs => match ipvs::open(&config)? {
+            ipvs::Plane::BehindNftables(mut plane) => {
+                let own = plane.front().nft().port().map_err(Error::Kernel)?;
+                let tables = Family::ALL.map(|family| nftables::Place::BeforeIpvs.table(family)).to_vec();
+                let alarm = nft::Monitor::open(tables, own).map(Alarm::Off).map_err(Error::Kernel)?;
+                let takeover = Takeover::new(|| remove_all_but(Mode::Ipvs));
+                run_with_alarm(client, config, plane, alarm, takeover, progress, shutdown).await
+            }
+            ipvs::Plane::BehindIptables(mut plane) => {
+                let variant = plane.front().kernel().variant();
+                // The chains are those of mode iptables: they were rewritten in their place.
+                let takeover = Takeover::new(move || {
+                    let others = iptables::remove(|other| other != variant).into_iter();
+                    others.chain(remove(Mode::Nftables)).collect()
+                });
+                run_with_alarm(client, config, plane, Alarm::Silent, takeover, progress, shutdown).await
+            }
+        },
     }
 }
 
@@ -76,6 +89,7 @@ impl Takeover {
     }
 }
 
+/// Mode iptables goes before mode ipvs, as its chains may lead there.
 fn remove_all_but(mode: Mode) -> Vec<String> {
     Mode::ALL.into_iter().filter(|other| *other != mode).flat_map(remove).collect()
 }
@@ -91,7 +105,7 @@ pub fn support(mode: Mode) -> Result<String, String> {
             Ok(programs) => Ok(format!("yes, by the {} variant of iptables", programs.variant().as_str())),
             Err(error) => Err(error.to_string()),
         },
-        Mode::Ipvs => Err("portolan has no such data plane yet".into()),
+        Mode::Ipvs => ipvs::support(),
     }
 }
 
@@ -120,7 +134,7 @@ fn remove(mode: Mode) -> Vec<String> {
             Err(error) => vec![Error::Kernel(error).to_string()],
         },
         Mode::Iptables => iptables::remove(|_| true),
-        Mode::Ipvs => Vec::new(),
+        Mode::Ipvs => ipvs::remove(),
     }
 }
 

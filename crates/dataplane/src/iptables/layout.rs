@@ -26,6 +26,7 @@ pub const POSTROUTING: &str = "PORTOLAN-POSTROUTING";
 pub const MASQUERADE: &str = "PORTOLAN-MASQUERADE";
 /// The root of the endpoints of this node, which may reach themselves.
 pub const HAIRPINS: &str = "PORTOLAN-HAIRPINS";
+pub const HAIRPIN_PREFIX: &str = "PORTOLAN-HP-";
 /// Rejects, so that the client notices at once.
 pub const REFUSE: &str = "PORTOLAN-REFUSE";
 
@@ -138,7 +139,7 @@ impl Way {
 
     pub fn to_hairpin(address: IpAddr) -> Self {
         let by = |within| Match::Source { within, invert: false };
-        Self::by_address(HAIRPINS, "PORTOLAN-HP-", HAIRPIN_LEVELS, address, by)
+        Self::by_address(HAIRPINS, HAIRPIN_PREFIX, HAIRPIN_LEVELS, address, by)
     }
 
     fn by_address(

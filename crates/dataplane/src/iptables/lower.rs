@@ -366,13 +366,18 @@ impl Builder<'_> {
         pods.chain(rest).collect()
     }
 
+    /// MASQ-2.
+    pub fn hairpin(&mut self, endpoint: &Endpoint) {
+        let itself = Masked::one(endpoint.address);
+        let rule = Rule::new([from(itself), to(itself)], Target::MasqueradeFullyRandom);
+        self.put_member(Table::Nat, &Way::to_hairpin(endpoint.address), vec![rule]);
+    }
+
     /// The chains that pick an endpoint, and the rules for endpoints that reach themselves.
     fn pool(&mut self, pools: &Pools<'_>, scope: PoolScope) {
         let endpoints = pools.port.pool(scope);
         for endpoint in endpoints.iter().filter(|endpoint| endpoint.local) {
-            let itself = Masked::one(endpoint.address);
-            let rule = Rule::new([from(itself), to(itself)], Target::MasqueradeFullyRandom);
-            self.put_member(Table::Nat, &Way::to_hairpin(endpoint.address), vec![rule]);
+            self.hairpin(endpoint);
         }
         let mut first = Vec::new();
         if let Some(affinity) = pools.port.affinity {

@@ -22,7 +22,7 @@ pub mod rules;
 mod script;
 pub mod words;
 
-use portolan_forward::{Algorithm, NodeView, NoteKind, ServiceTable};
+use portolan_forward::{Algorithm, Endpoint, Family, NodeView, NoteKind, ServiceTable};
 
 use crate::{Change, DataPlane};
 
@@ -66,11 +66,26 @@ impl<K: Kernel> Iptables<K> {
         &mut self.kernel
     }
 
+    /// For an endpoint that somebody else chooses and that may reach itself.
+    pub(crate) fn hairpin_objects(&self, node: &NodeView, endpoint: &Endpoint, out: &mut Objects) {
+        self.builders(node, out, |mut builder| {
+            if builder.family == Family::of(endpoint.address) {
+                builder.hairpin(endpoint);
+            }
+        });
+    }
+
     fn builders(&self, node: &NodeView, out: &mut Objects, mut work: impl FnMut(Builder<'_>)) {
         for family in self.kernel.families() {
             work(Builder { family, node, mark: self.config.mark, out });
         }
     }
+}
+
+/// Whether it is a rule of [`lower::Builder::hairpin`], or leads to one.
+pub(crate) fn is_for_hairpin(key: &Key) -> bool {
+    matches!(key, Key::Member(_, layout::Table::Nat, chain, _)
+        if chain.as_str() == layout::HAIRPINS || chain.as_str().starts_with(layout::HAIRPIN_PREFIX))
 }
 
 impl<K: Kernel> DataPlane for Iptables<K> {

@@ -108,9 +108,9 @@ pub fn server(pool: Pool, scope: PoolScope) -> (IpAddr, u16) {
     match pool.address {
         IpAddr::V4(ip) => {
             let [first, rest @ ..] = ip.octets();
-            let address = Ipv4Addr::new(246 | local, rest[0], rest[1], rest[2]);
+            let address = Ipv4Addr::new(246 + local, rest[0], rest[1], rest[2]);
             // The first octet has no room in the address, so it changes the port, but for the usual ranges in 10/8.
-            let change = u16::from(first ^ 10) << 8;
+            let change = u16::from(first ^ 0x0a) << 8;
             let port = if pool.port == change { pool.port } else { pool.port ^ change };
             (address.into(), port)
         }

@@ -23,7 +23,7 @@ pub struct Entry<E> {
 }
 
 /// The same Service with the virtual servers in the place of endpoints. Affinity is IPVS's affair.
-pub fn before_ipvs(table: &ServiceTable) -> ServiceTable {
+pub(super) fn before_ipvs(table: &ServiceTable) -> ServiceTable {
     let ports = table.ports.iter().map(|port| {
         let pool = |scope| -> Arc<[Endpoint]> {
             let used = uses(port, scope) && !port.pool(scope).is_empty();
@@ -44,7 +44,7 @@ pub fn before_ipvs(table: &ServiceTable) -> ServiceTable {
 }
 
 /// Virtual servers and destinations of a Service.
-pub fn servers<K: std::hash::Hash + Eq, V>(
+pub(super) fn servers<K: std::hash::Hash + Eq, V>(
     table: &ServiceTable,
     scheduler: &str,
     out: &mut Objects<Key<K>, Value<V>>,
@@ -68,17 +68,22 @@ pub fn servers<K: std::hash::Hash + Eq, V>(
 }
 
 /// What the front needs so that endpoints of this node can reach themselves.
-pub fn hairpins<F: Front>(front: &F, table: &ServiceTable, out: &mut Objects<F::Key, F::Value>) {
+pub(super) fn hairpins<F: Front>(
+    front: &F,
+    node: &NodeView,
+    table: &ServiceTable,
+    out: &mut Objects<F::Key, F::Value>,
+) {
     for port in &table.ports {
         let endpoints = SCOPES.into_iter().flat_map(|scope| port.pool(scope).iter());
         for endpoint in endpoints.filter(|endpoint| endpoint.local) {
-            front.hairpin(endpoint, out);
+            front.hairpin(node, endpoint, out);
         }
     }
 }
 
 /// The objects of the node, whatever its Services; the front's come to these.
-pub fn base<K: std::hash::Hash + Eq, V>(config: &Config, out: &mut Objects<Key<K>, Value<V>>) {
+pub(super) fn base<K: std::hash::Hash + Eq, V>(config: &Config, out: &mut Objects<Key<K>, Value<V>>) {
     let strict = if config.strict_arp { &Setting::STRICT_ARP[..] } else { &[] };
     let settings = Setting::ALWAYS.iter().chain(strict);
     out.extend(settings.map(|setting| (Key::Setting(*setting), Value::Setting(setting.wanted()))));
@@ -86,12 +91,12 @@ pub fn base<K: std::hash::Hash + Eq, V>(config: &Config, out: &mut Objects<Key<K
 }
 
 /// Puts the front's objects among the others.
-pub fn wrap<K: std::hash::Hash + Eq, V>(front: Objects<K, V>, out: &mut Objects<Key<K>, Value<V>>) {
+pub(super) fn wrap<K: std::hash::Hash + Eq, V>(front: Objects<K, V>, out: &mut Objects<Key<K>, Value<V>>) {
     out.extend(front.into_iter().map(|(key, value)| (Key::Front(key), Value::Front(value))));
 }
 
 /// What depends on nothing but the node is the same for every Service, so `node` is not asked for more.
-pub fn front_objects<F: Front>(
+pub(super) fn front_objects<F: Front>(
     front: &F,
     node: &NodeView,
     table: &ServiceTable,
@@ -99,6 +104,6 @@ pub fn front_objects<F: Front>(
 ) -> Objects<F::Key, F::Value> {
     let mut objects = Objects::new();
     front.objects(node, &entry.table, &entry.front, &mut objects);
-    hairpins(front, table, &mut objects);
+    hairpins(front, node, table, &mut objects);
     objects
 }

@@ -22,8 +22,8 @@ use std::collections::BTreeMap;
 use std::io;
 use std::time::Instant;
 
-use portolan_forward::{Family, NodeView, NoteKind, ServiceTable};
-use portolan_netlink::ipvs::{Op, OpError, Server, ServerKey, Timeouts};
+use portolan_forward::{Algorithm, Family, NodeView, NoteKind, ServiceTable};
+use portolan_netlink::ipvs::{Op, OpError, Server, ServerKey, Timeouts, is_loaded};
 use thiserror::Error;
 
 use crate::{Change, DataPlane, Objects};
@@ -105,7 +105,7 @@ impl<F: Front, K: Kernel> Ipvs<F, K> {
 
     /// The scheduler of a Service: what it asks for if the kernel has it.
     fn scheduler(&self, table: &ServiceTable) -> &str {
-        let asked = table.ports.first().and_then(|port| port.algorithm).and_then(|a| a.scheduler());
+        let asked = table.ports.first().and_then(|port| port.algorithm).and_then(Algorithm::scheduler);
         let there = |name: &&str| self.schedulers.get(*name) != Some(&false);
         asked.filter(there).unwrap_or(&self.config.scheduler)
     }
@@ -220,7 +220,8 @@ impl<F: Front, K: Kernel> DataPlane for Ipvs<F, K> {
     }
 
     fn plan(&self, changes: Vec<Change<Self::Key, Self::Value>>) -> Self::Batch {
-        plan::plan(changes, &self.terminating, |changes| self.front.plan(changes))
+        let is_for_hairpin = |key: &_| self.front.is_for_hairpin(key);
+        plan::plan(changes, &self.terminating, is_for_hairpin, |changes| self.front.plan(changes))
     }
 
     fn weight(&self, batch: &Self::Batch) -> usize {
@@ -236,11 +237,14 @@ impl<F: Front, K: Kernel> DataPlane for Ipvs<F, K> {
         }
         self.check_schedulers(&mut batch.before)?;
         self.kernel.apply(&batch.before)?;
-        batch.revived.iter().for_each(|place| self.terminating.forget(place));
         if let Some(front) = batch.front {
             self.front.commit(front).map_err(Error::Front)?;
         }
         self.kernel.apply(&batch.after)?;
+        batch.revived.iter().for_each(|place| self.terminating.forget(place));
+        if let Some(last) = batch.last {
+            self.front.commit(last).map_err(Error::Front)?;
+        }
         batch.gone.iter().for_each(|server| self.terminating.forget_server(server));
         let done = self.terminating.add(batch.retired, Instant::now());
         self.bury(done);
@@ -260,26 +264,42 @@ impl<F: Front, K: Kernel> DataPlane for Ipvs<F, K> {
         Ok(objects)
     }
 
-    /// Settings go back to what the kernel begins with, unless virtual servers of others count on them. Those of ARP
-    /// stay: they are for more than IPVS.
     fn cleanup(&mut self) -> Vec<Self::Error> {
         self.terminating.clear();
-        let mut errors: Vec<_> = self.front.cleanup().into_iter().map(Error::Front).collect();
-        match self.kernel.servers() {
-            Ok(servers) => {
-                let ours = servers.iter().filter(|server| layout::is_ours(&server.key));
-                let ops: Vec<_> = ours.map(|server| Op::DelServer(server.key)).collect();
-                errors.extend(self.kernel.apply(&ops).err().map(Error::from));
-                if ops.len() == servers.len() {
-                    let reset = |setting| self.kernel.set(setting, layout::Setting::initial(setting)).err();
-                    errors.extend(layout::Setting::ALWAYS.into_iter().filter_map(reset).map(Error::from));
-                }
-            }
-            Err(error) => errors.push(error.into()),
-        }
-        for family in Family::ALL {
-            errors.extend(self.kernel.remove_range(family).err().map(Error::from));
-        }
-        errors
+        let errors = self.front.cleanup().into_iter().map(Error::Front);
+        errors.chain(remove_from(&mut self.kernel).into_iter().map(Error::Kernel)).collect()
     }
+}
+
+/// Removes what is ours of IPVS and around it, but for the front, in the caller's network namespace.
+pub fn remove() -> Vec<io::Error> {
+    if !is_loaded() {
+        return Vec::new();
+    }
+    match Machine::open() {
+        Ok(mut machine) => remove_from(&mut machine),
+        // Then there is nothing of ours.
+        Err(OpenError::NoIpvs) => Vec::new(),
+        Err(error) => vec![io::Error::other(error)],
+    }
+}
+
+/// Settings go back to what the kernel begins with, unless virtual servers of others count on them. Those of ARP stay:
+/// they are for more than IPVS.
+fn remove_from(kernel: &mut impl Kernel) -> Vec<io::Error> {
+    let mut errors = Vec::new();
+    match kernel.servers() {
+        Ok(servers) => {
+            let ours = servers.iter().filter(|server| layout::is_ours(&server.key));
+            let ops: Vec<_> = ours.map(|server| Op::DelServer(server.key)).collect();
+            errors.extend(kernel.apply(&ops).err().map(io::Error::other));
+            if ops.len() == servers.len() {
+                let reset = |setting| kernel.set(setting, layout::Setting::initial(setting)).err();
+                errors.extend(layout::Setting::ALWAYS.into_iter().filter_map(reset));
+            }
+        }
+        Err(error) => errors.push(error),
+    }
+    errors.extend(Family::ALL.into_iter().filter_map(|family| kernel.remove_range(family).err()));
+    errors
 }

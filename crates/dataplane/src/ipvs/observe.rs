@@ -17,7 +17,7 @@ use crate::Objects;
 const NOT_OURS: u32 = u32::MAX;
 
 /// What was found, and destinations that have waited for their connections long enough.
-pub fn observe<K: Hash + Eq, V>(
+pub(super) fn observe<K: Hash + Eq, V>(
     kernel: &mut impl Kernel,
     terminating: &mut Terminating,
     out: &mut Objects<Key<K>, Value<V>>,
@@ -66,6 +66,6 @@ fn destinations<K: Hash + Eq, V>(
 }
 
 /// The families whose range is led to IPVS.
-pub fn families(found: impl Fn(Family) -> bool) -> Vec<Family> {
+pub(super) fn families(found: impl Fn(Family) -> bool) -> Vec<Family> {
     Family::ALL.into_iter().filter(|family| found(*family)).collect()
 }

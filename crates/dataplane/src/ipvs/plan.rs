@@ -1,5 +1,6 @@
 //! Changes in an order that no packet minds: what the front will lead to exists before it does, and what goes is no
-//! longer led to. Within a pool new destinations come before old ones go.
+//! longer led to. Within a pool new destinations come before old ones go. What the front needs for an endpoint that
+//! reaches itself is there before IPVS may choose the endpoint, and stays until it no longer does.
 
 use std::collections::HashSet;
 use std::net::IpAddr;
@@ -26,6 +27,8 @@ pub struct Batch<B> {
     pub front: Option<B>,
     /// After it has.
     pub after: Vec<Op>,
+    /// What the front needs no more when all that is done.
+    pub last: Option<B>,
     /// Destinations that get no new connections from now on, and that go when they have none.
     pub retired: Vec<Place>,
     /// Such ones that are wanted again.
@@ -34,24 +37,28 @@ pub struct Batch<B> {
     pub gone: Vec<ServerKey>,
 }
 
-/// Sorts the changes. `front` makes the front's batch from its own.
+/// Sorts the changes. `front` makes a batch of the front from its own changes.
 pub fn plan<K, V, B>(
     changes: Vec<Change<Key<K>, Value<V>>>,
     terminating: &Terminating,
-    front: impl FnOnce(Vec<Change<K, V>>) -> B,
+    is_for_hairpin: impl Fn(&K) -> bool,
+    front: impl Fn(Vec<Change<K, V>>) -> B,
 ) -> Batch<B> {
-    let gone: HashSet<ServerKey> = changes.iter().filter_map(going_server).collect();
+    let gone = servers(&changes, |change| change.to.is_none());
+    let new = servers(&changes, |change| change.from.is_none());
     let mut batch = Batch {
         settings: Vec::new(),
         ranges: Vec::new(),
         before: Vec::new(),
         front: None,
         after: Vec::new(),
+        last: None,
         retired: Vec::new(),
         revived: Vec::new(),
         gone: Vec::new(),
     };
-    let mut fronts = Vec::new();
+    let (mut fronts, mut last) = (Vec::new(), Vec::new());
+    let mut removals = Vec::new();
     // By key, so servers come before their destinations.
     for change in changes {
         match (change.key, change.from, change.to) {
@@ -65,26 +72,36 @@ pub fn plan<K, V, B>(
             }
             (Key::Server(key), ..) => batch.gone.push(key),
             (Key::Destination(server, ..), _, None) if gone.contains(&server) => {}
-            (Key::Destination(server, address, port), from, to) => {
-                batch.destination((server, address, port), from.is_some(), to.is_some(), terminating);
+            (Key::Destination(server, address, port), _, None) => {
+                removals.extend(batch.leaves((server, address, port), terminating));
+            }
+            (Key::Destination(server, address, port), from, Some(_)) => {
+                let op = batch.comes((server, address, port), from.is_some(), terminating);
+                if new.contains(&server) { batch.before.push(op) } else { batch.after.push(op) }
             }
             (Key::Front(key), from, to) => {
-                fronts.push(Change { key, from: from.and_then(front_value), to: to.and_then(front_value) });
+                let list = if to.is_none() && is_for_hairpin(&key) { &mut last } else { &mut fronts };
+                list.push(Change { key, from: from.and_then(front_value), to: to.and_then(front_value) });
             }
         }
     }
+    batch.after.extend(removals);
     batch.after.extend(batch.gone.iter().map(|key| Op::DelServer(*key)));
-    if !fronts.is_empty() {
-        batch.front = Some(front(fronts));
-    }
+    let some = |changes: Vec<_>| (!changes.is_empty()).then(|| front(changes));
+    (batch.front, batch.last) = (some(fronts), some(last));
     batch
 }
 
-fn going_server<K, V>(change: &Change<Key<K>, Value<V>>) -> Option<ServerKey> {
-    match (&change.key, &change.to) {
-        (Key::Server(key), None) => Some(*key),
+/// The virtual servers among the changes of a kind.
+fn servers<K, V>(
+    changes: &[Change<Key<K>, Value<V>>],
+    of: impl Fn(&Change<Key<K>, Value<V>>) -> bool,
+) -> HashSet<ServerKey> {
+    let key = |change: &Change<Key<K>, Value<V>>| match change.key {
+        Key::Server(key) if of(change) => Some(key),
         _ => None,
-    }
+    };
+    changes.iter().filter_map(key).collect()
 }
 
 fn front_value<V>(value: Value<V>) -> Option<V> {
@@ -95,32 +112,35 @@ fn front_value<V>(value: Value<V>) -> Option<V> {
 }
 
 impl<B> Batch<B> {
-    fn destination(&mut self, place: Place, was: bool, will_be: bool, terminating: &Terminating) {
+    fn leaves(&mut self, place: Place, terminating: &Terminating) -> Option<Op> {
+        let (server, address, port) = place;
+        if !waits_for_its_connections(&server) {
+            // CT-2: its flows are to be given another endpoint at once.
+            return Some(Op::DelDestination(server, address, port));
+        }
+        self.retired.push(place);
+        let weightless = Destination { address, port, weight: 0 };
+        (!terminating.contains(&place)).then_some(Op::SetDestination(server, weightless))
+    }
+
+    fn comes(&mut self, place: Place, was: bool, terminating: &Terminating) -> Op {
         let (server, address, port) = place;
         let destination = Destination { address, port, weight: WEIGHT };
-        if !will_be {
-            if !waits_for_its_connections(&server) {
-                // CT-2: its flows are to be given another endpoint at once.
-                self.after.push(Op::DelDestination(server, address, port));
-                return;
-            }
-            if !terminating.contains(&place) {
-                self.after.push(Op::SetDestination(server, Destination { weight: 0, ..destination }));
-            }
-            self.retired.push(place);
-        } else if terminating.contains(&place) {
+        let revived = terminating.contains(&place);
+        if revived {
             self.revived.push(place);
-            self.before.push(Op::SetDestination(server, destination));
-        } else if was {
-            self.before.push(Op::SetDestination(server, destination));
+        }
+        if was || revived {
+            Op::SetDestination(server, destination)
         } else {
-            self.before.push(Op::NewDestination(server, destination));
+            Op::NewDestination(server, destination)
         }
     }
 
-    pub fn weight(&self, front: impl FnOnce(&B) -> usize) -> usize {
+    /// How much it comes to; `front` says that of a batch of the front.
+    pub fn weight(&self, front: impl Fn(&B) -> usize) -> usize {
         let own = self.settings.len() + self.ranges.len() + self.before.len() + self.after.len();
-        own + self.front.as_ref().map_or(0, front)
+        own + self.front.iter().chain(&self.last).map(front).sum::<usize>()
     }
 }
 

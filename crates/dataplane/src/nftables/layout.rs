@@ -12,6 +12,8 @@ use portolan_netlink::nft::{
 
 pub const TABLE: &str = "portolan";
 pub const IPVS_TABLE: &str = "portolan-ipvs";
+/// Never there when a transaction is over.
+pub const PROBE_TABLE: &str = "portolan-probe";
 
 /// Called by hooks. All are of type nat, so that only the first packet of a connection passes them.
 pub const PREROUTING: &str = "prerouting";

@@ -59,6 +59,14 @@ impl Default for Config {
     }
 }
 
+/// Whether the kernel has `nf_tables` for IP, which is not the same as having `nf_tables`: a table is made and unmade in
+/// one transaction.
+pub fn usable(nft: &mut impl NfTables) -> Result<(), CommitError> {
+    let table = nft::Table::new(nft::Family::Ip, layout::PROBE_TABLE);
+    let ops = vec![Op::AddTable { table: table.clone(), comment: None }, Op::DelTable(table)];
+    nft.commit(&nft::Batch { ops })
+}
+
 /// Speaks to the kernel through `N`, or to a fake of it.
 #[derive(Debug)]
 pub struct Nftables<N> {

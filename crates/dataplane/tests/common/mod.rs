@@ -3,6 +3,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file includes this one and uses its own part")]
 
 pub mod planes;
+pub mod uml;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -192,17 +193,39 @@ pub fn synthetic(n: u32, endpoints: u32) -> Case {
 #[allow(unused_macros, reason = "benchmarks include this file too")]
 macro_rules! on_every_plane {
     ($($test:ident),* $(,)?) => {
-        $crate::common::on_every_kernel!($($test),*);
-        $crate::common::on_plane!(ipvs, Ipvs<crate::common::planes::Nftables>, $($test),*);
+        $crate::common::on_plane!(nftables, Nftables, $($test),*);
+        $crate::common::on_plane!(iptables, Iptables, $($test),*);
+        $crate::common::on_plane!(ipvs_behind_nftables, IpvsBehindNftables, $($test),*);
+        $crate::common::on_plane!(ipvs_behind_iptables, IpvsBehindIptables, $($test),*);
     };
 }
 
-/// The same for tests that send packets.
+/// The same for tests that send packets. IPVS is not in every kernel: see [`uml`].
 #[allow(unused_macros, reason = "benchmarks include this file too")]
 macro_rules! on_every_kernel {
     ($($test:ident),* $(,)?) => {
         $crate::common::on_plane!(nftables, Nftables, $($test),*);
         $crate::common::on_plane!(iptables, Iptables, $($test),*);
+        mod ipvs {
+            $(
+                #[test]
+                fn $test() {
+                    let name = concat!(module_path!(), "::", stringify!($test));
+                    let test = super::$test::<crate::common::planes::IpvsBehindIptables>;
+                    crate::common::uml::with_ipvs(name, test);
+                }
+            )*
+        }
+        /// No kernel at hand has both: the kernel of most tests no IPVS, User-Mode Linux no nf_tables of IP.
+        mod behind_nftables {
+            $(
+                #[test]
+                #[ignore = "it needs a kernel with IPVS and nf_tables, such as Debian's own"]
+                fn $test() {
+                    super::$test::<crate::common::planes::IpvsBehindNftables>();
+                }
+            )*
+        }
     };
 }
 

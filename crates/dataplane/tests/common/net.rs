@@ -122,6 +122,26 @@ impl Net {
         self.host(host).space.netns.run(work).unwrap()
     }
 
+    /// Whether the kernel has nf_tables of IP.
+    pub fn has_nft(&self) -> bool {
+        let check = || Command::new("nft").args(["add", "table", "ip", "probe"]).output();
+        let there = self.within("node", check).expect("the tests need the nft tool").status.success();
+        if there {
+            self.nft_load("delete table ip probe");
+        }
+        there
+    }
+
+    /// Runs a program in a host's namespace and gives what it says.
+    pub fn run(&self, host: &str, command: &str) -> String {
+        let mut words = command.split_whitespace();
+        let program = words.next().unwrap();
+        let output = self.within(host, || Command::new(program).args(words).output());
+        let output = output.unwrap_or_else(|error| panic!("{program}: {error}"));
+        assert!(output.status.success(), "{command}: {output:?}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
     /// Loads a ruleset of somebody else's into the node.
     pub fn nft_load(&self, ruleset: &str) {
         self.nft_feed(&["-f", "-"], ruleset);

@@ -15,11 +15,15 @@ use std::time::{Duration, Instant};
 const INSIDE: &str = "PORTOLAN_IN_UML";
 /// All tests of a program together, on a machine that is busy with other things.
 const PATIENCE: Duration = Duration::from_mins(25);
+/// Random cases in there, where everything takes several times as long.
+const CASES: u32 = 8;
 const MODULES: &str = "/usr/lib/uml/modules";
 
 /// Runs the test where IPVS is. `name`: the test's path, the crate first.
 pub fn with_ipvs(name: &str, test: fn()) {
-    if std::env::var_os(INSIDE).is_some() || portolan_netlink::ipvs::Socket::open().is_ok_and(|it| it.is_some()) {
+    if std::env::var_os(INSIDE).is_some()
+        || portolan_netlink::ipvs::Socket::open().is_ok_and(|it| it.is_some())
+    {
         return test();
     }
     let (_, name) = name.split_once("::").expect("a test is in a crate");
@@ -96,7 +100,7 @@ fn script(program: &str, filter: &str, out: &str) -> String {
     let path = std::env::var("PATH").unwrap_or_default();
     format!(
         "#!/bin/sh
-export PATH={path}:/usr/sbin:/sbin {INSIDE}=1
+export PATH={path}:/usr/sbin:/sbin {INSIDE}=1 PORTOLAN_CASES={CASES}
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t tmpfs tmpfs /run
@@ -106,6 +110,7 @@ printf '#!/bin/sh\\nexec modprobe -d /run/modules \"$@\"\\n' > /run/modprobe
 chmod +x /run/modprobe
 echo /run/modprobe > /proc/sys/kernel/modprobe
 for module in ip_vs ip_vs_rr veth ipv6 nf_conntrack_netlink; do /run/modprobe $module; done
+echo 262144 > /proc/sys/net/netfilter/nf_conntrack_max
 ip link set lo up
 {program} {filter} --test-threads=2 > {out} 2>&1
 sync

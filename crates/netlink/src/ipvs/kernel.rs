@@ -38,7 +38,7 @@ impl Socket {
         let family = self.family;
         let mut found = None;
         self.socket.ask(
-            |w, seq| drop(w.message(family, 0, seq, &[command, VERSION, 0, 0], |_| {})),
+            |w, seq| _ = w.message(family, 0, seq, &[command, VERSION, 0, 0], |_| {}),
             |message| found = read(&message.attrs(4)),
         )?;
         found.ok_or_else(garbled)
@@ -52,7 +52,7 @@ impl Socket {
     ) -> io::Result<Vec<T>> {
         let family = self.family;
         self.socket.dump(
-            |w, seq| drop(w.message(family, 0, seq, &[command, VERSION, 0, 0], &body)),
+            |w, seq| _ = w.message(family, 0, seq, &[command, VERSION, 0, 0], &body),
             |message: &Message<'_>, found: &mut Vec<T>| {
                 found.push(read(&message.attrs(4)).ok_or_else(garbled)?);
                 Ok(())
@@ -139,11 +139,16 @@ impl Ipvs for Socket {
     }
 }
 
+/// Whether the kernel has IPVS now. Asking IPVS itself would load it where it is a module.
+pub fn is_loaded() -> bool {
+    std::path::Path::new("/proc/net/ip_vs").exists()
+}
+
 /// Removes all virtual servers of the caller's network namespace. `false`: the kernel has no IPVS.
 pub fn flush() -> io::Result<bool> {
     let Some(mut ipvs) = Socket::open()? else { return Ok(false) };
     let family = ipvs.family;
-    ipvs.socket.request(|w, seq| drop(w.message(family, 0, seq, &[FLUSH, VERSION, 0, 0], |_| {})))?;
+    ipvs.socket.request(|w, seq| _ = w.message(family, 0, seq, &[FLUSH, VERSION, 0, 0], |_| {}))?;
     Ok(true)
 }
 

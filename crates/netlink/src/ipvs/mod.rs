@@ -13,7 +13,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 
 pub use fake::Fake;
-pub use kernel::{Socket, flush};
+pub use kernel::{Socket, flush, is_loaded};
 
 /// The schedulers of Linux 6.1, by the names the kernel knows them by.
 pub const SCHEDULERS: [&str; 14] =

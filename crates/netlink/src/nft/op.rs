@@ -108,13 +108,15 @@ impl Op {
     /// The table the operation works in, to be made another.
     pub fn table_mut(&mut self) -> &mut Table {
         match self {
-            Self::AddTable { table, .. } | Self::AddOwnedTable(table) | Self::DelTable(table) => table,
             Self::AddChain(chain) => &mut chain.table,
             Self::AddRule(rule) | Self::InsertRule { rule, .. } | Self::ReplaceRule { rule, .. } => {
                 &mut rule.table
             }
             Self::AddSet(set) => &mut set.table,
-            Self::DelChain { table, .. }
+            Self::AddTable { table, .. }
+            | Self::AddOwnedTable(table)
+            | Self::DelTable(table)
+            | Self::DelChain { table, .. }
             | Self::FlushChain { table, .. }
             | Self::DelRule { table, .. }
             | Self::DelSet { table, .. }

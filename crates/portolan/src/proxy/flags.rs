@@ -81,14 +81,32 @@ pub(crate) struct Flags {
     /// How long an answered UDP flow is remembered
     #[arg(long, value_name = "DURATION")]
     conntrack_udp_timeout_stream: Option<GoDuration>,
+    /// Mode ipvs: how endpoints are chosen, for Services that ask for nothing else: rr, wlc, mh and others
+    #[arg(long, value_name = "NAME")]
+    ipvs_scheduler: Option<String>,
+    /// Mode ipvs: taken for kube-proxy's sake; virtual servers of others are left alone anyway
+    #[arg(long, value_name = "CIDR", value_delimiter = ',')]
+    ipvs_exclude_cidrs: Option<Vec<String>>,
+    /// Mode ipvs: answer for an address only on the link that has it
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    ipvs_strict_arp: Option<bool>,
+    /// Mode ipvs: how long IPVS keeps its entry of a silent TCP connection; 0s leaves it alone
+    #[arg(long, value_name = "DURATION")]
+    ipvs_tcp_timeout: Option<GoDuration>,
+    /// The same after the end of a connection; 0s means a second
+    #[arg(long, value_name = "DURATION")]
+    ipvs_tcpfin_timeout: Option<GoDuration>,
+    /// The same for UDP; 0s leaves it alone
+    #[arg(long, value_name = "DURATION")]
+    ipvs_udp_timeout: Option<GoDuration>,
     /// How readily the kernel ends this process when memory runs out, -1000 to 1000
     #[arg(long, value_name = "SCORE", allow_hyphen_values = true)]
     oom_score_adj: Option<i32>,
     /// How often the kernel's rules are compared at most
-    #[arg(long, alias = "iptables-sync-period", value_name = "DURATION")]
+    #[arg(long, aliases = ["iptables-sync-period", "ipvs-sync-period"], value_name = "DURATION")]
     nftables_sync_period: Option<GoDuration>,
     /// The least time between two commits; 0s, the default, commits each change at once
-    #[arg(long, alias = "iptables-min-sync-period", value_name = "DURATION")]
+    #[arg(long, aliases = ["iptables-min-sync-period", "ipvs-min-sync-period"], value_name = "DURATION")]
     nftables_min_sync_period: Option<GoDuration>,
     /// Do what needs privileges beyond CAP_NET_ADMIN, such as sysctls, and stop
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
@@ -128,22 +146,6 @@ struct Ignored {
     #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     iptables_localhost_nodeports: Option<String>,
     #[arg(long, hide = true)]
-    ipvs_sync_period: Option<String>,
-    #[arg(long, hide = true)]
-    ipvs_min_sync_period: Option<String>,
-    #[arg(long, hide = true)]
-    ipvs_scheduler: Option<String>,
-    #[arg(long, hide = true)]
-    ipvs_exclude_cidrs: Option<String>,
-    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    ipvs_strict_arp: Option<String>,
-    #[arg(long, hide = true)]
-    ipvs_tcp_timeout: Option<String>,
-    #[arg(long, hide = true)]
-    ipvs_tcpfin_timeout: Option<String>,
-    #[arg(long, hide = true)]
-    ipvs_udp_timeout: Option<String>,
-    #[arg(long, hide = true)]
     proxy_port_range: Option<String>,
     #[arg(long, hide = true)]
     healthz_port: Option<String>,
@@ -172,14 +174,6 @@ impl Ignored {
             ("show-hidden-metrics-for-version", &self.show_hidden_metrics_for_version),
             ("profiling", &self.profiling),
             ("iptables-localhost-nodeports", &self.iptables_localhost_nodeports),
-            ("ipvs-sync-period", &self.ipvs_sync_period),
-            ("ipvs-min-sync-period", &self.ipvs_min_sync_period),
-            ("ipvs-scheduler", &self.ipvs_scheduler),
-            ("ipvs-exclude-cidrs", &self.ipvs_exclude_cidrs),
-            ("ipvs-strict-arp", &self.ipvs_strict_arp),
-            ("ipvs-tcp-timeout", &self.ipvs_tcp_timeout),
-            ("ipvs-tcpfin-timeout", &self.ipvs_tcpfin_timeout),
-            ("ipvs-udp-timeout", &self.ipvs_udp_timeout),
             ("proxy-port-range", &self.proxy_port_range),
             ("healthz-port", &self.healthz_port),
             ("metrics-port", &self.metrics_port),
@@ -196,7 +190,13 @@ impl Ignored {
 impl Flags {
     /// The flags that were given and mean nothing here.
     pub(crate) fn meaningless(&self) -> Vec<&'static str> {
-        self.ignored.given()
+        let mut meaningless = self.ignored.given();
+        if self.proxy_mode.as_deref().is_some_and(|mode| mode != "ipvs") {
+            let mut of_ipvs = Setter(Vec::new());
+            self.apply_ipvs(&mut Configuration::default(), &mut of_ipvs);
+            meaningless.extend(of_ipvs.0);
+        }
+        meaningless
     }
 
     /// Makes the flags fields of the configuration; gives the names of those that were set.
@@ -228,6 +228,7 @@ impl Flags {
         let min = self.nftables_min_sync_period.as_ref();
         set.to(&mut to.nftables.min_sync_period, min, "nftables-min-sync-period");
         self.apply_conntrack(to, &mut set);
+        self.apply_ipvs(to, &mut set);
         // The same flags serve all modes; each mode has fields of its own for them.
         to.iptables.masquerade_all = to.nftables.masquerade_all;
         to.iptables.masquerade_bit = to.nftables.masquerade_bit;
@@ -236,6 +237,16 @@ impl Flags {
         (to.iptables.min_sync_period, to.ipvs.min_sync_period) = (min, min);
         to.fill_in();
         set.0
+    }
+
+    fn apply_ipvs(&self, to: &mut Configuration, set: &mut Setter) {
+        let to = &mut to.ipvs;
+        set.to(&mut to.scheduler, self.ipvs_scheduler.as_ref(), "ipvs-scheduler");
+        set.to(&mut to.exclude_cidrs, self.ipvs_exclude_cidrs.as_ref(), "ipvs-exclude-cidrs");
+        set.to(&mut to.strict_arp, self.ipvs_strict_arp.as_ref(), "ipvs-strict-arp");
+        set.to(&mut to.tcp_timeout, self.ipvs_tcp_timeout.as_ref(), "ipvs-tcp-timeout");
+        set.to(&mut to.tcp_fin_timeout, self.ipvs_tcpfin_timeout.as_ref(), "ipvs-tcpfin-timeout");
+        set.to(&mut to.udp_timeout, self.ipvs_udp_timeout.as_ref(), "ipvs-udp-timeout");
     }
 
     fn apply_conntrack(&self, to: &mut Configuration, set: &mut Setter) {
@@ -307,6 +318,9 @@ mod tests {
             parse("--mode=ipvs --feature-gates=A=true --profiling --ipvs-strict-arp=true --logtostderr=true");
         flags.apply(&mut configuration);
         assert_eq!(configuration.mode, "ipvs");
-        assert_eq!(flags.meaningless(), ["feature-gates", "profiling", "ipvs-strict-arp", "logtostderr"]);
+        assert_eq!(flags.meaningless(), ["feature-gates", "profiling", "logtostderr"]);
+        assert!(configuration.ipvs.strict_arp);
+        let flags = parse("--mode=nftables --ipvs-scheduler=wlc --ipvs-udp-timeout=10s");
+        assert_eq!(flags.meaningless(), ["ipvs-scheduler", "ipvs-udp-timeout"]);
     }
 }

@@ -161,8 +161,7 @@ fn means_something_in(mode: &str, path: &str) -> bool {
         "iptables.localhostNodePorts" => false,
         "iptables.masqueradeAll" | "iptables.masqueradeBit" => matches!(mode, "iptables" | "ipvs"),
         "iptables.syncPeriod" | "iptables.minSyncPeriod" => mode == "iptables",
-        "ipvs.syncPeriod" | "ipvs.minSyncPeriod" => mode == "ipvs",
-        _ => false,
+        path => path.starts_with("ipvs.") && mode == "ipvs",
     }
 }
 
@@ -277,6 +276,8 @@ winkernel: {enableDSR: false, forwardHealthCheckVip: false, networkName: "", roo
         assert_eq!((configuration.nftables.masquerade_bit, configuration.verbosity()), (3, 4));
         let text = "mode: iptables\niptables: {masqueradeBit: 15, localhostNodePorts: false}\n";
         assert_eq!(read(text).unwrap().meaningless, ["iptables.localhostNodePorts"]);
+        let text = "mode: ipvs\nipvs: {scheduler: wlc, strictARP: true, udpTimeout: 10s}\n";
+        assert!(read(text).unwrap().meaningless.is_empty());
     }
 
     #[test]

@@ -6,9 +6,11 @@ use std::str::FromStr;
 
 use ipnet::IpNet;
 use portolan_api::suggest;
-use portolan_proxy::{Config, DetectLocal, Mode, NodePortAddresses};
+use portolan_forward::Algorithm;
+use portolan_netlink::ipvs::Timeouts;
+use portolan_proxy::{Config, DetectLocal, Ipvs, Mode, NodePortAddresses};
 
-use super::configuration::Configuration;
+use super::configuration::{self, Configuration};
 use super::duration::GoDuration;
 use super::sysctls::Wanted;
 
@@ -31,6 +33,7 @@ impl Settings {
         check.ranges(configuration);
         let mut proxy = Config::new(node_name(configuration, hostname));
         proxy.mode = check.mode(&configuration.mode);
+        proxy.ipvs = check.ipvs(&configuration.ipvs);
         proxy.detect_local = check.detect_local(configuration);
         proxy.cluster_cidrs = check.cluster_cidrs(&configuration.cluster_cidr);
         proxy.nodeport_addresses = check.node_port_addresses(&configuration.node_port_addresses);
@@ -165,6 +168,33 @@ impl Check {
             self.wrong("mode", text, &near.unwrap_or_else(|| format!("must be one of {}", modes.join(", "))));
             Mode::default()
         })
+    }
+
+    fn ipvs(&mut self, given: &configuration::Ipvs) -> Ipvs {
+        let of_ipvs = |algorithm: &Algorithm| algorithm.scheduler().is_some();
+        let scheduler = match given.scheduler.as_str() {
+            "" => Algorithm::RoundRobin,
+            text => text.parse().ok().filter(of_ipvs).unwrap_or_else(|| {
+                let names: Vec<_> = Algorithm::ALL.into_iter().filter_map(Algorithm::scheduler).collect();
+                self.wrong("ipvs.scheduler", text, &format!("must be one of {}", names.join(", ")));
+                Algorithm::RoundRobin
+            }),
+        };
+        for (index, range) in given.exclude_cidrs.iter().enumerate() {
+            self.parsed::<IpNet>(&format!("ipvs.excludeCIDRs[{index}]"), range, "must be a CIDR");
+        }
+        let mut seconds = |path: &str, value: GoDuration| {
+            if value.is_negative() {
+                self.wrong(path, value.to_string(), "must be greater than or equal to 0");
+            }
+            u32::try_from(value.positive().as_secs()).unwrap_or(u32::MAX)
+        };
+        let timeouts = Timeouts {
+            tcp: seconds("ipvs.tcpTimeout", given.tcp_timeout),
+            tcp_fin: seconds("ipvs.tcpFinTimeout", given.tcp_fin_timeout),
+            udp: seconds("ipvs.udpTimeout", given.udp_timeout),
+        };
+        Ipvs { scheduler, strict_arp: given.strict_arp, timeouts }
     }
 
     fn detect_local(&mut self, configuration: &Configuration) -> DetectLocal {

@@ -8,7 +8,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::{Args, ValueEnum};
 use portolan_dataplane::iptables;
+use portolan_dataplane::ipvs::layout::is_ours;
 use portolan_dataplane::nftables::layout;
+use portolan_netlink::ipvs::{self, Ipvs as _};
 use portolan_netlink::nft::{NfTables as _, Socket};
 use portolan_proxy::{KUBE_PROXY_TABLE, Mode};
 use serde::Serialize;
@@ -66,7 +68,19 @@ struct Kernel {
     portolan_tables: Vec<String>,
     /// Of mode iptables, with the variant that holds them.
     portolan_chains: Vec<String>,
+    /// Of mode ipvs, as `ipvsadm` names them.
+    virtual_servers: Vec<VirtualServer>,
     kube_proxy_tables: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct VirtualServer {
+    name: String,
+    scheduler: String,
+    /// Those that are on their way out have weight 0 and do not count.
+    destinations: usize,
+    leaving: usize,
+    connections: u32,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
@@ -141,7 +155,7 @@ fn kernel() -> Kernel {
         let tables = socket.tables().map_err(|e| e.to_string())?;
         for info in &tables {
             match &*info.table.name {
-                layout::TABLE => ours.push(info.table.to_string()),
+                layout::TABLE | layout::IPVS_TABLE => ours.push(info.table.to_string()),
                 KUBE_PROXY_TABLE => kube_proxys.push(info.table.to_string()),
                 _ => {}
             }
@@ -164,8 +178,49 @@ fn kernel() -> Kernel {
         conntrack: number("count").zip(number("max")),
         portolan_tables: ours,
         portolan_chains: iptables::holders(),
+        virtual_servers: virtual_servers(),
         kube_proxy_tables: kube_proxys,
     }
+}
+
+/// None where IPVS is not loaded: asking would load it.
+fn virtual_servers() -> Vec<VirtualServer> {
+    if !ipvs::is_loaded() {
+        return Vec::new();
+    }
+    let Ok(Some(mut kernel)) = ipvs::Socket::open() else { return Vec::new() };
+    let mut servers = kernel.servers().unwrap_or_default();
+    servers.retain(|server| is_ours(&server.key));
+    servers.sort_unstable_by_key(|server| server.key);
+    let describe = |server: ipvs::Server| {
+        let states = kernel.destinations(&server.key).unwrap_or_default();
+        let leaving = states.iter().filter(|state| state.destination.weight == 0).count();
+        VirtualServer {
+            name: server.key.to_string(),
+            scheduler: server.scheduler.into(),
+            destinations: states.len() - leaving,
+            leaving,
+            connections: states.iter().map(ipvs::DestinationState::connections).sum(),
+        }
+    };
+    servers.into_iter().map(describe).collect()
+}
+
+/// So many virtual servers are named, the others counted.
+const SERVERS_SHOWN: usize = 20;
+
+fn server_lines(servers: &[VirtualServer]) -> Vec<String> {
+    let line = |server: &VirtualServer| {
+        let VirtualServer { name, scheduler, destinations, leaving, connections } = server;
+        format!(
+            "{name} {scheduler}: {destinations} destinations, {leaving} leaving, {connections} connections"
+        )
+    };
+    let mut lines: Vec<_> = servers.iter().take(SERVERS_SHOWN).map(line).collect();
+    if servers.len() > SERVERS_SHOWN {
+        lines.push(format!("and {} more; `-o json` names all", servers.len() - SERVERS_SHOWN));
+    }
+    lines
 }
 
 fn text(status: &Status) -> String {
@@ -204,6 +259,9 @@ fn text(status: &Status) -> String {
     let list = |tables: &[String]| if tables.is_empty() { "none".into() } else { tables.join(", ") };
     line("our tables", list(&kernel.portolan_tables));
     line("our chains", list(&kernel.portolan_chains));
+    for server in server_lines(&kernel.virtual_servers) {
+        line("virtual server", server);
+    }
     line("kube-proxy's", list(&kernel.kube_proxy_tables));
     lines.concat()
 }

@@ -60,3 +60,22 @@ fn a_kernel_without_nf_tables_is_named_in_one_line_with_the_way_out() {
     assert!(lines[0].contains("no usable nf_tables") && lines[0].contains("modprobe nf_tables"), "{text}");
     assert_eq!(lines[1], "ended with 1");
 }
+
+/// No module can be loaded there, IPVS among them.
+#[test]
+fn a_kernel_without_ipvs_is_named_in_one_line_with_the_way_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let kubeconfig = dir.path().join("kubeconfig");
+    let text = "{apiVersion: v1, kind: Config, clusters: [{name: c, cluster: {server: 'http://192.0.2.1:1'}}], contexts: \
+                [{name: c, context: {cluster: c}}], current-context: c}";
+    std::fs::write(&kubeconfig, text).unwrap();
+    let script = format!(
+        "{} proxy --mode ipvs --kubeconfig {} > $OUT 2>&1; echo \"ended with $?\" >> $OUT",
+        exe().display(),
+        kubeconfig.display()
+    );
+    let text = boot(dir.path(), &script);
+    let lines: Vec<&str> = text.lines().filter(|line| !line.contains("WARN")).collect();
+    let [line, "ended with 1"] = lines[..] else { panic!("{text}") };
+    assert!(line.contains("has no IPVS") && line.contains("modprobe ip_vs"), "{text}");
+}

@@ -34,6 +34,23 @@ impl Before for super::Nftables {
     }
 }
 
+impl Before for super::IptablesLegacy {
+    fn open_before_ipvs() -> Self::Real {
+        Self::open()
+    }
+
+    fn fake_before_ipvs() -> Self::Fake {
+        Self::fake()
+    }
+
+    fn restart_before_ipvs(before: &mut Self::Fake) -> Self::Fake {
+        Self::restart(before)
+    }
+}
+
+pub type IpvsBehindNftables = Ipvs<super::Nftables>;
+pub type IpvsBehindIptables = Ipvs<super::IptablesLegacy>;
+
 fn config() -> portolan_dataplane::nftables::Config {
     let place = portolan_dataplane::nftables::Place::BeforeIpvs;
     portolan_dataplane::nftables::Config { place, ..Default::default() }

@@ -15,7 +15,7 @@ use portolan_forward::Family;
 #[allow(unused_imports, reason = "only packets meet both variants")]
 pub use iptables::{Iptables, IptablesLegacy};
 #[allow(unused_imports, reason = "benchmarks include this file too")]
-pub use ipvs::Ipvs;
+pub use ipvs::{IpvsBehindIptables, IpvsBehindNftables};
 pub use nftables::Nftables;
 
 pub type KeyOf<P> = <<P as Plane>::Real as DataPlane>::Key;
