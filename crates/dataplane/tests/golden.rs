@@ -18,6 +18,7 @@ use common::planes::{Nftables, Plane};
 use common::{Case, World};
 use net::Net;
 use portolan_dataplane::Driver;
+use portolan_forward::Algorithm;
 
 fn check(name: &str, cases: impl IntoIterator<Item = Case>) {
     let net = Net::new(&[("outside", ["203.0.113.50", "2001:db8:113::50"])]);
@@ -69,4 +70,20 @@ fn policy_local_with_source_ranges_and_affinity() {
     let case = case.external_local().affinity(10800).sources(&["203.0.113.0/24", "198.18.0.0/15"]);
     let six = Case::new("six", &["fd00:30::6"]).affinity(60).local_endpoint("fd00:10:1::11", 8080);
     check("policy.nft", [endpoints(case), six]);
+}
+
+#[test]
+fn algorithms() {
+    let six = |case: Case| case.local_endpoint("fd00:10:1::11", 8080).endpoint("fd00:10:2::21", 8080);
+    let asking = |case: Case, algorithm| {
+        let mut case = case;
+        case.service.algorithm = Some(algorithm);
+        case
+    };
+    let cases = [
+        asking(endpoints(Case::new("turns", &["172.30.0.1"])), Algorithm::RoundRobin),
+        asking(six(endpoints(Case::new("hash", &["172.30.0.2", "fd00:30::2"]))), Algorithm::SourceHash),
+        asking(six(Case::new("both", &["fd00:30::3"]).affinity(60)), Algorithm::SourceHash),
+    ];
+    check("algorithms.nft", cases);
 }

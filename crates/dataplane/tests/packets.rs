@@ -5,6 +5,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a step that fails fails the test")]
 
+#[path = "packets/algorithms.rs"]
+mod algorithms;
 mod common;
 #[path = "packets/handover.rs"]
 mod handover;

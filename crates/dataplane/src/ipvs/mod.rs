@@ -7,7 +7,7 @@
 //! depend on IPVS once they are made. Why so: `docs/decisions/0004-ipvs-encoding.md`.
 //!
 //! Reading order: [`layout`] (names), [`front`], [`object`], [`lower`], [`plan`], [`terminating`] (destinations that
-//! keep their connections), [`observe`], [`kernel`]. This file ties them to the [`DataPlane`] trait and commits.
+//! keep their connections), [`observe`], [`kernel`]; [`words`] says what an object is for. This file ties them to the [`DataPlane`] trait and commits.
 
 pub mod front;
 pub mod kernel;
@@ -17,6 +17,7 @@ pub mod object;
 pub mod observe;
 pub mod plan;
 pub mod terminating;
+pub mod words;
 
 use std::collections::BTreeMap;
 use std::io;

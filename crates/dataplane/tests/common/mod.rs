@@ -216,7 +216,7 @@ macro_rules! on_every_kernel {
                 }
             )*
         }
-        /// No kernel at hand has both: the kernel of most tests no IPVS, User-Mode Linux no nf_tables of IP.
+        /// No kernel at hand has both: the kernel of most tests no IPVS, User-Mode Linux no `nf_tables` of IP.
         mod behind_nftables {
             $(
                 #[test]

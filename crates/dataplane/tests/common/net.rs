@@ -122,7 +122,7 @@ impl Net {
         self.host(host).space.netns.run(work).unwrap()
     }
 
-    /// Whether the kernel has nf_tables of IP.
+    /// Whether the kernel has `nf_tables` of IP.
     pub fn has_nft(&self) -> bool {
         let check = || Command::new("nft").args(["add", "table", "ip", "probe"]).output();
         let there = self.within("node", check).expect("the tests need the nft tool").status.success();

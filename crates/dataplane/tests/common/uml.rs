@@ -16,8 +16,11 @@ const INSIDE: &str = "PORTOLAN_IN_UML";
 /// All tests of a program together, on a machine that is busy with other things.
 const PATIENCE: Duration = Duration::from_mins(25);
 /// Random cases in there, where everything takes several times as long.
-const CASES: u32 = 8;
+const CASES: u32 = 5;
 const MODULES: &str = "/usr/lib/uml/modules";
+
+/// What all tests wrote.
+static OUTPUT: OnceLock<String> = OnceLock::new();
 
 /// Runs the test where IPVS is. `name`: the test's path, the crate first.
 pub fn with_ipvs(name: &str, test: fn()) {
@@ -27,7 +30,6 @@ pub fn with_ipvs(name: &str, test: fn()) {
         return test();
     }
     let (_, name) = name.split_once("::").expect("a test is in a crate");
-    static OUTPUT: OnceLock<String> = OnceLock::new();
     let output = OUTPUT.get_or_init(boot);
     match verdicts(output).get(name) {
         Some(&"ok") => {}

@@ -1,5 +1,6 @@
 //! IPVS itself: the kernel and the fake of it refuse the same things, and `ipvsadm` sees what we wrote.
 
+use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use portolan_netlink::ipvs::{Destination, Fake, Ipvs, Op, Server, ServerKey, Socket, Timeouts};
@@ -24,7 +25,11 @@ fn key(n: u32) -> ServerKey {
 
 fn server(n: u32) -> Server {
     let scheduler = ["rr", "wlc", "mh", "sh", "nonesuch"][(n / 4 % 5) as usize];
-    Server { key: key(n), scheduler: scheduler.into(), persistence: (n / 20 % 2 == 0).then_some(300) }
+    Server {
+        key: key(n),
+        scheduler: scheduler.into(),
+        persistence: (n / 20).is_multiple_of(2).then_some(300),
+    }
 }
 
 fn destination(n: u32) -> Destination {
@@ -55,7 +60,7 @@ fn state(ipvs: &mut impl Ipvs) -> String {
         let mut destinations: Vec<_> =
             ipvs.destinations(&server.key).unwrap().iter().map(|state| state.destination).collect();
         destinations.sort_unstable();
-        text += &format!("{server:?} {destinations:?}\n");
+        writeln!(text, "{server:?} {destinations:?}").unwrap();
     }
     text
 }

@@ -16,7 +16,7 @@ use super::common::{Case, ip, node, on_every_kernel, planes::Plane};
 use super::net::{IMPATIENT, NODE_ADDRESSES, PATIENT, Seen};
 use super::{ELSEWHERE, Lab, OUTSIDE, POD_1, POD_2, PORT};
 
-const CLUSTER_IP: [&str; 2] = ["172.30.0.1", "fd00:30::1"];
+pub(super) const CLUSTER_IP: [&str; 2] = ["172.30.0.1", "fd00:30::1"];
 const BALANCER: [&str; 2] = ["198.51.100.1", "2001:db8:51::1"];
 const EXTERNAL: [&str; 2] = ["198.51.100.9", "2001:db8:51::9"];
 const NODE_PORT: u16 = 30001;
@@ -37,7 +37,7 @@ fn remote(case: Case) -> Case {
 }
 
 /// Both local pods and the one elsewhere.
-fn full() -> Case {
+pub(super) fn full() -> Case {
     remote(local(local(web(), POD_1), POD_2))
 }
 
@@ -45,12 +45,12 @@ fn lab<P: Plane>(case: Case) -> Lab<P> {
     Lab::<P>::new(node(), [case])
 }
 
-fn at(address: &str, port: u16) -> SocketAddr {
+pub(super) fn at(address: &str, port: u16) -> SocketAddr {
     SocketAddr::new(ip(address), port)
 }
 
 /// ClusterIP, load-balancer address and node port.
-fn frontends(family: usize) -> [SocketAddr; 3] {
+pub(super) fn frontends(family: usize) -> [SocketAddr; 3] {
     [at(CLUSTER_IP[family], 80), at(BALANCER[family], 80), at(NODE_ADDRESSES[family], NODE_PORT)]
 }
 

@@ -84,20 +84,21 @@ impl Fake {
             Op::NewDestination(key, to) => {
                 let entry = self.entry(key)?;
                 check_family(key, to.address)?;
+                let state = fresh(*to)?;
                 if entry.destinations.contains_key(&(to.address, to.port)) {
                     return Err(libc::EEXIST);
                 }
-                entry.destinations.insert((to.address, to.port), fresh(*to)?);
+                entry.destinations.insert((to.address, to.port), state);
             }
             Op::SetDestination(key, to) => {
                 let entry = self.entry(key)?;
                 check_family(key, to.address)?;
+                let new = fresh(*to)?;
                 let state = entry.destinations.get_mut(&(to.address, to.port)).ok_or(libc::ENOENT)?;
-                state.destination = fresh(*to)?.destination;
+                state.destination = new.destination;
             }
             Op::DelDestination(key, address, port) => {
                 let entry = self.entry(key)?;
-                check_family(key, *address)?;
                 entry.destinations.remove(&(*address, *port)).ok_or(libc::ENOENT)?;
             }
             Op::SetTimeouts(new) => {

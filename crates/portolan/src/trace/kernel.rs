@@ -1,7 +1,9 @@
 //! Whether the kernel of the node holds exactly what the explanation says, as far as this Service is concerned.
 
-use portolan_dataplane::{Change, Driver, Iptables, Nftables, Objects, Words, iptables, nftables};
+use portolan_dataplane::ipvs::{self, Kernel as _, Machine};
+use portolan_dataplane::{Change, Driver, Iptables, Ipvs, Nftables, Objects, Words, iptables, nftables};
 use portolan_forward::{Family, ServiceKey, Table};
+use portolan_netlink::ipvs::is_loaded;
 use portolan_netlink::netns::Netns;
 use portolan_netlink::nft::Socket;
 
@@ -33,6 +35,9 @@ pub(crate) fn look(netns: &Netns, aimed: &Aimed) -> KernelPart {
 /// Whatever mode the proxy of this node is in: what it wrote says it.
 fn compare(table: &Table, service: Option<&ServiceKey>, family: Family) -> Result<KernelPart, String> {
     let root = |error: std::io::Error| format!("{error}; reading the kernel's rules needs root");
+    if let Some(part) = compare_ipvs(table, service, family)? {
+        return Ok(part);
+    }
     let nftables = Nftables::new(Socket::open().map_err(root)?, nftables::Config::default());
     if let Some(part) = compare_with(nftables, table, service, family)? {
         return Ok(part);
@@ -44,6 +49,29 @@ fn compare(table: &Table, service: Option<&ServiceKey>, family: Family) -> Resul
         }
     }
     Err("there is no table of Portolan's: is its proxy running on this node?".into())
+}
+
+/// Mode ipvs comes first: the rules before IPVS may be those of another mode with other contents.
+fn compare_ipvs(
+    table: &Table,
+    service: Option<&ServiceKey>,
+    family: Family,
+) -> Result<Option<KernelPart>, String> {
+    let machine = || Machine::open().map_err(|error| error.to_string());
+    if !is_loaded() || !machine()?.ranges().is_ok_and(|ranges| ranges.contains(&family)) {
+        return Ok(None);
+    }
+    let config = || ipvs::Config { families: vec![family], ..ipvs::Config::default() };
+    if let Ok(socket) = Socket::open() {
+        let place = nftables::Config { place: nftables::Place::BeforeIpvs, ..nftables::Config::default() };
+        let plane = Ipvs::new(Nftables::new(socket, place), machine()?, config());
+        if let Some(part) = compare_with(plane, table, service, family)? {
+            return Ok(Some(part));
+        }
+    }
+    let Ok(programs) = iptables::Programs::find() else { return Ok(None) };
+    let front = Iptables::new(programs, iptables::Config::default());
+    compare_with(Ipvs::new(front, machine()?, config()), table, service, family)
 }
 
 /// `None` where nothing was written by this data plane.

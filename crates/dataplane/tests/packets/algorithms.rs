@@ -1,0 +1,121 @@
+//! What Services may ask for by annotation, as far as each data plane offers it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use portolan_dataplane::Driver;
+use portolan_dataplane::ipvs::layout::is_ours;
+use portolan_forward::{Algorithm, NoteKind, Protocol};
+use portolan_netlink::ipvs::{Ipvs as _, Socket};
+
+use super::common::planes::{self, Plane};
+use super::common::{Case, World, node, uml};
+use super::net::PATIENT;
+use super::semantics::{CLUSTER_IP, at, frontends, full};
+use super::{Lab, server_of};
+
+fn asking_for(algorithm: Algorithm) -> Case {
+    let mut case = full();
+    case.service.algorithm = Some(algorithm);
+    case
+}
+
+/// The servers that one host meets, connection by connection.
+fn servers<P: Plane>(lab: &Lab<P>, from: &str, to: std::net::SocketAddr, count: usize) -> Vec<String> {
+    let seen = lab.net.connect_all(from, Protocol::Tcp, to, count, PATIENT);
+    seen.iter().map(|seen| server_of(seen).to_owned()).collect()
+}
+
+fn round_robin_takes_one_after_the_other<P: Plane>() {
+    let lab = Lab::<P>::new(node(), [asking_for(Algorithm::RoundRobin)]);
+    for family in [0, 1] {
+        for to in frontends(family) {
+            let seen = servers(&lab, "outside", to, 9);
+            assert_eq!(seen[..3].iter().collect::<BTreeSet<_>>().len(), 3, "{seen:?}");
+            assert!(seen[..3] == seen[3..6] && seen[..3] == seen[6..], "{seen:?}");
+        }
+    }
+}
+
+fn source_hash_gives_a_client_one_endpoint<P: Plane>() {
+    let lab = Lab::<P>::new(node(), [asking_for(Algorithm::SourceHash)]);
+    for family in [0, 1] {
+        for from in ["outside", "pod-1", "pod-2", "elsewhere"] {
+            let seen = frontends(family).into_iter().flat_map(|to| servers(&lab, from, to, 8));
+            assert_eq!(seen.collect::<BTreeSet<_>>().len(), 1, "{from}");
+        }
+    }
+}
+
+/// With affinity and policy Local besides: the pools of both, and both ways of picking.
+fn algorithms_go_with_affinity_and_policies<P: Plane>() {
+    for algorithm in [Algorithm::RoundRobin, Algorithm::SourceHash] {
+        let lab = Lab::<P>::new(node(), [asking_for(algorithm).affinity(60).external_local()]);
+        for family in [0, 1] {
+            for to in frontends(family) {
+                let seen: BTreeSet<_> = servers(&lab, "outside", to, 6).into_iter().collect();
+                assert_eq!(seen.len(), 1, "{algorithm} from outside to {to}");
+            }
+        }
+    }
+}
+
+fn what_is_not_offered_is_said_and_chance_decides<P: Plane>() {
+    let mut driver = Driver::new(P::fake());
+    let report = driver.sync(&World::with([asking_for(Algorithm::LeastConnection)]).table).unwrap();
+    let [note] = &report.notes[..] else { panic!("{report:?}") };
+    assert!(matches!(note.kind, NoteKind::NotOffered { .. }), "{note:?}");
+    assert!(note.to_string().contains("algorithm lc cannot be done here"), "{note}");
+    for offered in [Algorithm::Random, Algorithm::RoundRobin, Algorithm::SourceHash] {
+        let mut driver = Driver::new(P::fake());
+        let report = driver.sync(&World::with([asking_for(offered)]).table).unwrap();
+        assert!(report.notes.is_empty(), "{report:?}");
+    }
+}
+
+super::common::on_plane! {
+    nftables,
+    Nftables,
+    round_robin_takes_one_after_the_other,
+    source_hash_gives_a_client_one_endpoint,
+    algorithms_go_with_affinity_and_policies,
+    what_is_not_offered_is_said_and_chance_decides,
+}
+
+/// Every scheduler of the kernel takes connections, a change of the annotation reaches it, and the rest is said.
+fn every_scheduler_by_name() {
+    let mut lab = Lab::<planes::IpvsBehindIptables>::new(node(), [full()]);
+    for algorithm in Algorithm::ALL {
+        let delta = lab.world.put([asking_for(algorithm)]);
+        let report = lab.driver.apply(&delta).unwrap();
+        let scheduler = algorithm.scheduler().unwrap_or("rr");
+        assert_eq!(report.notes.is_empty(), algorithm != Algorithm::Random, "{algorithm}: {report:?}");
+        let servers = lab.net.within("node", || Socket::open().unwrap().unwrap().servers().unwrap());
+        let mut ours = servers.iter().filter(|server| is_ours(&server.key)).peekable();
+        assert!(ours.peek().is_some() && ours.all(|server| *server.scheduler == *scheduler), "{servers:?}");
+        let mut counts = BTreeMap::new();
+        for family in [0, 1] {
+            for server in self::servers(&lab, "outside", at(CLUSTER_IP[family], 80), 9) {
+                *counts.entry(server).or_insert(0) += 1;
+            }
+        }
+        assert_eq!(counts.values().sum::<i32>(), 18, "{algorithm}: {counts:?}");
+    }
+}
+
+mod ipvs {
+    #[test]
+    fn every_scheduler_by_name() {
+        let name = concat!(module_path!(), "::every_scheduler_by_name");
+        super::uml::with_ipvs(name, super::every_scheduler_by_name);
+    }
+
+    #[test]
+    fn round_robin_and_source_hash() {
+        let name = concat!(module_path!(), "::round_robin_and_source_hash");
+        super::uml::with_ipvs(name, || {
+            super::round_robin_takes_one_after_the_other::<super::planes::IpvsBehindIptables>();
+            super::source_hash_gives_a_client_one_endpoint::<super::planes::IpvsBehindIptables>();
+            super::algorithms_go_with_affinity_and_policies::<super::planes::IpvsBehindIptables>();
+        });
+    }
+}
