@@ -222,19 +222,20 @@ impl Speaker {
                     let claimed: Vec<IpAddr> = change.claims.iter().map(|(ip, _)| *ip).collect();
                     // Where they go is known before they are taken.
                     for (ip, claim) in &change.claims {
-                        match claim {
-                            Some(claim) => self.place(*ip, &claim.interfaces.clone()),
-                            None => {
-                                self.places.remove(ip);
-                                self.settings.metrics.forget(*ip);
-                            }
+                        if let Some(claim) = claim {
+                            self.place(*ip, &claim.interfaces.clone());
+                        } else {
+                            self.places.remove(ip);
+                            self.settings.metrics.forget(*ip);
                         }
                     }
                     self.tenures.apply(change, now, wall());
                     if !claimed.is_empty() {
                         self.say_unable(now);
                     }
-                    claimed.into_iter().for_each(|ip| self.count_announced(ip));
+                    for ip in claimed {
+                        self.count_announced(ip);
+                    }
                 }
                 Ok(Command::Leave) => {
                     self.leaving = true;

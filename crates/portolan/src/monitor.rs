@@ -110,11 +110,10 @@ mod tests {
 
     #[test]
     fn a_start_is_no_reason_to_start_anew() {
-        let code = |now: Health, fine: fn(Health) -> bool| health(now, fine).status().as_u16();
-        let (live, ready): (fn(Health) -> bool, fn(Health) -> bool) =
-            (|now| now != Health::Hanging, |now| now == Health::Ready);
-        assert_eq!((code(Health::Starting, live), code(Health::Starting, ready)), (200, 503));
-        assert_eq!((code(Health::Hanging, live), code(Health::Hanging, ready)), (503, 503));
-        assert_eq!((code(Health::Ready, live), code(Health::Ready, ready)), (200, 200));
+        let live = |now| health(now, |now| now != Health::Hanging).status().as_u16();
+        let ready = |now| health(now, |now| now == Health::Ready).status().as_u16();
+        assert_eq!((live(Health::Starting), ready(Health::Starting)), (200, 503));
+        assert_eq!((live(Health::Hanging), ready(Health::Hanging)), (503, 503));
+        assert_eq!((live(Health::Ready), ready(Health::Ready)), (200, 200));
     }
 }

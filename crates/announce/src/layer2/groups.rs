@@ -32,12 +32,11 @@ impl Groups {
             return Ok(());
         }
         let free = self.sockets.iter().position(|(_, count)| *count < GROUPS_PER_SOCKET);
-        let at = match free {
-            Some(at) => at,
-            None => {
-                self.sockets.push((UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0))?, 0));
-                self.sockets.len() - 1
-            }
+        let at = if let Some(at) = free {
+            at
+        } else {
+            self.sockets.push((UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0))?, 0));
+            self.sockets.len() - 1
         };
         let (socket, count) = &mut self.sockets[at];
         socket.join_multicast_v6(&group, index)?;

@@ -122,7 +122,9 @@ proptest! {
         let mut doubles = Doubles::default();
         let mut step = |world: &mut World| {
             world.step();
-            ips.iter().for_each(|ip| doubles.look(world, *ip, Duration::from_millis(500)));
+            for ip in ips {
+                doubles.look(world, ip, Duration::from_millis(500));
+            }
         };
         for fault in &faults {
             world.suffer(fault);

@@ -18,6 +18,7 @@
 //!
 //! Start at [`Tenures::tick`]; [`peers`] is who is alive.
 
+mod doubt;
 #[cfg(test)]
 mod histories;
 mod peers;
@@ -32,6 +33,7 @@ use std::time::{Duration, Instant};
 
 use crate::beat::{Beat, Stage, Word, words_max};
 use crate::claims::{Change, Claim};
+use doubt::Doubt;
 pub use peers::Ears;
 use peers::{Peers, Standing};
 use pending::Pending;
@@ -78,9 +80,6 @@ const ANNOUNCED_AT: [Duration; 5] = [
     Duration::from_secs(1),
     Duration::from_secs(3),
 ];
-/// A node that was not frozen for so long is trusted as before.
-const FORGIVEN_AFTER: Duration = Duration::from_secs(60);
-const DOUBT_MAX: Duration = Duration::from_secs(60);
 /// A stranger who is seen twice within this time is there.
 const SUSPECT_FOR: Duration = Duration::from_secs(2);
 
@@ -185,23 +184,6 @@ pub struct Tenures {
     actions: Vec<Action>,
 }
 
-/// Whether a node is to be trusted with addresses.
-#[derive(Debug)]
-struct Doubt {
-    until: Instant,
-    lasts: Duration,
-    last_thaw: Option<Instant>,
-}
-
-impl Doubt {
-    fn begin(&mut self, first: Duration, now: Instant) {
-        let again = self.last_thaw.is_some_and(|at| now.saturating_duration_since(at) < FORGIVEN_AFTER);
-        self.lasts = if again { (self.lasts * 2).min(DOUBT_MAX) } else { first };
-        self.until = now + self.lasts;
-        self.last_thaw = Some(now);
-    }
-}
-
 impl Tenures {
     /// `incarnation` is the present in microseconds since 1970.
     pub fn new(me: &str, settings: Settings, incarnation: u64, now: Instant) -> Self {
@@ -212,7 +194,7 @@ impl Tenures {
             stage: Stage::Joining,
             listens_since: now,
             ready_at: now + settings.join_for,
-            doubt: Doubt { until: now, lasts: Duration::ZERO, last_thaw: None },
+            doubt: Doubt::none(now),
             last_tick: now,
             next_beat: now,
             macs: Vec::new(),
@@ -346,7 +328,7 @@ impl Tenures {
 
     /// The next stage, if it is time.
     fn grow(&mut self, now: Instant) -> bool {
-        let trusted = now >= self.doubt.until;
+        let trusted = self.doubt.is_over(now);
         let stage = match self.stage {
             Stage::Joining if now < self.ready_at || self.peers.any_silent_since(self.listens_since) => {
                 return false;

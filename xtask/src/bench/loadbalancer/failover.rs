@@ -162,9 +162,9 @@ impl Bench {
         let mut rt = Rt::open_in(&self.lab.host(Host::Segment)?)?;
         let port = format!("node-{node}");
         if there {
-            rt.set_up(&port)?
+            rt.set_up(&port)?;
         } else {
-            rt.set_down(&port)?
+            rt.set_down(&port)?;
         }
         Ok(())
     }

@@ -22,7 +22,7 @@ use super::stats::{self, Distribution};
 use curves::Curve;
 
 const NODES: u8 = 3;
-pub(super) const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const PATIENCE: Duration = Duration::from_mins(1);
 
 /// How much is measured.
 #[derive(Debug, Clone, Copy)]
