@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::Serving;
+
 /// One node's agent.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -23,6 +25,8 @@ pub struct Config {
     pub network: NetworkConfig,
     pub names: Names,
     pub restart_backoff: BackoffLimits,
+    /// Serve logs and sessions to API servers; absent: not at all.
+    pub serving: Option<Serving>,
 }
 
 impl Config {
@@ -42,6 +46,7 @@ impl Config {
             network: NetworkConfig::default(),
             names: Names::default(),
             restart_backoff: BackoffLimits::default(),
+            serving: None,
         }
     }
 

@@ -1,6 +1,7 @@
 //! Why the agent could not start or go on as a whole. What goes wrong with one pod is that pod's event.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use portolan_netlink::{netns, rt};
@@ -11,6 +12,10 @@ pub enum Error {
     File { action: &'static str, path: PathBuf, source: io::Error },
     #[error("cannot start the thread that starts processes: {0}")]
     Spawner(io::Error),
+    #[error(
+        "cannot listen on {address}: {source}; another kubelet may run here: choose another --kubelet-port"
+    )]
+    Listen { address: SocketAddr, source: io::Error },
     #[error(transparent)]
     Netns(#[from] netns::Error),
     #[error(transparent)]

@@ -1,8 +1,8 @@
 //! The node agent: runs the pods bound to its node as processes in network namespaces, probes them, reports on them.
 //!
 //! Here: registration of the node ([`node`]), a network namespace and an address for each pod ([`network`]), the
-//! processes themselves ([`process`]), probes ([`probe`]), the life and the status of a pod ([`pod`]), and the built-in
-//! image [`echo`]. Not here: which pod goes to which node (the scheduler's), what a Service does (the proxy's), images
+//! processes themselves ([`process`]), probes ([`probe`]), the life and the status of a pod ([`pod`]), what it wrote ([`log`]),
+//! what API servers may ask about it ([`serving`]), and the built-in image [`echo`]. Not here: which pod goes to which node (the scheduler's), what a Service does (the proxy's), images
 //! (there is no image store: see [`pod::image`]).
 //!
 //! Decisions are pure and take the time as an argument (`pod::plan`, `pod::status`, `probe::state`, `network::addresses`,
@@ -14,14 +14,18 @@ mod config;
 pub mod echo;
 mod error;
 mod limits;
+mod log;
 mod manager;
 mod network;
 mod node;
 mod pod;
 mod probe;
 mod process;
+mod registry;
+mod serving;
 mod state_dir;
 
 pub use config::{BackoffLimits, Config, Names, NetworkConfig};
 pub use error::Error;
 pub use manager::run;
+pub use serving::{Serving, ServingError};

@@ -1,4 +1,4 @@
-//! Limits of what containers may cost the node, with their reasons.
+//! Limits of what containers may cost the node, and of what is served about them, with their reasons.
 
 use std::time::Duration;
 
@@ -34,3 +34,24 @@ pub(crate) const PROBE_OUTPUT_DRAIN: Duration = Duration::from_millis(100);
 
 /// How long processes that were killed may take to be gone.
 pub(crate) const KILL_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Read of a log and sent to its reader in one piece.
+pub(crate) const LOG_CHUNK_BYTES: usize = 64 << 10;
+
+/// Connections to the agent: the API servers', one per follower of a log and per open session.
+pub(crate) const CONNECTIONS_MAX: usize = 512;
+
+/// Time to finish the TLS handshake, and to send the head of a request.
+pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Pieces of input or output of a session that wait; the other side waits beyond that.
+pub(crate) const SESSION_QUEUE: usize = 16;
+
+/// Read from a session's process at once, and the largest message sent to its client.
+pub(crate) const SESSION_READ_BYTES: usize = 32 << 10;
+
+/// The largest message taken from a session's client: kubectl sends at most 32 KiB of input at once.
+pub(crate) const SESSION_MESSAGE_BYTES_MAX: usize = 1 << 20;
+
+/// How long a session's output may still come after its process has ended, through a process that was left behind.
+pub(crate) const SESSION_DRAIN: Duration = Duration::from_secs(2);

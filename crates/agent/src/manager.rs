@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use portolan_api::core::v1::Pod;
 use portolan_client::{Cache, Client, EventRecorder, Key, Selectors, cache, paths};
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::{Id, JoinError, JoinSet};
 
@@ -14,8 +15,9 @@ use crate::node::NodeTask;
 use crate::pod::services::ServiceView;
 use crate::pod::worker::{self, Context, Input, Wish};
 use crate::process::{Logs, Spawner};
+use crate::registry::Registry;
 use crate::state_dir::StateDir;
-use crate::{Config, Error};
+use crate::{Config, Error, Serving, serving};
 
 /// How long pods may take to stop when the agent stops.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
@@ -45,6 +47,11 @@ pub async fn run(
         client: client.clone(),
         config: config.clone(),
         dirs,
+        registry: Registry::default(),
+    };
+    let server = match &config.serving {
+        Some(serving) => Some(listen(serving.clone(), &context).await?),
+        None => None,
     };
     let fields = Some(format!("spec.nodeName={}", config.node_name));
     let selectors = Selectors { fields, ..Selectors::default() };
@@ -59,6 +66,7 @@ pub async fn run(
     tokio::select! {
         () = node.run() => {}
         () = manager.run() => {}
+        () = async { match server { Some(server) => server.await, None => std::future::pending().await } } => {}
         () = shutdown => {}
     }
     manager.stop().await;
@@ -66,6 +74,15 @@ pub async fn run(
         tracing::warn!(%error, "cleaning up");
     }
     Ok(())
+}
+
+/// Takes the port now, so that a node that is registered can be asked; what is given back answers.
+async fn listen(serving: Serving, context: &Context) -> Result<impl Future<Output = ()> + use<>, Error> {
+    let address = serving.address;
+    let listener = TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })?;
+    let (registry, spawner) = (context.registry.clone(), context.spawner.clone());
+    let world = serving::World { registry, dirs: context.dirs.pods(), spawner };
+    Ok(serving::serve(listener, serving, world))
 }
 
 async fn sweep(dirs: StateDir, config: &Config) -> StateDir {

@@ -26,8 +26,18 @@ use crate::process::{group, rotated};
 /// The directory, locked against a second agent.
 #[derive(Debug)]
 pub(crate) struct StateDir {
-    pods: PathBuf,
+    pods: PodDirs,
     _lock: File,
+}
+
+/// Where the directories of pods are.
+#[derive(Debug, Clone)]
+pub(crate) struct PodDirs(PathBuf);
+
+impl PodDirs {
+    pub(crate) fn pod(&self, key: &Key) -> PodDir {
+        PodDir(self.0.join(format!("{}_{}", key.namespace, key.name)))
+    }
 }
 
 /// The directory of one pod.
@@ -44,16 +54,20 @@ impl StateDir {
         rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)
             .map_err(|_| io::Error::other("another agent is running on this data directory"))
             .map_err(at("lock it", &path))?;
-        Ok(Self { pods, _lock: lock })
+        Ok(Self { pods: PodDirs(pods), _lock: lock })
     }
 
     pub(crate) fn pod(&self, key: &Key) -> PodDir {
-        PodDir(self.pods.join(format!("{}_{}", key.namespace, key.name)))
+        self.pods.pod(key)
+    }
+
+    pub(crate) fn pods(&self) -> PodDirs {
+        self.pods.clone()
     }
 
     /// Removes every pod that a predecessor left. Goes on after an error; returns all of them.
     pub(crate) fn sweep(&self, node_name: &str) -> Vec<String> {
-        let Ok(entries) = fs::read_dir(&self.pods) else { return Vec::new() };
+        let Ok(entries) = fs::read_dir(&self.pods.0) else { return Vec::new() };
         let mut rt = Rt::open().ok();
         let mut errors = Vec::new();
         for entry in entries.flatten() {
@@ -101,6 +115,11 @@ impl PodDir {
         drop(fs::remove_file(rotated(&old)));
         drop(fs::remove_file(old));
         Ok(dir.join(format!("{run}.log")))
+    }
+
+    /// Where the log of a container's run is, if it is kept.
+    pub(crate) fn log_path(&self, container: &str, run: i32) -> PathBuf {
+        self.0.join("logs").join(container).join(format!("{run}.log"))
     }
 
     /// Ends everything that runs for the pod and removes its directory. Collects errors and goes on.

@@ -17,6 +17,7 @@ pub mod coordination;
 pub mod core;
 pub mod decode;
 pub mod discovery;
+pub mod events;
 pub mod field;
 pub mod kinds;
 pub mod meta;

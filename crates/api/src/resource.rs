@@ -7,7 +7,7 @@ use crate::printer::{Cells, Column};
 use crate::schema::{Gvk, Object, Schema};
 use crate::strategy::Strategy;
 use crate::validate::name::dns1123_subdomain;
-use crate::{apps, coordination, core, discovery, networking, portolan, printer, rbac, service};
+use crate::{apps, coordination, core, discovery, events, networking, portolan, printer, rbac, service};
 
 /// One kind the server serves.
 pub struct Resource {
@@ -37,6 +37,17 @@ pub struct Resource {
     pub strategy: &'static dyn Strategy,
     pub columns: &'static [Column],
     pub cells: Cells,
+    /// Objects are stored as a kind of another group, at the same keys.
+    pub view: Option<&'static View>,
+}
+
+/// Two forms of the same objects, and the way from one to the other.
+#[derive(Debug)]
+pub struct View {
+    /// From the stored form to the one shown.
+    pub shown: fn(&mut Value),
+    /// Back.
+    pub stored: fn(&mut Value),
 }
 
 impl std::fmt::Debug for Resource {
@@ -101,9 +112,9 @@ impl Resource {
     }
 }
 
-/// Whether a subresource is an act on an object rather than a part of it: it can only be created.
+/// Whether a subresource is an act on an object, or a talk with it, rather than a part of it.
 pub fn is_act(subresource: &str) -> bool {
-    matches!(subresource, "binding" | "eviction" | "token")
+    matches!(subresource, "attach" | "binding" | "eviction" | "exec" | "log" | "portforward" | "token")
 }
 
 /// The resource served at a group, version and plural name.
@@ -136,6 +147,7 @@ pub static RESOURCES: &[&Resource] = &[
     &REPLICA_SETS,
     &LEASES,
     &ENDPOINT_SLICES,
+    &EVENTS_VIEW,
     &IP_ADDRESSES,
     &SERVICE_CIDRS,
     &LOAD_BALANCER_POOLS,
@@ -164,6 +176,7 @@ const CORE: Resource = Resource {
     strategy: &kinds::Named { namespaced: true, rule: dns1123_subdomain },
     columns: printer::NAME_AGE,
     cells: printer::name_age,
+    view: None,
 };
 
 pub static CONFIG_MAPS: Resource = Resource {
@@ -220,6 +233,35 @@ pub static EVENTS: Resource = Resource {
     ..CORE
 };
 
+/// The same events in the newer form.
+pub static EVENTS_VIEW: Resource = Resource {
+    group: "events.k8s.io",
+    kind: "Event",
+    plural: "events",
+    singular: "event",
+    short_names: &["ev"],
+    prefix: "events",
+    schema: events::v1::Event::schema,
+    selectable_fields: &[
+        "regarding.kind",
+        "regarding.namespace",
+        "regarding.name",
+        "regarding.uid",
+        "regarding.apiVersion",
+        "regarding.resourceVersion",
+        "regarding.fieldPath",
+        "reason",
+        "reportingController",
+        "type",
+    ],
+    create_on_update: true,
+    strategy: &kinds::event::ViewStrategy,
+    columns: printer::EVENT,
+    cells: printer::event,
+    view: Some(&events::VIEW),
+    ..CORE
+};
+
 pub static NAMESPACES: Resource = Resource {
     kind: "Namespace",
     plural: "namespaces",
@@ -261,7 +303,7 @@ pub static PODS: Resource = Resource {
     categories: &["all"],
     prefix: "pods",
     schema: core::v1::Pod::schema,
-    subresources: &["binding", "eviction", "status"],
+    subresources: &["attach", "binding", "eviction", "exec", "log", "portforward", "status"],
     selectable_fields: &[
         "spec.nodeName",
         "spec.restartPolicy",

@@ -22,6 +22,7 @@ use crate::negotiate::{self, Format, Shape};
 use crate::path::ResourcePath;
 use crate::query::Query;
 use crate::server::ApiServer;
+use crate::verbs::connect;
 
 /// What is done to objects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -134,8 +135,9 @@ impl Call {
         let verb = Verb::of(method, path.name.is_some(), watch);
         let known = resource::find(&path.group, &path.version, &path.resource);
         let chosen = chosen(verb, known, &query);
+        let session = path.subresource.as_deref().is_some_and(connect::is_session);
         let attributes = Attributes::Resource {
-            verb: verb.map_or("", Verb::name),
+            verb: if session { "create" } else { verb.map_or("", Verb::name) },
             group: &path.group,
             resource: &path.resource,
             // What follows a subresource, as in `proxy/metrics`, is not a matter of permission.

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 
@@ -21,6 +22,9 @@ pub struct Config {
     pub secure_port: u16,
     /// Bearer tokens and their owners.
     pub tokens: HashMap<String, User>,
+    /// How this server shows itself to node agents, see [`crate::tls::node_client_config`]; without it, logs and sessions
+    /// of pods are refused.
+    pub node_tls: Option<Arc<rustls::ClientConfig>>,
 }
 
 impl Config {
@@ -33,6 +37,7 @@ impl Config {
             advertise_address,
             secure_port,
             tokens: HashMap::new(),
+            node_tls: None,
         }
     }
 

@@ -240,6 +240,9 @@ fn other_kind(subresource: &str) -> Option<Map<String, Value>> {
         "scale" => ("autoscaling", "v1", "Scale"),
         "binding" => ("", "v1", "Binding"),
         "eviction" => ("policy", "v1", "Eviction"),
+        "exec" => ("", "v1", "PodExecOptions"),
+        "attach" => ("", "v1", "PodAttachOptions"),
+        "portforward" => ("", "v1", "PodPortForwardOptions"),
         "token" => ("authentication.k8s.io", "v1", "TokenRequest"),
         _ => return None,
     };
@@ -250,6 +253,8 @@ fn other_kind(subresource: &str) -> Option<Map<String, Value>> {
 fn subresource_verbs(subresource: &str) -> &'static [&'static str] {
     match subresource {
         "finalize" => &["update"],
+        "log" => &["get"],
+        "attach" | "exec" | "portforward" => &["create", "get"],
         act if is_act(act) => &["create"],
         _ => &["get", "patch", "update"],
     }

@@ -22,6 +22,9 @@ mod content;
 pub mod discovery;
 pub mod document;
 mod errors;
+mod flow;
+#[doc(hidden)]
+pub mod fuzzing;
 mod health;
 pub mod limits;
 mod lines;
@@ -31,6 +34,7 @@ mod metadata;
 mod metrics;
 mod namespaces;
 mod negotiate;
+mod nodes;
 mod object;
 pub mod openapi;
 pub mod patch;
@@ -47,6 +51,7 @@ mod sweep;
 pub mod table;
 pub mod tls;
 mod verbs;
+mod view;
 mod write;
 
 pub use authn::User;

@@ -7,6 +7,25 @@ use std::time::Duration;
 /// Largest request body. Kubernetes takes 3 MiB of JSON (its stores take 1.5 MiB objects); we take the same.
 pub const BODY_BYTES_MAX: usize = 3 * 1024 * 1024;
 
+/// Requests worked on at once, those apart that last: watches, sessions, followed logs. Kubernetes' own sum of reading
+/// and writing ones is 600; each may hold a body of [`BODY_BYTES_MAX`].
+pub const REQUESTS_IN_FLIGHT_MAX: usize = 400;
+
+/// Of these, what one user may have, so that there is always room for another.
+pub const FLOW_SEATS_MAX: usize = 300;
+
+/// Requests of one user that wait for their turn; more are answered with 429.
+pub const FLOW_QUEUE_MAX: usize = 500;
+
+/// Requests of all users that wait. They wait before their bodies are read.
+pub const REQUESTS_WAITING_MAX: usize = 2000;
+
+/// Longest wait for a turn. Clients give up after half a minute.
+pub const FLOW_WAIT_MAX: Duration = Duration::from_secs(15);
+
+/// When a client that was refused for too many requests may come again.
+pub const TOO_MANY_RETRY_SECONDS: i32 = 1;
+
 /// Responses shorter than this are not worth compressing (Kubernetes uses 128 KiB as well).
 pub const GZIP_BYTES_MIN: usize = 128 * 1024;
 
@@ -74,6 +93,12 @@ pub const BODY_READ_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Open connections from clients.
 pub const CONNECTIONS_MAX: usize = 8192;
+
+/// Time to reach a node agent.
+pub const NODE_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Of a node agent's refusal, so much is handed on.
+pub const NODE_REFUSAL_BYTES_MAX: usize = 16 * 1024;
 
 /// Time that open requests get to end by themselves at shutdown.
 pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);

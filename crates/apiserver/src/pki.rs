@@ -98,6 +98,17 @@ impl Identity {
         Self::new("controllers", "system:kube-controller-manager", &[])
     }
 
+    /// An API server towards node agents.
+    pub fn kubelet_client() -> Self {
+        Self::new("apiserver-kubelet-client", "kube-apiserver-kubelet-client", &[])
+    }
+
+    /// The node's name, if this is a node agent. Agents serve as well, under that name.
+    fn node_name(&self) -> Option<&str> {
+        let name = self.user.strip_prefix("system:node:")?;
+        self.groups.iter().any(|group| group == "system:nodes").then_some(name)
+    }
+
     /// The node proxy.
     pub fn proxy() -> Self {
         Self::new("proxy", "system:kube-proxy", &[])
@@ -174,17 +185,23 @@ impl Pki {
         )
     }
 
-    /// The client certificate of `identity`.
+    /// The client certificate of `identity`. That of a node agent is good for serving under the node's name as well.
     pub fn client(&self, identity: &Identity) -> Result<Certified, PkiError> {
         self.pair(
             &identity.file,
             |key| {
                 let usage = ExtendedKeyUsagePurpose::ClientAuth;
-                leaf_params(&identity.user, &identity.groups, usage).signed_by(key, &self.issuer)
+                let mut params = leaf_params(&identity.user, &identity.groups, usage);
+                if let Some(name) = identity.node_name() {
+                    params.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth);
+                    params.subject_alt_names.push(SanType::DnsName(name.try_into()?));
+                }
+                params.signed_by(key, &self.issuer)
             },
             |cert| {
                 let subject = subject(cert);
-                subject.0.as_deref() == Some(&identity.user) && subject.1 == identity.groups
+                let serves = identity.node_name().is_none_or(|name| covers(cert, &[name.to_owned()], &[]));
+                subject.0.as_deref() == Some(&identity.user) && subject.1 == identity.groups && serves
             },
         )
     }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Method, Request, Response};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -28,9 +28,10 @@ use crate::body::Body;
 use crate::errors::{self, ApiError};
 use crate::limits::{
     BODY_BYTES_MAX, BODY_READ_TIMEOUT, CONNECTIONS_MAX, HEADER_READ_TIMEOUT, HTTP2_STREAMS_MAX,
-    SHUTDOWN_GRACE, TLS_HANDSHAKE_TIMEOUT,
+    SHUTDOWN_GRACE, TLS_HANDSHAKE_TIMEOUT, TOO_MANY_RETRY_SECONDS,
 };
-use crate::server::ApiServer;
+use crate::query::Query;
+use crate::server::{ApiServer, SNAPSHOT_PATH};
 
 /// Answers clients on `listener` until `shutdown` resolves; then takes no new connections, ends watches, lets open
 /// requests finish for a moment, and returns.
@@ -86,7 +87,8 @@ async fn connection(
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_READ_TIMEOUT);
     builder.http2().timer(TokioTimer::new()).max_concurrent_streams(HTTP2_STREAMS_MAX);
-    let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let mut connection =
+        std::pin::pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
     let ended = tokio::select! {
         _ = connection.as_mut() => true,
         _ = async { stopped.wait_for(|stop| *stop).await.map(drop) } => false,
@@ -105,6 +107,16 @@ async fn answer(server: &Arc<ApiServer>, request: Request<Incoming>, user: Optio
             Err(authn::UnknownToken) => return ApiError::from(status::unauthorized()).response(),
         },
     };
+    // Before the body is read: who waits costs next to nothing.
+    let _seat = if takes_seat(&request) {
+        let Ok(seat) = server.flows().enter(&user.name).await else {
+            let text = "too many requests, please try again later";
+            return ApiError::from(status::too_many_requests(text, TOO_MANY_RETRY_SECONDS)).response();
+        };
+        Some(seat)
+    } else {
+        None
+    };
     let (parts, body) = request.into_parts();
     let bytes = match read(body).await {
         Ok(bytes) => bytes,
@@ -113,6 +125,19 @@ async fn answer(server: &Arc<ApiServer>, request: Request<Incoming>, user: Optio
     let mut request = Request::from_parts(parts, bytes);
     request.extensions_mut().insert(user);
     server.handle(request).await
+}
+
+/// Requests that last would keep a seat for as long, and health must be told to the end.
+fn takes_seat(request: &Request<Incoming>) -> bool {
+    let path = request.uri().path();
+    let query = Query::parse(request.uri().query());
+    let get = request.method() == Method::GET;
+    let lasts = (get && (query.flag("watch") == Some(true) || path.contains("/v1/watch/")))
+        || (get && path.ends_with("/log") && query.flag("follow") == Some(true))
+        || ["/exec", "/attach", "/portforward"].iter().any(|act| path.ends_with(act))
+        || path == SNAPSHOT_PATH;
+    let health = ["/healthz", "/livez", "/readyz"].iter().any(|prefix| path.starts_with(prefix));
+    !lasts && !health
 }
 
 async fn read(body: Incoming) -> Result<Bytes, Response<Body>> {

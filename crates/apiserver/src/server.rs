@@ -9,6 +9,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::header::{ACCEPT, CONTENT_TYPE, ETAG, HeaderValue, IF_NONE_MATCH};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
+use hyper::upgrade::OnUpgrade;
 use portolan_api::status;
 use portolan_store::Store;
 use tokio::sync::{mpsc, watch};
@@ -21,6 +22,7 @@ use crate::call::{Call, Verb};
 use crate::config::{Config, StartError};
 use crate::discovery::Discovery;
 use crate::errors::{ApiError, Result};
+use crate::flow::Flows;
 use crate::limits::REPAIR_INTERVAL;
 use crate::lines::Lines;
 use crate::metrics::{Labels, Metrics};
@@ -40,6 +42,7 @@ pub struct ApiServer {
     openapi: OnceLock<OpenApi>,
     metrics: Metrics,
     lines: Lines,
+    flows: Arc<Flows>,
     ready: AtomicBool,
     stop: watch::Sender<bool>,
     propagation: mpsc::UnboundedSender<Owner>,
@@ -62,6 +65,7 @@ impl ApiServer {
             openapi: OnceLock::new(),
             metrics: Metrics::new(),
             lines: Lines::default(),
+            flows: Arc::default(),
             ready: AtomicBool::new(false),
             stop: watch::Sender::new(false),
             propagation,
@@ -97,7 +101,8 @@ impl ApiServer {
         let path = parts.uri.path();
         let response = match path::parse(path) {
             Some(Target::Resource(target)) => {
-                let request = (parts.method, target, query, user, parts.headers, body);
+                let upgrade = parts.extensions.remove::<OnUpgrade>();
+                let request = (parts.method, target, query, user, parts.headers, body, upgrade);
                 self.resource(request, &mut labels).await
             }
             Some(Target::Other) => self.other(&parts.method, path, &query, &user, &parts.headers).await,
@@ -110,16 +115,19 @@ impl ApiServer {
 
     async fn resource(
         self: &Arc<Self>,
-        request: (Method, ResourcePath, Query, User, HeaderMap, Bytes),
+        request: (Method, ResourcePath, Query, User, HeaderMap, Bytes, Option<OnUpgrade>),
         labels: &mut Labels,
     ) -> Result<Response<Body>> {
-        let (method, target, query, user, headers, body) = request;
+        let (method, target, query, user, headers, body, upgrade) = request;
         let definitions = method == Method::GET && is_definitions(&target);
         let call = match Call::new(self.clone(), &method, target, query, user, headers, body).await {
             Err(error) if error.is("NotFound") && definitions => return Ok(no_definitions()),
             call => call?,
         };
         *labels = call.labels();
+        if call.subresource.as_deref().is_some_and(verbs::connect::is_connect) {
+            return verbs::connect::run(&call, &method, upgrade).await;
+        }
         let grants = call.resource.group == portolan_api::kinds::rbac::GROUP && call.verb.writes();
         let response = self.act(call).await;
         if grants {
@@ -269,6 +277,10 @@ impl ApiServer {
 
     pub(crate) fn metrics(&self) -> &Metrics {
         &self.metrics
+    }
+
+    pub(crate) fn flows(&self) -> &Arc<Flows> {
+        &self.flows
     }
 
     pub(crate) fn lines(&self) -> &Lines {

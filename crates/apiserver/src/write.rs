@@ -20,7 +20,7 @@ use crate::limits::{GENERATE_NAME_ATTEMPTS_MAX, WRITE_ATTEMPTS_MAX};
 use crate::managed::{self, Manager, Operation, Scope};
 use crate::object::{self, has_finalizers, meta, meta_mut};
 use crate::server::ApiServer;
-use crate::{admission, metadata};
+use crate::{admission, metadata, view};
 
 /// Which object.
 #[derive(Debug, Clone, Copy)]
@@ -101,7 +101,8 @@ fn allocates(resource: &Resource) -> bool {
 impl ApiServer {
     /// The stored object, or 404.
     pub(crate) async fn fetch(&self, at: At<'_>) -> Result<KeyValue> {
-        self.store().get(&at.key()).await?.0.ok_or_else(|| at.not_found())
+        let kv = self.store().get(&at.key()).await?.0.ok_or_else(|| at.not_found())?;
+        Ok(view::shown(at.resource, kv))
     }
 
     /// [`ApiServer::insert_by`], by the server itself.
@@ -193,7 +194,8 @@ impl ApiServer {
             return Ok(Insert::Done(object::encode_with(&object, record)));
         }
         let stored = object::to_stored_with(&object, record);
-        let mut txn = Txn::new().if_absent(key.as_str()).put(key.as_str(), stored.clone());
+        let mut txn =
+            Txn::new().if_absent(key.as_str()).put(key.as_str(), view::stored(resource, stored.clone()));
         txn.compares.extend(place);
         match self.commit(txn, plan).await? {
             Outcome::Done(revision) => {
@@ -292,8 +294,8 @@ impl ApiServer {
         let outcome = if is_gone(at.resource, &new) {
             self.commit_removal(at.resource, kv, &old).await?
         } else {
-            let txn =
-                Txn::new().if_revision(kv.key.clone(), kv.mod_revision).put(kv.key.clone(), stored.clone());
+            let bytes = view::stored(at.resource, stored.clone());
+            let txn = Txn::new().if_revision(kv.key.clone(), kv.mod_revision).put(kv.key.clone(), bytes);
             self.commit(txn, plan).await?
         };
         let Outcome::Done(revision) = outcome else { return Ok(None) };

@@ -1,8 +1,8 @@
 //! `portolan node`: this host as a node of a control plane elsewhere. Also what `up` runs beside its control plane.
 
 use std::future::Future;
-use std::net::IpAddr;
-use std::path::PathBuf;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::Args;
 use ipnet::IpNet;
-use portolan_agent::Names;
+use portolan_agent::{Names, Serving};
 use portolan_api::core::v1;
 use portolan_client::{Client, paths};
 use portolan_proxy::{Mode, Progress};
@@ -22,6 +22,8 @@ use crate::monitor::{self, Roles};
 use crate::up::{hostname, interrupted, stops};
 use crate::{announcer, kernel_check, logging, node_address, ready, service_route};
 
+/// Where API servers expect node agents, by convention.
+pub(crate) const KUBELET_PORT: u16 = 10250;
 const READY_TIMEOUT: Duration = Duration::from_secs(30);
 const READY_POLL: Duration = Duration::from_millis(5);
 
@@ -36,6 +38,9 @@ pub(crate) struct Arguments {
     /// The address that other nodes and pods reach this host at; otherwise that of the default route
     #[arg(long)]
     node_ip: Option<IpAddr>,
+    /// Where the node agent serves logs and sessions to API servers
+    #[arg(long, default_value_t = KUBELET_PORT)]
+    kubelet_port: u16,
     /// Holds pods' namespaces and logs
     #[arg(long, default_value = "/var/lib/portolan-node")]
     data_dir: PathBuf,
@@ -105,6 +110,8 @@ pub(crate) struct NodeSettings {
     pub(crate) proxy_client: Client,
     pub(crate) node_name: String,
     pub(crate) node_ip: IpAddr,
+    /// Absent: this node serves neither logs nor sessions.
+    pub(crate) serving: Option<Serving>,
     pub(crate) data_dir: PathBuf,
     pub(crate) cluster_cidrs: Vec<IpNet>,
     pub(crate) service_cidrs: Vec<IpNet>,
@@ -128,11 +135,13 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
 
 async fn alone(arguments: Arguments) -> anyhow::Result<()> {
     let (stop, stopped) = watch::channel(false);
+    let node_ip = node_address::find(arguments.node_ip)?;
     let settings = NodeSettings {
+        serving: serving(&arguments.kubeconfig, SocketAddr::new(node_ip, arguments.kubelet_port))?,
         agent_client: Client::from_kubeconfig(&arguments.kubeconfig, "portolan-agent")?,
         proxy_client: Client::from_kubeconfig(&arguments.kubeconfig, "portolan-proxy")?,
         node_name: arguments.node_name.unwrap_or_else(hostname),
-        node_ip: node_address::find(arguments.node_ip)?,
+        node_ip,
         data_dir: arguments.data_dir,
         cluster_cidrs: arguments.cluster_cidr,
         names: arguments.names.names(&arguments.service_cluster_ip_range),
@@ -151,6 +160,20 @@ async fn alone(arguments: Arguments) -> anyhow::Result<()> {
     let _ = stop.send(true);
     node.ended().await;
     Ok(())
+}
+
+/// The agent serves as who it is to the API server, to whom its API server's authority vouches for.
+fn serving(kubeconfig: &Path, address: SocketAddr) -> anyhow::Result<Option<Serving>> {
+    let access = portolan_client::Config::from_kubeconfig(kubeconfig, None)?;
+    let (Some(certificate), Some(key), Some(authority)) =
+        (access.client_certificate, access.client_key, access.certificate_authority)
+    else {
+        tracing::warn!(
+            "the kubeconfig holds no certificate: kubectl logs and exec will not work on this node"
+        );
+        return Ok(None);
+    };
+    Ok(Some(Serving::new(address, &certificate, &key, &authority)?))
 }
 
 /// The roles of a node, running.
@@ -192,6 +215,7 @@ pub(crate) async fn start(settings: NodeSettings, stopped: &watch::Receiver<bool
     );
     config.network.cluster_cidrs.clone_from(&settings.cluster_cidrs);
     config.names = settings.names;
+    config.serving = settings.serving;
     let agent = portolan_agent::run(settings.agent_client, config, stops(stopped));
     let agent = tokio::spawn(said("the agent stopped", agent));
     let mut config = portolan_proxy::Config::new(settings.node_name.clone());

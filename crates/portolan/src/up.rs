@@ -13,6 +13,7 @@ use std::time::Instant;
 use anyhow::Context as _;
 use clap::Args;
 use ipnet::IpNet;
+use portolan_agent::Serving;
 use portolan_apiserver::pki::{Identity, Pki};
 use portolan_apiserver::{ApiServer, User, tls};
 use portolan_client::Client;
@@ -52,6 +53,9 @@ pub(crate) struct Arguments {
     /// The API server's port
     #[arg(long, default_value_t = 6443)]
     secure_port: u16,
+    /// Where the node agent serves logs and sessions to API servers
+    #[arg(long, default_value_t = node::KUBELET_PORT)]
+    kubelet_port: u16,
     /// Where ClusterIPs come from
     #[arg(long, default_value = "10.96.0.0/12", value_delimiter = ',')]
     service_cluster_ip_range: Vec<IpNet>,
@@ -115,12 +119,13 @@ async fn start(arguments: Arguments) -> anyhow::Result<()> {
 
     let mut config = portolan_apiserver::Config::new(node_ip, arguments.secure_port);
     config.service_cidrs.clone_from(&arguments.service_cluster_ip_range);
+    let pki = Pki::open(&pki_dir(data_dir))?;
+    config.node_tls = Some(tls::node_client_config(&pki.client(&Identity::kubelet_client())?, pki.ca_pem())?);
     config.node_ports = arguments.service_node_port_range.0..=arguments.service_node_port_range.1;
     let mut addresses = vec![node_ip];
     addresses.extend(config.first_service_address());
     let server = ApiServer::start(config, store).await?;
 
-    let pki = Pki::open(&pki_dir(data_dir))?;
     let tls = tls::server_config(&pki.server(&[hostname()], &addresses)?, pki.ca_pem())?;
     let kubeconfig = data_dir.join("kubeconfig");
     let url = format!("https://{}", SocketAddr::new(node_ip, arguments.secure_port));
@@ -145,6 +150,7 @@ async fn start(arguments: Arguments) -> anyhow::Result<()> {
         let settings = NodeSettings {
             agent_client: in_process::client(&server, user(&Identity::node(&name)), "portolan-agent"),
             proxy_client: in_process::client(&server, user(&Identity::proxy()), "portolan-proxy"),
+            serving: Some(agent_serving(&pki, &name, SocketAddr::new(node_ip, arguments.kubelet_port))?),
             node_name: name,
             node_ip,
             data_dir: data_dir.join("node"),
@@ -181,6 +187,12 @@ async fn start(arguments: Arguments) -> anyhow::Result<()> {
     let _ = serving.await;
     server.leave().await;
     Ok(())
+}
+
+/// The agent of this host's node, as the API server reaches it.
+fn agent_serving(pki: &Pki, name: &str, address: SocketAddr) -> anyhow::Result<Serving> {
+    let own = pki.client(&Identity::node(name))?;
+    Ok(Serving::new(address, own.cert_pem.as_bytes(), own.key_pem.as_bytes(), pki.ca_pem().as_bytes())?)
 }
 
 /// Cluster DNS on this host's address, behind the Service `kube-dns`. The cluster works without it: what goes wrong is

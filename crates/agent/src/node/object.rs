@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use ipnet::Ipv4Net;
-use portolan_api::core::v1::{Node, NodeAddress, NodeCondition, NodeStatus, NodeSystemInfo};
+use portolan_api::core::v1::{
+    DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeStatus, NodeSystemInfo,
+};
 use portolan_api::schema::Object as _;
 use portolan_api::{Quantity, Time};
 
@@ -106,6 +108,11 @@ pub(crate) fn status(
         conditions: conditions(has_range, old, now),
         addresses,
         node_info: node_info(facts),
+        daemon_endpoints: NodeDaemonEndpoints {
+            kubelet_endpoint: DaemonEndpoint {
+                port: config.serving.as_ref().map_or(0, |serving| serving.address.port().into()),
+            },
+        },
         ..old.clone()
     }
 }

@@ -18,7 +18,7 @@ use super::worker::{News, Worker};
 use super::{services, sources};
 use crate::probe::state::{ProbeKind, Settings, Verdict};
 use crate::probe::{self, Check};
-use crate::process::{Drained, Exit, Group, Handle, Launch, Space};
+use crate::process::{Drained, Exit, Group, Handle, Launch, LogNews, Space};
 
 impl Worker {
     fn spec(&self, index: usize) -> Option<&Container> {
@@ -45,10 +45,10 @@ impl Worker {
         self.event(Normal, "Created", &spec.name, &format!("Created container: {}", spec.name));
         let run = self.records[index].restarts;
         match self.spawn(&spec.name, run, &launch).await {
-            Ok((process, drained)) => {
+            Ok((process, (drained, news))) => {
                 let group = launch.group.as_ref().map(|group| group.path());
                 self.dir.note_process(&spec.name, process.signaller().pid(), group);
-                self.started(index, &spec, launch, (process, drained));
+                self.started(index, &spec, launch, (process, drained, news));
                 self.event(Normal, "Started", &spec.name, &format!("Started container {}", spec.name));
             }
             Err(e) => {
@@ -61,9 +61,14 @@ impl Worker {
         }
     }
 
-    async fn spawn(&self, name: &str, run: i32, launch: &Launch) -> std::io::Result<(Handle, Drained)> {
-        let (output, drained) = self.ctx.logs.open(&self.dir.log(name, run)?)?;
-        Ok((self.ctx.spawner.spawn(launch.clone(), output).await?, drained))
+    async fn spawn(
+        &self,
+        name: &str,
+        run: i32,
+        launch: &Launch,
+    ) -> std::io::Result<(Handle, (Drained, LogNews))> {
+        let (output, drained, news) = self.ctx.logs.open(&self.dir.log(name, run)?)?;
+        Ok((self.ctx.spawner.spawn(launch.clone(), output).await?, (drained, news)))
     }
 
     async fn launch(&self, spec: &Container) -> Result<Launch, Refusal> {
@@ -99,6 +104,7 @@ impl Worker {
             self.records[index].state = State::Blocked(refusal);
             return;
         }
+        self.ctx.registry.waits(&self.key, &name, refusal.reason);
         let reason = if refusal.reason == "ErrImageNeverPull" { refusal.reason } else { "Failed" };
         let prefix = if reason == "Failed" { "Error: " } else { "" };
         self.event(Warning, reason, &name, &format!("{prefix}{}", refusal.message));
@@ -120,7 +126,7 @@ impl Worker {
         index: usize,
         spec: &Container,
         mut launch: Launch,
-        (process, drained): (Handle, Drained),
+        (process, drained, news): (Handle, Drained, LogNews),
     ) {
         let id = format!("portolan://{:032x}", rand::random::<u128>());
         let started = spec.startup_probe.is_none();
@@ -136,6 +142,8 @@ impl Worker {
         let outbox = self.outbox.clone();
         let group = launch.group.clone();
         launch.space = Space::of(&process).map(Arc::new);
+        let (name, run) = (&self.records[index].name, self.records[index].restarts);
+        self.ctx.registry.started(&self.key, name, run, launch.clone(), news);
         // Not aborted with the rest: the process is reaped whatever becomes of its pod's task.
         tokio::spawn(async move {
             let exit = life::end(process, group, drained).await;
@@ -283,6 +291,7 @@ impl Worker {
         let Some(running) = self.records[index].running() else { return };
         let (id, started_at) = (running.id.clone(), running.started_at);
         self.lives[index] = None;
+        self.ctx.registry.ended(&self.key, &self.name(index));
         self.ended(index, exit, reason, String::new(), Some((id, started_at)));
     }
 

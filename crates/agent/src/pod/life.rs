@@ -107,7 +107,7 @@ pub(super) async fn end(mut process: Handle, group: Option<Arc<Group>>, drained:
 }
 
 /// Why a program did not start, in the words that people search for.
-pub(super) fn start_error(program: &str, error: &io::Error) -> String {
+pub(crate) fn start_error(program: &str, error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::NotFound if !program.contains('/') => {
             format!("exec: {program:?}: executable file not found in $PATH")

@@ -22,3 +22,5 @@ pub(crate) mod sources;
 pub(crate) mod status;
 pub(crate) mod worker;
 mod writer;
+
+pub(crate) use life::start_error;

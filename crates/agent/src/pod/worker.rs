@@ -28,6 +28,7 @@ use crate::Config;
 use crate::network::{Attachment, PodNetwork};
 use crate::probe;
 use crate::process::{Exit, Logs, Mounts, Spawner};
+use crate::registry::Registry;
 use crate::state_dir::{PodDir, StateDir};
 
 /// The first wait after a pod's network could not be made, and the longest.
@@ -47,6 +48,7 @@ pub(crate) struct Context {
     pub(crate) logs: Logs,
     pub(crate) network: PodNetwork,
     pub(crate) dirs: StateDir,
+    pub(crate) registry: Registry,
     pub(crate) range: watch::Receiver<Option<Ipv4Net>>,
     pub(crate) services: Cache<ServiceView>,
 }
@@ -102,6 +104,7 @@ pub(crate) async fn run(ctx: Arc<Context>, key: Key, mut input: watch::Receiver<
     let Input { pod, wish } = input.borrow_and_update().clone();
     let (outbox, inbox) = mpsc::channel(INBOX);
     let records = container::records(&pod, ctx.config.restart_backoff, Instant::now(), Time::now());
+    ctx.registry.add(&key, &pod.metadata.uid, records.iter().map(|record| record.name.as_str()));
     let mut worker = Worker {
         dir: ctx.dirs.pod(&key),
         writer: StatusWriter::start(ctx.client.clone()),
@@ -349,6 +352,7 @@ impl Worker {
         match self.wish {
             Wish::Gone => {}
             Wish::Stop => {
+                self.ctx.registry.remove(&self.key);
                 drop(tokio::time::timeout(Duration::from_secs(1), self.writer.flush()).await);
                 return;
             }
@@ -357,6 +361,7 @@ impl Worker {
                 self.delete().await;
             }
         }
+        self.ctx.registry.remove(&self.key);
         let dir = self.dir.clone();
         for error in blocking(move || dir.clear()).await.unwrap_or_else(|e| vec![e]) {
             tracing::warn!(%error, pod = %self.key, "removing a pod's directory");

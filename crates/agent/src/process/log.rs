@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use rustix::pipe::{PipeFlags, pipe_with};
 use tokio::net::unix::pipe::Receiver;
 use tokio::runtime::Handle;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use super::spawner::Output;
 use crate::limits::{LOG_BURST_BYTES_MAX, LOG_BYTES_PER_SECOND_MAX, LOG_FILE_BYTES_MAX, LOG_LINE_BYTES_MAX};
@@ -35,6 +35,9 @@ pub(crate) struct Logs {
     thread: Handle,
     _alive: Arc<oneshot::Sender<()>>,
 }
+
+/// Changes when something was written to a log; closed when nobody writes to it any more.
+pub(crate) type LogNews = watch::Receiver<u64>;
 
 /// Ready when the last process that could write to the log has closed its end, and all is in the file.
 pub(crate) type Drained = oneshot::Receiver<()>;
@@ -51,19 +54,20 @@ impl Logs {
         Ok(Self { thread, _alive: Arc::new(alive) })
     }
 
-    /// Opens a log at `path`: where a process may write to, and the end of it.
-    pub(crate) fn open(&self, path: &Path) -> io::Result<(Output, Drained)> {
+    /// Opens a log at `path`: where a process may write to, the end of it, and news of it.
+    pub(crate) fn open(&self, path: &Path) -> io::Result<(Output, Drained, LogNews)> {
         let (out, stdout) = pipe_with(PipeFlags::CLOEXEC)?;
         let (err, stderr) = pipe_with(PipeFlags::CLOEXEC)?;
         let log = LogFile::open(path)?;
         let (drained, end) = oneshot::channel();
+        let news = log.news.subscribe();
         self.thread.spawn(async move {
             if let Err(error) = keep(out, err, log).await {
                 tracing::warn!(%error, "a container's output is not kept");
             }
             drop(drained);
         });
-        Ok((Output::Streams { stdout, stderr }, end))
+        Ok((Output::Streams { stdin: None, stdout, stderr }, end, news))
     }
 }
 
@@ -162,13 +166,14 @@ struct LogFile {
     len: u64,
     /// The last write failed, and that was said.
     failed: bool,
+    news: watch::Sender<u64>,
 }
 
 impl LogFile {
     fn open(path: &Path) -> io::Result<Self> {
         let file = File::options().create(true).append(true).open(path)?;
         let len = file.metadata()?.len();
-        Ok(Self { path: path.to_owned(), file, len, failed: false })
+        Ok(Self { path: path.to_owned(), file, len, failed: false, news: watch::Sender::new(0) })
     }
 
     /// Writes whole records. What cannot be written is lost, so that the container does not hang for it.
@@ -183,12 +188,14 @@ impl LogFile {
             }
             Err(_) => {}
         }
+        self.news.send_modify(|written| *written += len);
         len
     }
 
     fn rotate(&mut self) -> io::Result<()> {
         fs::rename(&self.path, rotated(&self.path))?;
-        *self = Self { failed: self.failed, ..Self::open(&self.path)? };
+        let Self { file, len, .. } = Self::open(&self.path)?;
+        (self.file, self.len) = (file, len);
         Ok(())
     }
 }

@@ -13,6 +13,6 @@ mod strays;
 
 pub(crate) use exit::{Exit, Handle, Signaller};
 pub(crate) use group::Group;
-pub(crate) use log::{Drained, Logs, rotated};
+pub(crate) use log::{Drained, LogNews, Logs, rotated};
 pub(crate) use mounts::Mounts;
 pub(crate) use spawner::{Launch, Output, Space, Spawner};

@@ -63,11 +63,13 @@ impl Space {
     }
 }
 
-/// Where the process writes to.
+/// Where the process writes to, and what it reads from: nothing, unless said here.
 #[derive(Debug)]
 pub(crate) enum Output {
     /// Each stream into a pipe of its own.
-    Streams { stdout: OwnedFd, stderr: OwnedFd },
+    Streams { stdin: Option<OwnedFd>, stdout: OwnedFd, stderr: OwnedFd },
+    /// All to and from a terminal, which becomes the process's own.
+    Terminal(OwnedFd),
     /// Both streams, to be read by the agent from the other end of this pipe.
     Pipe(OwnedFd),
 }
@@ -106,13 +108,17 @@ impl Spawner {
 }
 
 fn start(launch: Launch, output: Output) -> io::Result<(Child, Option<Realm>)> {
-    let (stdout, stderr) = match output {
-        Output::Streams { stdout, stderr } => (Stdio::from(stdout), Stdio::from(stderr)),
-        Output::Pipe(fd) => (Stdio::from(fd.try_clone()?), Stdio::from(fd)),
+    let terminal = matches!(output, Output::Terminal(_));
+    let (stdin, stdout, stderr) = match output {
+        Output::Streams { stdin, stdout, stderr } => {
+            (stdin.map_or_else(Stdio::null, Stdio::from), Stdio::from(stdout), Stdio::from(stderr))
+        }
+        Output::Terminal(fd) => (Stdio::from(fd.try_clone()?), Stdio::from(fd.try_clone()?), Stdio::from(fd)),
+        Output::Pipe(fd) => (Stdio::null(), Stdio::from(fd.try_clone()?), Stdio::from(fd)),
     };
     let mut command = Command::new(&launch.program);
     command.args(&launch.args).env_clear().envs(launch.env.iter().map(|(k, v)| (k, v)));
-    command.stdin(Stdio::null()).stdout(stdout).stderr(stderr);
+    command.stdin(stdin).stdout(stdout).stderr(stderr);
     if let Some(dir) = &launch.working_dir {
         command.current_dir(dir);
     }
@@ -123,6 +129,9 @@ fn start(launch: Launch, output: Output) -> io::Result<(Child, Option<Realm>)> {
     unsafe {
         command.pre_exec(move || {
             begin(parent)?;
+            if terminal {
+                rustix::process::ioctl_tiocsctty(rustix::stdio::stdin())?;
+            }
             group.as_ref().map_or(Ok(()), |group| group.enter())?;
             netns.as_ref().map_or(Ok(()), |netns| netns::enter(netns.as_fd()))?;
             match &space {

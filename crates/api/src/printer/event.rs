@@ -17,7 +17,9 @@ pub static EVENT: &[Column] = &[
     Column { name: "Name", ty: "string", format: "name", description: "Name of the event.", priority: 1 },
 ];
 
+/// Of both forms of events.
 pub fn event(object: &Value, now: i64) -> Vec<Value> {
+    let object = &crate::events::core(object);
     let at = |pointer: &str| object.pointer(pointer).and_then(Value::as_str);
     let first_time = at("/firstTimestamp").or_else(|| at("/eventTime"));
     let first = since(first_time, now);

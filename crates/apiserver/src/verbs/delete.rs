@@ -23,6 +23,7 @@ use crate::object::{self, has_finalizers, meta};
 use crate::propagation::{self, Owner};
 use crate::respond::{self, ListMeta};
 use crate::server::ApiServer;
+use crate::view;
 use crate::write::At;
 use crate::{admission, content, metadata};
 
@@ -174,7 +175,7 @@ impl ApiServer {
             Step::Mark(marked) => {
                 let txn = Txn::new()
                     .if_revision(kv.key.clone(), kv.mod_revision)
-                    .put(kv.key.clone(), object::to_stored(&marked));
+                    .put(kv.key.clone(), view::stored(at.resource, object::to_stored(&marked)));
                 match self.store().commit(txn).await? {
                     portolan_store::Commit::Done(revision) => {
                         self.propagate(Owner::waiting(at.resource, &marked));

@@ -16,6 +16,7 @@ use crate::query::Query;
 use crate::respond::{self, ListMeta};
 use crate::select::Selection;
 use crate::server::ApiServer;
+use crate::view;
 
 /// `resourceVersion` of a read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -195,6 +196,7 @@ async fn collect(call: &Call, options: &Options) -> Result<(ListMeta, Vec<KeyVal
         let count = page.items.len();
         for (index, kv) in page.items.into_iter().enumerate() {
             after = Some(kv.key.to_string());
+            let kv = view::shown(call.resource, kv);
             if !options.selection.matches(&kv.value) {
                 continue;
             }

@@ -2,6 +2,7 @@
 
 pub(crate) mod apply;
 pub(crate) mod binding;
+pub(crate) mod connect;
 pub(crate) mod create;
 pub(crate) mod delete;
 pub(crate) mod eviction;

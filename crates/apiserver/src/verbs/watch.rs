@@ -24,14 +24,14 @@ use crate::errors::{ApiError, Result, invalid_options, status_json};
 use crate::limits::{
     BOOKMARK_BEFORE_END, BOOKMARK_INTERVAL, WATCH_CHUNK_BYTES, WATCH_TIMEOUT_MAX, WATCH_TIMEOUT_MIN,
 };
-use crate::lines::EventType;
+use crate::lines::{EventType, line};
 use crate::metrics::WatchGuard;
 use crate::negotiate::{Shape, Syntax};
-use crate::object;
 use crate::query::Query;
 use crate::respond;
 use crate::select::Selection;
 use crate::verbs::list::{Version, wait_for};
+use crate::{object, view};
 
 /// How to begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -169,7 +169,8 @@ impl Stream {
                     wait_for(&server, revision).await?;
                 }
                 let page = server.store().list(&prefix, None, 0, None).await?;
-                self.present = page.items.into();
+                let resource = self.call.resource;
+                self.present = page.items.into_iter().map(|kv| view::shown(resource, kv)).collect();
                 self.present_revision = page.revision;
                 self.mark_present = marked && self.bookmarks;
                 page.revision
@@ -272,6 +273,13 @@ impl Stream {
 
     /// The line for one event, if it concerns the selection. Objects enter and leave a selection when they change.
     fn event_line(&mut self, event: &Event) -> Result<Option<Bytes>> {
+        let turned;
+        let event = if self.call.resource.view.is_some() {
+            turned = shown(self.call.resource, event);
+            &turned
+        } else {
+            event
+        };
         let now = event.value.as_ref().filter(|value| self.selection.matches(value));
         let before = event.previous.as_ref().filter(|kv| self.selection.matches(&kv.value));
         let (kind, json) = match (before, now) {
@@ -285,6 +293,9 @@ impl Stream {
 
     fn line(&mut self, kind: EventType, key: &Arc<str>, json: &[u8], revision: Revision) -> Result<Bytes> {
         let format = self.call.format;
+        if format.shape == Shape::Whole && self.call.resource.view.is_some() {
+            return Ok(line(kind, key, json, revision)?);
+        }
         if format.shape == Shape::Whole {
             return Ok(self.call.server.lines().get(kind, key, json, revision)?);
         }
@@ -301,6 +312,14 @@ impl Stream {
     fn bookmark(&self, revision: Revision, end_of_present: bool) -> Bytes {
         json_line("BOOKMARK", &bookmark_object(&self.call, revision, end_of_present))
     }
+}
+
+/// The event in the form of a kind that is another's view.
+fn shown(resource: &Resource, event: &Event) -> Event {
+    let mut event = event.clone();
+    event.value = event.value.map(|value| view::shown_bytes(resource, &value));
+    event.previous = event.previous.map(|kv| view::shown(resource, kv));
+    event
 }
 
 fn bookmark_object(call: &Call, revision: Revision, end_of_present: bool) -> Value {

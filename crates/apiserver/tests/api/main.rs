@@ -10,6 +10,7 @@ mod common;
 mod crud;
 mod delete;
 mod errors;
+mod events;
 mod kubectl;
 mod list;
 mod namespaces;

@@ -16,6 +16,7 @@ mod modes;
 mod names;
 mod other_kernel;
 mod place;
+mod pods;
 mod policies;
 mod proxy_verb;
 mod snapshot;

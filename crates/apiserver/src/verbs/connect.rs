@@ -1,0 +1,247 @@
+//! `pods/log`, `pods/exec`, `pods/attach`: answered by the agent of the pod's node, and handed through.
+//!
+//! Here it is decided which container is meant and whether the request makes sense; bytes of a session pass unread.
+
+use std::fmt::Write as _;
+
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use http::header::{CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, UPGRADE};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use portolan_api::core::v1::Pod;
+use portolan_api::field::FieldError;
+use portolan_api::status;
+
+use crate::body::{self, Body, full};
+use crate::call::{Call, Verb};
+use crate::errors::{ApiError, Result};
+use crate::limits::NODE_REFUSAL_BYTES_MAX;
+use crate::nodes;
+use crate::write::At;
+
+/// Whether a subresource is answered by a node.
+pub(crate) fn is_connect(subresource: &str) -> bool {
+    subresource == "log" || is_session(subresource)
+}
+
+/// Whether a subresource takes the connection over. Each needs the permission to create, also with GET: a websocket can
+/// begin with nothing else.
+pub(crate) fn is_session(subresource: &str) -> bool {
+    matches!(subresource, "exec" | "attach" | "portforward")
+}
+
+/// Hands the question to the node.
+pub(crate) async fn run(call: &Call, method: &Method, upgrade: Option<OnUpgrade>) -> Result<Response<Body>> {
+    let subresource = call.subresource.as_deref().unwrap_or_default();
+    if !(call.verb == Verb::Get || call.verb == Verb::Create && is_session(subresource)) {
+        return Err(status::method_not_allowed(call.resource, method.as_str()).into());
+    }
+    let at = At { resource: call.resource, namespace: call.ns(), name: call.object_name() };
+    let kv = call.server.fetch(at).await?;
+    let pod: Pod = serde_json::from_slice(&kv.value).map_err(status::internal_error)?;
+    if subresource == "log" {
+        return log(call, &pod).await;
+    }
+    if subresource == "portforward" {
+        let text = "port forwarding is not served; reach the pod through a Service of type NodePort, or by its address \
+                    from a node";
+        return Err(status::bad_request(text).into());
+    }
+    let container = container(call, &pod)?;
+    if pod.spec.node_name.is_empty() {
+        return Err(
+            status::bad_request(format!("pod {} does not have a host assigned", pod.metadata.name)).into()
+        );
+    }
+    let Some(upgrade) = upgrade.filter(|_| call.headers.contains_key(UPGRADE)) else {
+        return Err(status::bad_request("Upgrade request required").into());
+    };
+    let mut path = format!("/{subresource}{}?", place(call, container));
+    for (ours, theirs) in [("stdin", "input"), ("stdout", "output"), ("stderr", "error"), ("tty", "tty")] {
+        if call.query.flag(ours) == Some(true) {
+            let _ = write!(path, "{theirs}=1&");
+        }
+    }
+    for word in call.query.all("command") {
+        let _ = write!(path, "command={}&", escaped(word));
+    }
+    session(call, &pod.spec.node_name, method, path.trim_end_matches(['&', '?']), upgrade).await
+}
+
+/// What a container wrote.
+async fn log(call: &Call, pod: &Pod) -> Result<Response<Body>> {
+    check_log(call)?;
+    let container = container(call, pod)?;
+    if pod.spec.node_name.is_empty() {
+        let mut response = Response::new(full(""));
+        *response.status_mut() = StatusCode::NO_CONTENT;
+        return Ok(response);
+    }
+    let mut path = format!("/containerLogs{}?", place(call, container));
+    for name in
+        ["follow", "previous", "timestamps", "tailLines", "sinceSeconds", "sinceTime", "limitBytes", "stream"]
+    {
+        if let Some(value) = call.query.get(name) {
+            let _ = write!(path, "{name}={}&", escaped(value));
+        }
+    }
+    let request = request(&Method::GET, path.trim_end_matches(['&', '?']))?;
+    let response = nodes::request(&call.server, &pod.spec.node_name, request).await?;
+    if !response.status().is_success() {
+        return Err(refusal(call, response).await);
+    }
+    let pieces = response.into_body().into_data_stream();
+    let mut stopped = call.server.stopped();
+    // A follower must not hold up a server that goes.
+    let pieces = pieces
+        .take_while(|piece| std::future::ready(piece.is_ok()))
+        .filter_map(|piece| std::future::ready(piece.ok()))
+        .take_until(Box::pin(async move { drop(stopped.wait_for(|stop| *stop).await) }));
+    let mut response = Response::new(body::stream(pieces));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    Ok(response)
+}
+
+fn check_log(call: &Call) -> Result<()> {
+    let query = &call.query;
+    let mut errors = Vec::new();
+    let mut at_least = |name: &str, min: i64, words: &str| -> Result<()> {
+        if let Some(number) = query.number(name)?
+            && number < min
+        {
+            errors.push(FieldError::invalid(name, number, words));
+        }
+        Ok(())
+    };
+    at_least("tailLines", 0, "must be greater than or equal to 0")?;
+    at_least("limitBytes", 1, "must be greater than 0")?;
+    at_least("sinceSeconds", 1, "must be greater than 0")?;
+    if query.get("sinceSeconds").is_some() && query.get("sinceTime").is_some() {
+        let words = "at most one of `sinceTime` or `sinceSeconds` may be specified";
+        errors.push(FieldError::forbidden("sinceTime", words));
+    }
+    if let Some(stream) = query.get("stream") {
+        if !matches!(stream, "All" | "Stdout" | "Stderr") {
+            errors.push(FieldError::not_supported("stream", stream, &["All", "Stderr", "Stdout"]));
+        } else if stream != "All" && query.get("tailLines").is_some() {
+            let words = "`tailLines` and specific `stream` are mutually exclusive for now";
+            errors.push(FieldError::forbidden("", words));
+        }
+    }
+    if errors.is_empty() {
+        Ok(())
+    } else {
+        Err(status::invalid_kind("", "PodLogOptions", call.object_name(), &errors).into())
+    }
+}
+
+/// The container that is meant: the named one, or the only one.
+fn container<'a>(call: &Call, pod: &'a Pod) -> Result<&'a str> {
+    let name = &pod.metadata.name;
+    let all: Vec<&str> =
+        pod.spec.init_containers.iter().chain(&pod.spec.containers).map(|c| c.name.as_str()).collect();
+    match (call.query.get("container"), &pod.spec.containers[..]) {
+        (Some(wanted), _) => match all.iter().find(|known| **known == wanted) {
+            Some(known) => Ok(known),
+            None => {
+                Err(status::bad_request(format!("container {wanted} is not valid for pod {name}")).into())
+            }
+        },
+        (None, [only]) => Ok(&only.name),
+        (None, _) => Err(status::bad_request(format!(
+            "a container name must be specified for pod {name}, choose one of: [{}]",
+            all.join(" ")
+        ))
+        .into()),
+    }
+}
+
+fn place(call: &Call, container: &str) -> String {
+    format!("/{}/{}/{}", escaped(call.ns()), escaped(call.object_name()), escaped(container))
+}
+
+/// Lets client and agent talk to each other.
+async fn session(
+    call: &Call,
+    node: &str,
+    method: &Method,
+    path: &str,
+    upgrade: OnUpgrade,
+) -> Result<Response<Body>> {
+    let mut request = request(method, path)?;
+    for (name, value) in &call.headers {
+        if passes(name) {
+            request.headers_mut().append(name, value.clone());
+        }
+    }
+    let mut response = nodes::request(&call.server, node, request).await?;
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        return Err(refusal(call, response).await);
+    }
+    let other = hyper::upgrade::on(&mut response);
+    let mut stopped = call.server.stopped();
+    tokio::spawn(async move {
+        let (Ok(client), Ok(agent)) = tokio::join!(upgrade, other) else { return };
+        let (mut client, mut agent) = (TokioIo::new(client), TokioIo::new(agent));
+        tokio::select! {
+            // An end without farewell is an end.
+            _ = tokio::io::copy_bidirectional(&mut client, &mut agent) => {}
+            _ = stopped.wait_for(|stop| *stop) => {}
+        }
+    });
+    let mut answer = Response::new(full(""));
+    *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    for (name, value) in response.headers() {
+        if passes(name) {
+            answer.headers_mut().append(name, value.clone());
+        }
+    }
+    Ok(answer)
+}
+
+fn request(method: &Method, path: &str) -> Result<Request<Full<Bytes>>> {
+    let request = Request::builder().method(method).uri(path).body(Full::new(Bytes::new()));
+    request.map_err(|e| status::internal_error(e).into())
+}
+
+/// What belongs to the change of protocol.
+fn passes(name: &HeaderName) -> bool {
+    *name == UPGRADE
+        || *name == CONNECTION
+        || name.as_str().starts_with("sec-websocket-")
+        || name == "x-stream-protocol-version"
+}
+
+/// The agent's no, as a Status.
+async fn refusal(call: &Call, response: Response<Incoming>) -> ApiError {
+    let code = response.status();
+    let body = Limited::new(response.into_body(), NODE_REFUSAL_BYTES_MAX).collect().await;
+    let text = body.map(|body| String::from_utf8_lossy(&body.to_bytes()).into_owned()).unwrap_or_default();
+    match code {
+        StatusCode::BAD_REQUEST => status::bad_request(text).into(),
+        StatusCode::NOT_FOUND => {
+            let mut status = status::not_found(call.resource, call.object_name());
+            status.message = text;
+            status.into()
+        }
+        _ => status::internal_error(format!("the node answered {code}: {text}")).into(),
+    }
+}
+
+/// For a path or a query.
+fn escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => out.push(char::from(byte)),
+            _ => {
+                let _ = write!(out, "%{byte:02X}");
+            }
+        }
+    }
+    out
+}

@@ -1,0 +1,252 @@
+//! What people ask of a pod by name: its logs, and a command beside it. By the real kubectl, through the API server, to
+//! the agent of another host.
+
+use std::io::{BufRead, BufReader, Read as _};
+use std::process::{Command, Output, Stdio};
+
+use portolan_lab::Host;
+
+use crate::bed::{Bed, PATIENCE};
+
+/// Says this and that, then what it is told to.
+fn talker(name: &str, end: &str) -> String {
+    format!(
+        r#"---
+apiVersion: v1
+kind: Pod
+metadata: {{name: {name}, labels: {{app: talk}}}}
+spec:
+  terminationGracePeriodSeconds: 0
+  containers:
+  - name: main
+    image: portolan.dev/host
+    command: [sh, -c, "echo one; echo two >&2; echo three; {end}"]
+  - {{name: side, image: portolan.dev/host, command: [sh, -c, "echo aside; echo b-side; exec sleep 1000"]}}
+"#
+    )
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn fails(bed: &Bed, args: &[&str]) -> String {
+    let output = bed.kubectl().output(args, "").unwrap();
+    assert!(!output.status.success(), "{args:?}: {}", text(&output.stdout));
+    text(&output.stderr)
+}
+
+/// Waits until the logs of a container are so.
+fn until_logs(bed: &Bed, args: &[&str], so: impl Fn(&str) -> bool) -> String {
+    let begin = std::time::Instant::now();
+    loop {
+        let output = bed.kubectl().output(args, "").unwrap();
+        let seen = text(&output.stdout);
+        if so(&seen) {
+            return seen;
+        }
+        assert!(begin.elapsed() < PATIENCE, "{args:?} says {seen:?} {}", text(&output.stderr));
+    }
+}
+
+#[test]
+fn logs_are_shown_as_they_are_asked_for() {
+    let bed = Bed::up(1);
+    bed.apply(&talker("talk", "exec sleep 1000"));
+    bed.wait_ready("app=talk");
+    let logs = |more: &[&str]| bed.run(&[&["logs", "talk", "-c", "main"], more].concat());
+    until_logs(&bed, &["logs", "talk", "-c", "main"], |seen| seen.lines().count() == 3);
+    // Between the two streams there is no order, within one there is.
+    let side = |more: &[&str]| bed.run(&[&["logs", "talk", "-c", "side"], more].concat());
+    until_logs(&bed, &["logs", "talk", "-c", "side"], |seen| seen.lines().count() == 2);
+    assert_eq!(side(&["--tail=1"]), "b-side\n");
+    assert_eq!(side(&["--tail=1", "--limit-bytes=3"]), "b-s");
+    let stamped = logs(&["--timestamps"]);
+    assert!(stamped.lines().all(|line| line.split_once(' ').unwrap().0.ends_with('Z')), "{stamped}");
+    for word in ["one", "two", "three"] {
+        assert!(stamped.contains(&format!("Z {word}\n")), "{stamped}");
+    }
+    let first = stamped.lines().map(|line| line.split(' ').next().unwrap()).min().unwrap().to_owned();
+    assert_eq!(logs(&[&format!("--since-time={first}")]).lines().count(), 3);
+    assert_eq!(logs(&["--since-time=2100-01-01T00:00:00Z"]), "");
+    let all = bed.run(&["logs", "-l", "app=talk", "--all-containers", "--prefix"]);
+    assert!(all.contains("[pod/talk/main] one") && all.contains("[pod/talk/side] aside"), "{all}");
+
+    let missing = fails(&bed, &["logs", "talk", "-c", "none"]);
+    assert!(missing.contains("container none is not valid for pod talk"), "{missing}");
+    let raw = fails(&bed, &["get", "--raw", "/api/v1/namespaces/default/pods/talk/log"]);
+    let want = "a container name must be specified for pod talk, choose one of: [main side]";
+    assert!(raw.contains(want), "{raw}");
+    let raw = fails(
+        &bed,
+        &["get", "--raw", "/api/v1/namespaces/default/pods/talk/log?container=main&tailLines=-1"],
+    );
+    assert!(raw.contains("tailLines: Invalid value: -1: must be greater than or equal to 0"), "{raw}");
+    let previous = fails(&bed, &["logs", "talk", "-c", "main", "--previous"]);
+    assert!(
+        previous.contains("previous terminated container \"main\" in pod \"talk\" not found"),
+        "{previous}"
+    );
+    bed.apply(
+        "{apiVersion: v1, kind: Pod, metadata: {name: alien}, spec: {containers: [{name: c, image: nginx}]}}",
+    );
+    bed.until_field("pod alien", "{.status.containerStatuses[0].state.waiting.reason}", |reason| {
+        reason == "ErrImageNeverPull"
+    });
+    let waiting = fails(&bed, &["logs", "alien"]);
+    assert!(waiting.contains("is waiting to start: ErrImageNeverPull"), "{waiting}");
+}
+
+#[test]
+fn logs_are_followed_to_the_end_and_kept_of_the_run_before() {
+    let bed = Bed::up(1);
+    let kubectl = bed.kubectl();
+    let host = bed.lab.host(Host::ControlPlane).unwrap();
+    bed.apply(&talker("talk", "while [ ! -e /tmp/$HOSTNAME.go ]; do sleep 0.1; done; echo last"));
+    bed.wait_ready("app=talk");
+    let mut command = kubectl.command(&["logs", "-f", "talk", "-c", "main"]);
+    command.stdout(Stdio::piped());
+    let mut child = host.run(|| command.spawn()).unwrap().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    assert!(["one", "two"].contains(&lines.next().unwrap().as_str()));
+    let flag = std::path::Path::new("/tmp/talk.go");
+    std::fs::write(flag, "").unwrap();
+    let rest: Vec<String> = lines.collect();
+    assert!(child.wait().unwrap().success());
+    assert_eq!(rest.last().map(String::as_str), Some("last"), "{rest:?}");
+    bed.until_field("pod talk", "{.status.containerStatuses[?(@.name==\"main\")].restartCount}", |count| {
+        count != "0"
+    });
+    std::fs::remove_file(flag).unwrap();
+    let before = bed.run(&["logs", "talk", "-c", "main", "--previous"]);
+    assert!(before.ends_with("last\n"), "{before}");
+}
+
+/// What exec does with this machine's kubectl: old ones speak only SPDY, those of 1.29 and 1.30 websockets if asked to.
+fn exec(bed: &Bed, args: &[&str], input: &str) -> Output {
+    let kubectl = bed.kubectl();
+    let mut command = kubectl.command(&[&["exec"], args].concat());
+    command.env("KUBECTL_REMOTE_COMMAND_WEBSOCKETS", "true");
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let host = bed.lab.host(Host::ControlPlane).unwrap();
+    let mut child = host.run(|| command.spawn()).unwrap().unwrap();
+    let input = input.to_owned();
+    let mut stdin = child.stdin.take().unwrap();
+    let writing = std::thread::spawn(move || drop(std::io::Write::write_all(&mut stdin, input.as_bytes())));
+    let output = child.wait_with_output().unwrap();
+    writing.join().unwrap();
+    output
+}
+
+fn speaks_websockets() -> bool {
+    let output = Command::new("kubectl").args(["version", "--client", "-o", "json"]).output().unwrap();
+    let version: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let minor =
+        version["clientVersion"]["minor"].as_str().unwrap_or_default().trim_end_matches('+').to_owned();
+    minor.parse::<u32>().unwrap() >= 29
+}
+
+#[test]
+fn commands_run_beside_a_container() {
+    let bed = Bed::up(1);
+    bed.apply(&talker("talk", "exec sleep 1000"));
+    bed.wait_ready("app=talk");
+    let side =
+        |args: &[&str], input: &str| exec(&bed, &[&["-i", "talk", "-c", "side", "--"], args].concat(), input);
+    if !speaks_websockets() {
+        let refused = side(&["true"], "");
+        assert!(text(&refused.stderr).contains("served over websockets"), "{}", text(&refused.stderr));
+        return;
+    }
+    let both = side(&["sh", "-c", "echo out; echo err >&2; exit 3"], "");
+    assert_eq!((both.status.code(), text(&both.stdout)), (Some(3), "out\n".into()), "{}", text(&both.stderr));
+    assert!(text(&both.stderr).starts_with("err\n"), "{}", text(&both.stderr));
+    let hostname = side(&["sh", "-c", "hostname; ls /sys/class/net | tr '\\n' ' '"], "");
+    let seen = text(&hostname.stdout);
+    assert!(seen.starts_with("talk\n"), "it is in the pod's namespaces: {seen}");
+    // More than any buffer on the way holds, both ways.
+    let much = "0123456789abcdef".repeat(200_000);
+    let echoed = side(&["cat"], &much);
+    assert!(echoed.status.success() && echoed.stdout == much.as_bytes(), "{}", text(&echoed.stderr));
+    let none = side(&["nosuch"], "");
+    assert!(text(&none.stderr).contains("executable file not found in $PATH"), "{}", text(&none.stderr));
+    let none = exec(&bed, &["talk", "-c", "none", "--", "true"], "");
+    assert!(
+        text(&none.stderr).contains("container none is not valid for pod talk"),
+        "{}",
+        text(&none.stderr)
+    );
+}
+
+#[test]
+fn a_terminal_has_a_size_and_is_the_process_own() {
+    let bed = Bed::up(1);
+    bed.apply(&talker("talk", "exec sleep 1000"));
+    bed.wait_ready("app=talk");
+    if !speaks_websockets() {
+        return commands_need_websockets(&bed);
+    }
+    let kubectl = bed.kubectl();
+    let wanted = kubectl.command(&[]);
+    let mut command = Command::new("script");
+    command.args([
+        "-qec",
+        "stty cols 91 rows 37; kubectl exec -it talk -c side -- sh -c 'tty; stty size; exit 4'",
+    ]);
+    command.arg("/dev/null").stdin(Stdio::null()).stdout(Stdio::piped());
+    command.env("KUBECTL_REMOTE_COMMAND_WEBSOCKETS", "true");
+    command.envs(wanted.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let host = bed.lab.host(Host::ControlPlane).unwrap();
+    let mut child = host.run(|| command.spawn()).unwrap().unwrap();
+    let mut seen = String::new();
+    child.stdout.take().unwrap().read_to_string(&mut seen).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(4), "{seen}");
+    assert!(seen.contains("/dev/pts/") && !seen.contains("not a tty"), "{seen}");
+    // The size comes after the start; a shell that asks at once may be too early to see it.
+    assert!(seen.contains("37 91") || seen.contains("0 0"), "{seen}");
+}
+
+fn commands_need_websockets(bed: &Bed) {
+    let refused = exec(bed, &["talk", "-c", "side", "--", "true"], "");
+    assert!(text(&refused.stderr).contains("served over websockets"), "{}", text(&refused.stderr));
+}
+
+/// Asks an agent over TLS, with or without a certificate; says what came of it.
+const ASK: &str = r#"
+import http.client, ssl, sys
+context = ssl.create_default_context()
+context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+if len(sys.argv) > 2:
+    context.load_cert_chain(sys.argv[2], sys.argv[3])
+try:
+    connection = http.client.HTTPSConnection(sys.argv[1], 10250, context=context, timeout=20)
+    connection.request("GET", "/containerLogs/default/talk/main")
+    response = connection.getresponse()
+    print(response.status, response.read().decode())
+except (ssl.SSLError, ConnectionError) as error:
+    print("refused", error)
+"#;
+
+#[test]
+fn only_api_servers_may_ask_an_agent() {
+    let bed = Bed::up(1);
+    bed.apply(&talker("talk", "exec sleep 1000"));
+    bed.wait_ready("app=talk");
+    let address = bed.field("node node-1", "{.status.addresses[?(@.type==\"InternalIP\")].address}");
+    assert_eq!(bed.field("node node-1", "{.status.daemonEndpoints.kubeletEndpoint.Port}"), "10250");
+    let host = bed.lab.host(Host::ControlPlane).unwrap();
+    let ask = |certificate: Option<&str>| {
+        let mut command = Command::new("python3");
+        command.args(["-c", ASK, &address]);
+        if let Some(name) = certificate {
+            let pki = bed.lab.layout.data_dir(Host::ControlPlane).join("pki");
+            command.arg(pki.join(format!("{name}.crt"))).arg(pki.join(format!("{name}.key")));
+        }
+        text(&host.run(|| command.output()).unwrap().unwrap().stdout)
+    };
+    assert!(ask(None).starts_with("refused"), "{}", ask(None));
+    let admin = ask(Some("admin"));
+    assert!(admin.starts_with("403 only API servers may ask"), "{admin}");
+    let server = ask(Some("apiserver-kubelet-client"));
+    assert!(server.starts_with("200 ") && server.contains("one\n"), "{server}");
+}
