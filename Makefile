@@ -20,6 +20,7 @@ bench:
 	cargo run --release --package xtask -- loadbalancer
 	cargo run --release --package xtask -- endpoints
 	PORTOLAN_SCALE_PODS=10000 cargo test --release --package portolan-controllers --test scale -- --nocapture
+	cargo run --release --package xtask -- api
 
 lint:
 	cargo fmt --all --check

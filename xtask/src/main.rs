@@ -1,6 +1,7 @@
 //! Automation that has outgrown the Makefile: `cargo run -p xtask -- bench`.
 
 mod bench;
+mod fuzz;
 
 use std::path::PathBuf;
 
@@ -97,6 +98,38 @@ enum Verb {
         #[arg(long, default_value = "docs/benchmarks")]
         plots: PathBuf,
     },
+    /// Measure the API server: cold start, memory, writes, lists, watches
+    Api {
+        /// The program to measure
+        #[arg(long, default_value = "target/release/portolan")]
+        exe: PathBuf,
+        #[arg(long, default_value_t = 10)]
+        starts: usize,
+        /// Objects created for the measure of writing
+        #[arg(long, default_value_t = 2000)]
+        creates: usize,
+        /// Who create them, each with a connection of its own
+        #[arg(long, default_value_t = 64)]
+        clients: usize,
+        /// Services, and slices, for memory and lists
+        #[arg(long, default_value_t = 10_000)]
+        objects: usize,
+        #[arg(long, default_value_t = 1000)]
+        watchers: usize,
+        /// Writes that every watcher hears of
+        #[arg(long, default_value_t = 50)]
+        events: usize,
+    },
+    /// Feed arbitrary input to decoders, patches and selectors
+    Fuzz {
+        /// One of them; otherwise all, each for so long
+        target: Option<String>,
+        #[arg(long, default_value_t = 20)]
+        seconds: u64,
+        /// Repeats the inputs of an earlier run
+        #[arg(long)]
+        seed: Option<u64>,
+    },
     /// Draw what `scale` has measured
     Plots {
         #[arg(long, default_value = "target/bench/forwarding.json")]
@@ -121,6 +154,11 @@ fn main() -> anyhow::Result<()> {
         Verb::Endpoints { exe, pods, changes, probes, seconds } => {
             bench::endpoints::run(&exe, bench::endpoints::Effort { pods, changes, probes, seconds })
         }
+        Verb::Api { exe, starts, creates, clients, objects, watchers, events } => {
+            let effort = bench::api::Effort { starts, creates, clients, objects, watchers, events };
+            bench::api::run(&exe, effort)
+        }
+        Verb::Fuzz { target, seconds, seed } => fuzz::run(target.as_deref(), seconds, seed),
         Verb::Plots { json, plots } => bench::scale::draw(&json, &plots),
         Verb::Dataplanes { json, plots } => bench::dataplanes::draw(&json, &plots),
     }

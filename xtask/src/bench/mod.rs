@@ -1,6 +1,7 @@
 //! Benchmarks: the real program in a namespace, measured from outside. Figures are distributions of one run.
 
 mod answerer;
+pub(crate) mod api;
 mod convergence;
 pub(crate) mod dataplanes;
 pub(crate) mod endpoints;

@@ -1,0 +1,43 @@
+//! Fuzzing for as long as one likes: what `make test` does for a moment, with other inputs each time.
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::Context as _;
+use portolan_apiserver::fuzzing::{Input, TARGETS, Target};
+
+/// Inputs between two looks at the clock.
+const ROUND: usize = 200;
+
+/// Feeds one target, or all of them in turn, each for so long.
+pub(crate) fn run(name: Option<&str>, seconds: u64, seed: Option<u64>) -> anyhow::Result<()> {
+    let known = || TARGETS.iter().map(|target| target.name).collect::<Vec<_>>().join(", ");
+    let chosen: Vec<&Target> = TARGETS.iter().filter(|t| name.is_none_or(|name| t.name == name)).collect();
+    anyhow::ensure!(!chosen.is_empty(), "no target {:?}; there are {}", name.unwrap_or_default(), known());
+    let seed = match seed {
+        Some(seed) => seed,
+        None => SystemTime::now().duration_since(UNIX_EPOCH).context("the clock")?.as_secs(),
+    };
+    for target in chosen {
+        let inputs = feed(target, Duration::from_secs(seconds), seed)?;
+        println!("{:<16} {inputs:>9} inputs, seed {seed}", target.name);
+    }
+    Ok(())
+}
+
+fn feed(target: &Target, time: Duration, seed: u64) -> anyhow::Result<usize> {
+    let (begin, mut input, mut inputs) = (Instant::now(), Input::new(seed), 0);
+    while begin.elapsed() < time {
+        for _ in 0..ROUND {
+            let bytes = input.next(target);
+            let outcome = std::panic::catch_unwind(|| (target.run)(&bytes));
+            anyhow::ensure!(
+                outcome.is_ok(),
+                "{} fails with seed {seed}, input {inputs}: {:?}",
+                target.name,
+                String::from_utf8_lossy(&bytes)
+            );
+            inputs += 1;
+        }
+    }
+    Ok(inputs)
+}
