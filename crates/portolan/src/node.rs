@@ -125,7 +125,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     if !rustix::process::geteuid().is_root() {
         return Err(Failure::NotRoot { verb: "portolan node" }.into());
     }
-    kernel_check::nf_tables()?;
+    kernel_check::of_mode(arguments.proxy.proxy_mode)?;
     logging::start();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(alone(arguments))?;

@@ -130,7 +130,11 @@ pub fn cleanup() -> Vec<String> {
 fn remove(mode: Mode) -> Vec<String> {
     match mode {
         Mode::Nftables => match nft::Socket::open() {
-            Ok(socket) => texts(&Nftables::new(socket, nftables::Config::default()).cleanup()),
+            Ok(mut socket) => match socket.tables() {
+                Ok(_) => texts(&Nftables::new(socket, nftables::Config::default()).cleanup()),
+                // A kernel that cannot even list tables has none of ours.
+                Err(_) => Vec::new(),
+            },
             Err(error) => vec![Error::Kernel(error).to_string()],
         },
         Mode::Iptables => iptables::remove(|_| true),

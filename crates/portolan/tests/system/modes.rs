@@ -3,9 +3,10 @@
 //!
 //! A new data plane is one more line in [`MODES`].
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::bed::PATIENCE;
+use crate::bed::{PATIENCE, exe};
 use crate::proxy_verb::{Place, Proxy, keep_connecting};
 
 const MODES: [&str; 2] = ["nftables", "iptables"];
@@ -95,6 +96,27 @@ fn a_crash_between_two_modes_leaves_nothing_behind_after_the_next_start() {
     assert!(ok && text.contains("removed our iptables-"), "{text}");
     assert_eq!(place.portolan(&["cleanup"]), (true, "nothing to remove\n".into()));
     assert!(!holds(&place, "iptables"));
+}
+
+#[test]
+fn a_mode_that_this_host_cannot_do_says_what_is_missing_and_leaves_the_rules() {
+    let place = Place::new();
+    let proxy = place.in_mode(MODES[0], MORE);
+    let mut line = place.connect();
+    proxy.stop();
+    let path = place.configuration_in("iptables", MORE);
+    let mut command = Command::new(exe());
+    command.args(["proxy", "--hostname-override=node-1", "--config"]).arg(path).env("PATH", "/nowhere");
+    let output = place.output(command);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let last = said.lines().last().unwrap_or_default();
+    assert!(
+        !output.status.success() && last.contains("mode iptables: no iptables program is here"),
+        "{said}"
+    );
+    assert!(last.contains("--mode nftables"), "{said}");
+    holds_only(&place, MODES[0]);
+    line.still_works();
 }
 
 fn kill(mut proxy: Proxy) {

@@ -40,7 +40,7 @@ impl Place {
         self.dir.path().join(name)
     }
 
-    fn output(&self, mut command: Command) -> Output {
+    pub(crate) fn output(&self, mut command: Command) -> Output {
         self.netns.run(|| command.output()).unwrap().unwrap()
     }
 

@@ -37,7 +37,12 @@ spec:
 
 /// Two nodes, the only pod of the Services on the second, and pods to ask from on both.
 fn bed() -> Bed {
-    let bed = Bed::up(2);
+    bed_in(None)
+}
+
+/// With the nodes' proxies in this mode.
+fn bed_in(mode: Option<&str>) -> Bed {
+    let bed = Bed::up_in(2, mode);
     let pods = web_pod("web-1", "app: web", Some("node-2"))
         + &web_pod("shell-1", "app: shell", Some("node-1"))
         + &web_pod("shell-2", "app: shell", Some("node-2"));
@@ -205,6 +210,25 @@ fn what_somebody_changed_in_the_kernel_is_shown_as_drift() {
         }
         assert!(begin.elapsed() < crate::bed::PATIENCE, "it is not mended: {answer:#}");
     }
+}
+
+#[test]
+fn the_kernel_is_compared_in_mode_iptables_too() {
+    let bed = bed_in(Some("iptables"));
+    for to in ["web", "near", "empty"] {
+        kernel_is_same(&trace(&bed, "shell-1", to, &[]));
+    }
+    // A proxy that runs mends it in time: this one is held.
+    signal(&bed, Host::Node(1), Signal::STOP);
+    let place = bed.lab.place("node-1").unwrap();
+    let flushed =
+        place.output(place.command("iptables").args(["-t", "nat", "-F", "PORTOLAN-MARK-OTHERS"])).unwrap();
+    assert!(flushed.status.success());
+    let answer = trace(&bed, "shell-1", "web", &[]);
+    assert_eq!(answer["kernel"]["state"], "Drifted", "{answer:#}");
+    assert!(answer["kernel"]["different"].to_string().contains("PORTOLAN-MARK-OTHERS"), "{answer:#}");
+    kernel_is_same(&trace(&bed, "shell-2", "web", &[]));
+    signal(&bed, Host::Node(1), Signal::CONT);
 }
 
 #[test]
