@@ -113,15 +113,8 @@ pub(crate) fn event(
     message: &str,
 ) {
     let (api_version, object_kind, meta) = of;
-    let about = ObjectRef {
-        api_version: api_version.into(),
-        kind: object_kind.into(),
-        namespace: meta.namespace.to_string(),
-        name: meta.name.to_string(),
-        uid: meta.uid.to_string(),
-        resource_version: meta.resource_version.clone(),
-        field_path: String::new(),
-    };
+    let about =
+        about((api_version, object_kind), [&*meta.namespace, &meta.name, &meta.uid, &meta.resource_version]);
     events.record(&about, kind, reason, message);
 }
 
@@ -134,16 +127,21 @@ pub(crate) fn api_event(
     message: &str,
 ) {
     let (api_version, object_kind, meta) = of;
-    let about = ObjectRef {
-        api_version: api_version.into(),
-        kind: object_kind.into(),
-        namespace: meta.namespace.clone(),
-        name: meta.name.clone(),
-        uid: meta.uid.clone(),
-        resource_version: meta.resource_version.clone(),
-        field_path: String::new(),
-    };
+    let about =
+        about((api_version, object_kind), [&meta.namespace, &meta.name, &meta.uid, &meta.resource_version]);
     events.record(&about, kind, reason, message);
+}
+
+fn about((api_version, kind): (&str, &str), [namespace, name, uid, version]: [&str; 4]) -> ObjectRef {
+    ObjectRef {
+        api_version: api_version.into(),
+        kind: kind.into(),
+        namespace: namespace.into(),
+        name: name.into(),
+        uid: uid.into(),
+        resource_version: version.into(),
+        field_path: String::new(),
+    }
 }
 
 /// The namespace of the object is being deleted: nothing new can be made there, and nothing needs to.

@@ -91,3 +91,58 @@ fn an_image_that_cannot_be_run_says_so_in_an_event() {
     let phase = bed.field("pod stranger", "{.status.phase}");
     assert_eq!(phase, "Pending");
 }
+
+#[test]
+fn endpoints_that_cannot_be_are_refused() {
+    let bed = Bed::up(1);
+    let endpoints = |subset: &str| {
+        format!("{{apiVersion: v1, kind: Endpoints, metadata: {{name: bad}}, subsets: [{subset}]}}")
+    };
+    let slice = |endpoints: &str, ports: &str| {
+        format!(
+            "{{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, metadata: {{name: bad}}, addressType: IPv4, \
+             endpoints: [{endpoints}], ports: [{ports}]}}"
+        )
+    };
+    let addresses = [
+        ("127.0.0.1", "may not be in the loopback range (127.0.0.0/8, ::1/128)"),
+        ("169.254.169.254", "may not be in the link-local range (169.254.0.0/16, fe80::/10)"),
+        ("224.0.0.1", "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)"),
+        ("0.0.0.0", "may not be unspecified (0.0.0.0)"),
+    ];
+    let mut cases = Vec::new();
+    for (ip, why) in addresses {
+        let old = endpoints(&format!("{{addresses: [{{ip: {ip}}}], ports: [{{port: 80}}]}}"));
+        cases.push((old, format!("subsets[0].addresses[0].ip: Invalid value: \"{ip}\": {why}")));
+        let new = slice(&format!("{{addresses: [{ip}]}}"), "{port: 80}");
+        cases.push((new, format!("endpoints[0].addresses[0]: Invalid value: \"{ip}\": {why}")));
+    }
+    let one = "{addresses: [10.0.0.1]}";
+    let unnamed = endpoints("{addresses: [{ip: 10.0.0.1}], ports: [{port: 80}, {port: 81, name: b}]}");
+    cases.push((unnamed, "subsets[0].ports[0].name: Required value".into()));
+    let nobody = endpoints("{ports: [{port: 80}]}");
+    cases
+        .push((nobody, "subsets[0]: Required value: must specify `addresses` or `notReadyAddresses`".into()));
+    let twice = slice(one, "{name: a, port: 80}, {name: a, port: 81}");
+    cases.push((twice, "ports[1].name: Duplicate value: \"a\"".into()));
+    let no_port = slice(one, "{name: a, port: 0}");
+    cases.push((no_port, "ports[0].port: Invalid value: 0: must be between 1 and 65535, inclusive".into()));
+    let many = slice(&[one; 1001].join(","), "{port: 80}");
+    cases.push((many, "endpoints: Too many: 1001: must have at most 1000 items".into()));
+    let wide = slice(&format!("{{addresses: [{}]}}", ["10.0.0.1"; 101].join(",")), "{port: 80}");
+    cases.push((wide, "endpoints[0].addresses: Too many: 101: must have at most 100 items".into()));
+    let long = "x".repeat(64);
+    let name = format!(
+        "{{apiVersion: v1, kind: Service, metadata: {{name: {long}}}, spec: {{ports: [{{port: 80}}]}}}}"
+    );
+    cases.push((name, format!("metadata.name: Invalid value: \"{long}\"")));
+    for (manifest, wanted) in &cases {
+        let message = refused(&bed, manifest);
+        assert!(message.contains(wanted), "for {manifest}\n   wanted: {wanted}\n   got: {message}");
+    }
+    assert_eq!(
+        bed.run(&["get", "endpoints,endpointslices", "-o", "name"]).lines().count(),
+        2,
+        "nothing was taken"
+    );
+}
