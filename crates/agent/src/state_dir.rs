@@ -3,7 +3,7 @@
 //! ```text
 //! <data_dir>/agent.lock                        held by the running agent
 //! <data_dir>/pods/<namespace>_<name>/netns     the pod's network namespace, bind-mounted
-//! <data_dir>/pods/<namespace>_<name>/pids/<container>        process id, start time, and control group if there is one
+//! <data_dir>/pods/<namespace>_<name>/pids/<container>        process id and start time
 //! <data_dir>/pods/<namespace>_<name>/etc/hosts                and resolv.conf, hostname: what the pod finds in /etc
 //! <data_dir>/pods/<namespace>_<name>/logs/<container>/<n>.log   output of the n-th run, and what was before in <n>.log.1
 //! ```
@@ -13,6 +13,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use portolan_client::Key;
+use portolan_netlink::cgroup::{self, start_time};
 use portolan_netlink::netns::Netns;
 use portolan_netlink::rt::Rt;
 use rustix::fs::FlockOperation;
@@ -21,7 +22,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use crate::Error;
 use crate::limits::{KILL_PATIENCE, LOG_RUNS_MAX};
 use crate::network::link_name;
-use crate::process::{group, rotated};
+use crate::process::rotated;
 
 /// The directory, locked against a second agent.
 #[derive(Debug)]
@@ -67,9 +68,9 @@ impl StateDir {
 
     /// Removes every pod that a predecessor left. Goes on after an error; returns all of them.
     pub(crate) fn sweep(&self, node_name: &str) -> Vec<String> {
-        let Ok(entries) = fs::read_dir(&self.pods.0) else { return Vec::new() };
+        let mut errors: Vec<String> = cgroup::sweep().iter().map(ToString::to_string).collect();
+        let Ok(entries) = fs::read_dir(&self.pods.0) else { return errors };
         let mut rt = Rt::open().ok();
-        let mut errors = Vec::new();
         for entry in entries.flatten() {
             let dir = PodDir(entry.path());
             if let (Some(rt), Some((namespace, name))) =
@@ -96,12 +97,11 @@ impl PodDir {
     }
 
     /// Notes a container's process, so that a later agent can find it.
-    pub(crate) fn note_process(&self, container: &str, pid: u32, group: Option<&Path>) {
+    pub(crate) fn note_process(&self, container: &str, pid: u32) {
         let Some(started) = start_time(pid) else { return };
         let dir = self.0.join("pids");
-        let group = group.map(|path| path.display().to_string()).unwrap_or_default();
         let written = fs::create_dir_all(&dir)
-            .and_then(|()| fs::write(dir.join(container), format!("{pid} {started} {group}")));
+            .and_then(|()| fs::write(dir.join(container), format!("{pid} {started}")));
         if let Err(error) = written {
             tracing::warn!(path = %dir.display(), %error, "cannot note a process id");
         }
@@ -131,7 +131,8 @@ impl PodDir {
 
     /// Ends everything that runs for the pod and gives up its namespace; logs stay.
     pub(crate) fn end_processes(&self) -> Vec<String> {
-        let mut errors = self.kill_noted();
+        self.kill_noted();
+        let mut errors = Vec::new();
         if let Ok(netns) = Netns::open(&self.netns()) {
             errors.extend(netns.kill_processes(KILL_PATIENCE).err().map(|e| e.to_string()));
         }
@@ -147,46 +148,20 @@ impl PodDir {
     }
 
     /// Kills noted processes that still run; these may be outside the pod's namespace (hostNetwork).
-    fn kill_noted(&self) -> Vec<String> {
-        let Ok(entries) = fs::read_dir(self.0.join("pids")) else { return Vec::new() };
-        let mut errors = Vec::new();
+    fn kill_noted(&self) {
+        let Ok(entries) = fs::read_dir(self.0.join("pids")) else { return };
         for entry in entries.flatten() {
             let noted = fs::read_to_string(entry.path()).unwrap_or_default();
-            let mut noted = noted.splitn(3, ' ');
-            let (Some(pid), Some(started)) = (noted.next(), noted.next()) else { continue };
+            let Some((pid, started)) = noted.split_once(' ') else { continue };
             let Ok(pid) = pid.parse::<u32>() else { continue };
             // A number that was given to another process since is not ours to kill.
             if start_time(pid).as_deref() == Some(started) {
                 let _ = Pid::from_raw(pid as i32).map(|pid| kill_process_group(pid, Signal::KILL));
             }
-            if let Some(path) = noted.next().filter(|path| !path.is_empty()) {
-                errors.extend(group::end(Path::new(path)).err().map(|e| format!("{path}: {e}")));
-            }
         }
-        errors
     }
 }
 
 fn at(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
     move |source| Error::File { action, path: path.to_owned(), source }
-}
-
-/// When a process started, in clock ticks since boot: field 22 of its `stat`.
-fn start_time(pid: u32) -> Option<String> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name in parentheses may hold anything, also spaces and parentheses.
-    let after_name = &stat[stat.rfind(')')? + 1..];
-    after_name.split_whitespace().nth(19).map(str::to_owned)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn start_times_tell_processes_apart() {
-        let own = start_time(std::process::id()).unwrap();
-        assert_eq!(start_time(std::process::id()).unwrap(), own);
-        assert_ne!(start_time(1).unwrap(), own);
-    }
 }

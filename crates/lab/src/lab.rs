@@ -264,6 +264,8 @@ fn end_processes(name: &str) -> Result<(), LabError> {
             netns.kill_processes(KILL_PATIENCE)?;
         }
     }
+    // Of the agents that were just killed. One that cannot go yet goes with the next lab.
+    drop(portolan_netlink::cgroup::sweep());
     Ok(())
 }
 

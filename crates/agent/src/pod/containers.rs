@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use portolan_api::Time;
 use portolan_api::core::v1::{Container, Probe};
 use portolan_client::EventType::{Normal, Warning};
+use portolan_netlink::cgroup::Group;
 use rustix::process::Signal;
 
 use super::container::{self, Ended, RestartPolicy, Role, Running, State};
@@ -18,7 +19,7 @@ use super::worker::{News, Worker};
 use super::{services, sources};
 use crate::probe::state::{ProbeKind, Settings, Verdict};
 use crate::probe::{self, Check};
-use crate::process::{Drained, Exit, Group, Handle, Launch, LogNews, Space};
+use crate::process::{Drained, Exit, Handle, Launch, LogNews, Space};
 
 impl Worker {
     fn spec(&self, index: usize) -> Option<&Container> {
@@ -46,8 +47,7 @@ impl Worker {
         let run = self.records[index].restarts;
         match self.spawn(&spec.name, run, &launch).await {
             Ok((process, (drained, news))) => {
-                let group = launch.group.as_ref().map(|group| group.path());
-                self.dir.note_process(&spec.name, process.signaller().pid(), group);
+                self.dir.note_process(&spec.name, process.signaller().pid());
                 self.started(index, &spec, launch, (process, drained, news));
                 self.event(Normal, "Started", &spec.name, &format!("Started container {}", spec.name));
             }

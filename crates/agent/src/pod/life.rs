@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use portolan_api::core::v1::{Container, LifecycleHandler, Probe};
+use portolan_netlink::cgroup::Group;
 use tokio::task::AbortHandle;
 
 use super::env::{self, Facts, Given};
@@ -15,7 +16,7 @@ use super::image::{self, Refusal};
 use crate::Config;
 use crate::limits::LOG_DRAIN;
 use crate::probe::Check;
-use crate::process::{Drained, Exit, Group, Handle, Launch, Signaller, Spawner};
+use crate::process::{Drained, Exit, Handle, Launch, Signaller, Spawner};
 
 /// Where programs are looked for unless the container says otherwise.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";

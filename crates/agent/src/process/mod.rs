@@ -5,14 +5,12 @@
 //! survive that; the next agent finds it by its network namespace (see [`crate::state_dir`]).
 
 mod exit;
-pub(crate) mod group;
 mod log;
 mod mounts;
 mod spawner;
 mod strays;
 
 pub(crate) use exit::{Exit, Handle, Signaller};
-pub(crate) use group::Group;
 pub(crate) use log::{Drained, LogNews, Logs, rotated};
 pub(crate) use mounts::Mounts;
 pub(crate) use spawner::{Launch, Output, Space, Spawner};

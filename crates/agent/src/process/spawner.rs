@@ -9,6 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::mpsc;
 
+use portolan_netlink::cgroup::Group;
 use portolan_netlink::netns::{self, Netns};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Signal, getpid, getppid, set_parent_process_death_signal, setsid};
@@ -16,7 +17,6 @@ use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space}
 use tokio::sync::oneshot;
 
 use super::exit::Handle;
-use super::group::Group;
 use super::mounts::Mounts;
 use super::strays::Realm;
 

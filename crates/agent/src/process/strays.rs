@@ -1,6 +1,6 @@
 //! What a container's processes left behind when the first of them ended.
 //!
-//! For nodes that may not make control groups, see [`super::group`]. Killing the process group misses who made a session
+//! For nodes that may not make control groups, see [`portolan_netlink::cgroup`]. Killing the process group misses who made a session
 //! of its own, as every daemon does. But each container has a mount namespace of its own, and that tells its processes.
 
 use std::fs;

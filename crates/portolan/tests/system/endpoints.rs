@@ -191,7 +191,7 @@ spec:
         image: portolan.dev/echo
         args: [\"--http\", \"80\"]
         # Until every node has heard that this pod is going.
-        lifecycle: {{preStop: {{sleep: {{seconds: 5}}}}}}
+        lifecycle: {{preStop: {{sleep: {{seconds: 10}}}}}}
         readinessProbe: {{httpGet: {{path: /ready, port: 80}}, periodSeconds: 5}}
 ---
 apiVersion: v1
