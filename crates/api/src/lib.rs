@@ -12,6 +12,8 @@
 pub mod schema;
 
 pub mod apps;
+pub mod authentication;
+pub mod authorization;
 pub mod autoscaling;
 pub mod coordination;
 pub mod core;

@@ -7,7 +7,10 @@ use crate::printer::{Cells, Column};
 use crate::schema::{Gvk, Object, Schema};
 use crate::strategy::Strategy;
 use crate::validate::name::dns1123_subdomain;
-use crate::{apps, coordination, core, discovery, events, networking, portolan, printer, rbac, service};
+use crate::{
+    apps, authentication, authorization, coordination, core, discovery, events, networking, portolan,
+    printer, rbac, service,
+};
 
 /// One kind the server serves.
 pub struct Resource {
@@ -23,6 +26,8 @@ pub struct Resource {
     pub namespaced: bool,
     /// The part of the store's key between `/registry/` and the namespace or name, such as `services/specs`.
     pub prefix: &'static str,
+    /// Objects are kept. What is not kept is answered: a question is created, and the answer comes back in it.
+    pub stored: bool,
     pub schema: fn() -> &'static Schema,
     /// Subresources that are served, such as `status`.
     pub subresources: &'static [&'static str],
@@ -132,6 +137,11 @@ pub fn of<T: Object>() -> Option<&'static Resource> {
     find_kind(T::GVK.group, T::GVK.version, T::GVK.kind)
 }
 
+/// The kinds whose objects are kept, each once.
+pub fn stored() -> impl Iterator<Item = &'static Resource> {
+    RESOURCES.iter().copied().filter(|resource| resource.stored && resource.view.is_none())
+}
+
 /// Every kind, in the order in which discovery lists them.
 pub static RESOURCES: &[&Resource] = &[
     &CONFIG_MAPS,
@@ -155,6 +165,12 @@ pub static RESOURCES: &[&Resource] = &[
     &CLUSTER_ROLES,
     &ROLE_BINDINGS,
     &ROLES,
+    &SELF_SUBJECT_REVIEWS,
+    &TOKEN_REVIEWS,
+    &LOCAL_SUBJECT_ACCESS_REVIEWS,
+    &SELF_SUBJECT_ACCESS_REVIEWS,
+    &SELF_SUBJECT_RULES_REVIEWS,
+    &SUBJECT_ACCESS_REVIEWS,
 ];
 
 const CORE: Resource = Resource {
@@ -167,6 +183,7 @@ const CORE: Resource = Resource {
     categories: &[],
     namespaced: true,
     prefix: "",
+    stored: true,
     schema: core::v1::Service::schema,
     subresources: &[],
     selectable_fields: &[],
@@ -538,6 +555,72 @@ pub static ROLES: Resource = Resource {
     strategy: &kinds::rbac::RoleStrategy { namespaced: true },
     columns: printer::ROLE,
     cells: printer::role,
+    ..CORE
+};
+
+pub static SELF_SUBJECT_REVIEWS: Resource = Resource {
+    group: "authentication.k8s.io",
+    kind: "SelfSubjectReview",
+    plural: "selfsubjectreviews",
+    singular: "selfsubjectreview",
+    namespaced: false,
+    stored: false,
+    schema: authentication::v1::SelfSubjectReview::schema,
+    ..CORE
+};
+
+pub static TOKEN_REVIEWS: Resource = Resource {
+    group: "authentication.k8s.io",
+    kind: "TokenReview",
+    plural: "tokenreviews",
+    singular: "tokenreview",
+    namespaced: false,
+    stored: false,
+    schema: authentication::v1::TokenReview::schema,
+    ..CORE
+};
+
+pub static LOCAL_SUBJECT_ACCESS_REVIEWS: Resource = Resource {
+    group: "authorization.k8s.io",
+    kind: "LocalSubjectAccessReview",
+    plural: "localsubjectaccessreviews",
+    singular: "localsubjectaccessreview",
+    namespaced: true,
+    stored: false,
+    schema: authorization::v1::LocalSubjectAccessReview::schema,
+    ..CORE
+};
+
+pub static SELF_SUBJECT_ACCESS_REVIEWS: Resource = Resource {
+    group: "authorization.k8s.io",
+    kind: "SelfSubjectAccessReview",
+    plural: "selfsubjectaccessreviews",
+    singular: "selfsubjectaccessreview",
+    namespaced: false,
+    stored: false,
+    schema: authorization::v1::SelfSubjectAccessReview::schema,
+    ..CORE
+};
+
+pub static SELF_SUBJECT_RULES_REVIEWS: Resource = Resource {
+    group: "authorization.k8s.io",
+    kind: "SelfSubjectRulesReview",
+    plural: "selfsubjectrulesreviews",
+    singular: "selfsubjectrulesreview",
+    namespaced: false,
+    stored: false,
+    schema: authorization::v1::SelfSubjectRulesReview::schema,
+    ..CORE
+};
+
+pub static SUBJECT_ACCESS_REVIEWS: Resource = Resource {
+    group: "authorization.k8s.io",
+    kind: "SubjectAccessReview",
+    plural: "subjectaccessreviews",
+    singular: "subjectaccessreview",
+    namespaced: false,
+    stored: false,
+    schema: authorization::v1::SubjectAccessReview::schema,
     ..CORE
 };
 

@@ -83,21 +83,15 @@ impl User {
     }
 }
 
-/// A bearer token was shown and nobody owns it.
-#[derive(Debug, PartialEq, Eq)]
-pub struct UnknownToken;
-
-/// The caller by bearer token; `None` if the request carries none.
-pub(crate) fn from_token(
-    headers: &HeaderMap,
-    tokens: &HashMap<String, User>,
-) -> Result<Option<User>, UnknownToken> {
-    let Some(value) = headers.get(AUTHORIZATION) else { return Ok(None) };
-    let Some((scheme, token)) = value.to_str().ok().and_then(|v| v.split_once(' ')) else { return Ok(None) };
-    if !scheme.eq_ignore_ascii_case("bearer") {
-        return Ok(None);
-    }
+/// The bearer token that a request carries.
+pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
     let token = token.trim();
+    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
+}
+
+/// Whose token of a file it is.
+pub(crate) fn owner(token: &str, tokens: &HashMap<String, User>) -> Option<User> {
     // Every token is compared, and every comparison looks at every byte: time tells nothing.
     let mut owner = None;
     for (known, user) in tokens {
@@ -105,7 +99,54 @@ pub(crate) fn from_token(
             owner = Some(user);
         }
     }
-    owner.cloned().map(Some).ok_or(UnknownToken)
+    owner.cloned()
+}
+
+/// A line of a token file that cannot be read.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("line {line}: {why}; a line is TOKEN,USER,UID and optionally \"GROUP,GROUP\"")]
+pub struct BadTokenFile {
+    line: usize,
+    why: &'static str,
+}
+
+/// Reads a token file as kube-apiserver does: lines of token, user, uid, and groups in quotes.
+pub fn token_file(text: &str) -> Result<HashMap<String, User>, BadTokenFile> {
+    let mut tokens = HashMap::new();
+    for (index, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+        let bad = |why| BadTokenFile { line: index + 1, why };
+        let fields = csv(line).ok_or_else(|| bad("a quote is not closed"))?;
+        let [token, name, uid, rest @ ..] = fields.as_slice() else { return Err(bad("too few fields")) };
+        if token.is_empty() || name.is_empty() {
+            return Err(bad("token and user must not be empty"));
+        }
+        let groups = rest.first().map_or("", String::as_str).split(',').map(str::trim);
+        let mut user = User::new(name, groups.filter(|group| !group.is_empty()));
+        user.uid.clone_from(uid);
+        if tokens.insert(token.clone(), user).is_some() {
+            return Err(bad("the token is there already"));
+        }
+    }
+    Ok(tokens)
+}
+
+/// The fields of one line; `None` if a quote is not closed.
+fn csv(line: &str) -> Option<Vec<String>> {
+    let mut fields = vec![String::new()];
+    let mut quoted = false;
+    let mut chars = line.trim().chars().peekable();
+    while let Some(c) = chars.next() {
+        match c {
+            '"' if quoted && chars.peek() == Some(&'"') => {
+                chars.next();
+                fields.last_mut()?.push('"');
+            }
+            '"' => quoted = !quoted,
+            ',' if !quoted => fields.push(String::new()),
+            c => fields.last_mut()?.push(c),
+        }
+    }
+    (!quoted).then(|| fields.into_iter().map(|field| field.trim().to_string()).collect())
 }
 
 fn same(a: &[u8], b: &[u8]) -> bool {
@@ -124,11 +165,37 @@ mod tests {
     fn tokens_name_their_owner() {
         let user = User::new("prober", ["monitoring"]);
         let tokens = HashMap::from([("s3cret".to_string(), user.clone())]);
-        assert_eq!(from_token(&headers("Bearer s3cret"), &tokens), Ok(Some(user.clone())));
-        assert_eq!(from_token(&headers("bearer  s3cret"), &tokens), Ok(Some(user)));
-        assert_eq!(from_token(&headers("Bearer s3cres"), &tokens), Err(UnknownToken));
-        assert_eq!(from_token(&headers("Basic abc"), &tokens), Ok(None));
-        assert_eq!(from_token(&HeaderMap::new(), &tokens), Ok(None));
+        let ask = |value| bearer(&headers(value)).and_then(|token| owner(token, &tokens));
+        assert_eq!(ask("Bearer s3cret"), Some(user.clone()));
+        assert_eq!(ask("bearer  s3cret"), Some(user));
+        assert_eq!(ask("Bearer s3cres"), None);
+        assert_eq!(bearer(&headers("Basic abc")), None);
+        assert_eq!(bearer(&HeaderMap::new()), None);
+    }
+
+    #[test]
+    fn token_files_are_read_or_refused_by_line() {
+        let file = "t1,ann,u1,\"dev,ops\"\n\nt2,\"b \"\"ob\"\"\",u2\n";
+        let tokens = token_file(file).unwrap();
+        let ann = User { uid: "u1".into(), ..User::new("ann", ["dev", "ops"]) };
+        assert_eq!(tokens["t1"], ann);
+        assert_eq!(tokens["t2"].name, "b \"ob\"");
+        for (file, line) in [("a,b", 1), ("t,u,i\n\"a,b,c", 2), ("t,u,i\nt,v,j", 2), (",u,i", 1)] {
+            assert_eq!(token_file(file).unwrap_err().line, line, "{file}");
+        }
+    }
+
+    #[test]
+    fn service_accounts_are_users_of_their_namespace() {
+        assert_eq!(account_of(&account_user("shop", "robot")), Some(("shop", "robot")));
+        for name in [
+            "system:serviceaccount:a",
+            "system:serviceaccount::b",
+            "system:node:a",
+            "system:serviceaccount:a:b:c",
+        ] {
+            assert_eq!(account_of(name), None, "{name}");
+        }
     }
 
     #[test]

@@ -2,16 +2,17 @@
 //!
 //! The allocators have made the default ServiceCIDR before. Everything goes through the same writes as a client's.
 
+use futures_util::future::try_join_all;
 use portolan_api::resource::{NAMESPACES, Resource, SERVICES};
 use serde_json::{Value, json};
 
-use crate::authz;
 use crate::config::StartError;
 use crate::errors::{ApiError, Result};
 use crate::masters;
 use crate::object::meta;
 use crate::server::ApiServer;
 use crate::write::{At, Part};
+use crate::{accounts, authz};
 
 const FIRST_NAMESPACES: &[&str] = &["default", "kube-system", "kube-public", "kube-node-lease"];
 
@@ -22,6 +23,9 @@ pub(crate) async fn run(server: &ApiServer) -> std::result::Result<(), StartErro
         let made = create(server, &NAMESPACES, object).await;
         made.map_err(|error| failed(&format!("namespace {name}"), &error))?;
     }
+    // All at once: the store makes many writes durable together.
+    let furnished = FIRST_NAMESPACES.iter().map(|name| accounts::furnish(server, name));
+    try_join_all(furnished).await.map_err(|error| failed("service accounts", &error))?;
     authz::defaults::bootstrap(server).await.map_err(|error| failed("roles", &error))?;
     let service = service(server)?;
     create(server, &SERVICES, service).await.map_err(|error| failed("service kubernetes", &error))?;

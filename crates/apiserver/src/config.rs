@@ -8,6 +8,10 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use crate::authn::User;
+use crate::tokens::TokenKeys;
+
+/// kubeadm's choice: the name by which pods reach the server.
+const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
 
 /// Settings of one API server.
 #[derive(Debug, Clone)]
@@ -25,6 +29,12 @@ pub struct Config {
     /// How this server shows itself to node agents, see [`crate::tls::node_client_config`]; without it, logs and sessions
     /// of pods are refused.
     pub node_tls: Option<Arc<rustls::ClientConfig>>,
+    /// Keys of service account tokens; without, there are none.
+    pub token_keys: Option<Arc<TokenKeys>>,
+    /// Who signs them, as the tokens say.
+    pub issuer: String,
+    /// The certificate of the authority, PEM, for pods; may be empty.
+    pub root_ca: String,
 }
 
 impl Config {
@@ -38,6 +48,9 @@ impl Config {
             secure_port,
             tokens: HashMap::new(),
             node_tls: None,
+            token_keys: None,
+            issuer: ISSUER.into(),
+            root_ca: String::new(),
         }
     }
 

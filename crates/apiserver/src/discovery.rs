@@ -185,7 +185,7 @@ fn entries(resource: &Resource) -> Vec<Value> {
         "singularName": resource.singular,
         "namespaced": resource.namespaced,
         "kind": resource.kind,
-        "verbs": VERBS,
+        "verbs": verbs(resource),
     });
     add_names(&mut main, resource);
     let mut all = vec![main];
@@ -212,7 +212,7 @@ fn aggregated_entry(resource: &Resource) -> Value {
         "responseKind": kind,
         "scope": if resource.namespaced { "Namespaced" } else { "Cluster" },
         "singularResource": resource.singular,
-        "verbs": VERBS,
+        "verbs": verbs(resource),
     });
     add_names(&mut entry, resource);
     if !resource.subresources.is_empty() {
@@ -223,6 +223,10 @@ fn aggregated_entry(resource: &Resource) -> Value {
         entry["subresources"] = subresources.collect();
     }
     entry
+}
+
+fn verbs(resource: &Resource) -> &'static [&'static str] {
+    if resource.stored { VERBS } else { &["create"] }
 }
 
 fn add_names(entry: &mut Value, resource: &Resource) {

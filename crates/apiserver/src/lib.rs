@@ -10,6 +10,7 @@
 
 #![forbid(unsafe_code)]
 
+mod accounts;
 mod admission;
 pub mod alloc;
 pub mod authn;
@@ -47,9 +48,11 @@ mod respond;
 mod select;
 mod serve;
 mod server;
+mod subject;
 mod sweep;
 pub mod table;
 pub mod tls;
+mod tokens;
 mod verbs;
 mod view;
 mod write;
@@ -59,3 +62,4 @@ pub use body::Body;
 pub use config::{Config, StartError};
 pub use serve::serve;
 pub use server::{ApiServer, SNAPSHOT_PATH};
+pub use tokens::{BadKey, TokenKeys};

@@ -144,5 +144,21 @@ pub const EVENT_SWEEP_INTERVAL: Duration = Duration::from_mins(1);
 /// Pause before roles are followed again after the store failed.
 pub const POLICY_RETRY_PAUSE: Duration = Duration::from_millis(200);
 
+/// Pause before service accounts are followed again after the store failed.
+pub const ACCOUNTS_RETRY_PAUSE: Duration = Duration::from_millis(200);
+
+/// Life of a service account's token in seconds: what nobody asks for, and the bounds, as in Kubernetes.
+pub const TOKEN_SECONDS_DEFAULT: i64 = 3600;
+/// See [`TOKEN_SECONDS_DEFAULT`].
+pub const TOKEN_SECONDS_MIN: i64 = 600;
+/// See [`TOKEN_SECONDS_DEFAULT`].
+pub const TOKEN_SECONDS_MAX: i64 = 1 << 32;
+
+/// Life of the token that pods get, as Kubernetes writes it; nodes renew it long before.
+pub const POD_TOKEN_SECONDS: i64 = 3607;
+
+/// Longest bearer token that is looked at. Those of service accounts have about 1,200 bytes.
+pub const TOKEN_BYTES_MAX: usize = 16 * 1024;
+
 /// How long the writer of a role or binding waits at most for this server to decide by it.
 pub const POLICY_WAIT_MAX: Duration = Duration::from_secs(1);

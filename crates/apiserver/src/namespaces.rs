@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use portolan_api::meta::v1::DeleteOptions;
-use portolan_api::resource::{NAMESPACES, RESOURCES};
+use portolan_api::resource::{NAMESPACES, stored};
 use serde_json::Value;
 
 use crate::errors::Result;
@@ -101,7 +101,7 @@ async fn finalize(server: &Weak<ApiServer>, name: &str) {
 /// Deletes what is in the namespace; true when nothing was left.
 async fn empty(server: &ApiServer, name: &str) -> Result<bool> {
     let mut nothing_left = true;
-    for resource in RESOURCES.iter().copied().filter(|r| r.namespaced && r.view.is_none()) {
+    for resource in stored().filter(|resource| resource.namespaced) {
         let page = server.store().list(&resource.key_prefix(Some(name)), None, 0, None).await?;
         if !page.items.is_empty() {
             nothing_left = false;

@@ -22,6 +22,7 @@ use rcgen::{
 use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
 use crate::limits::{CERTIFICATE_CA_DAYS, CERTIFICATE_LEAF_DAYS, CERTIFICATE_RENEW_BEFORE_DAYS};
+use crate::subject::exchange;
 
 const CA_NAME: &str = "portolan-ca";
 
@@ -179,10 +180,35 @@ impl Pki {
                     params.subject_alt_names.push(SanType::DnsName(name.as_str().try_into()?));
                 }
                 params.subject_alt_names.extend(ips.iter().map(|ip| SanType::IpAddress(*ip)));
-                params.signed_by(key, &self.issuer)
+                Ok(params.signed_by(key, &self.issuer)?.pem())
             },
             |cert| covers(cert, &dns, &ips),
         )
+    }
+
+    /// The private keys of service account tokens, PEM: `sa.key`, made if it is missing, signs; others named `sa-*.key`
+    /// are trusted besides, such as the one before a change of keys.
+    pub fn token_keys(&self) -> Result<Vec<String>, PkiError> {
+        let path = self.dir.join("sa.key");
+        let first = if let Some(pem) = read(&path)? {
+            pem
+        } else {
+            let key = KeyPair::generate().map_err(|source| make_error("sa", source))?;
+            write_private(&path, &key.serialize_pem())?;
+            key.serialize_pem()
+        };
+        let list =
+            fs::read_dir(&self.dir).map_err(|source| PkiError::File { path: self.dir.clone(), source })?;
+        let is_other = |name: &str| name.starts_with("sa-") && name.ends_with(".key");
+        let mut names: Vec<String> =
+            list.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
+        names.retain(|name| is_other(name));
+        names.sort();
+        let mut keys = vec![first];
+        for name in names {
+            keys.extend(read(&self.dir.join(name))?);
+        }
+        Ok(keys)
     }
 
     /// The client certificate of `identity`. That of a node agent is good for serving under the node's name as well.
@@ -196,7 +222,11 @@ impl Pki {
                     params.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth);
                     params.subject_alt_names.push(SanType::DnsName(name.try_into()?));
                 }
-                params.signed_by(key, &self.issuer)
+                let made = params.signed_by(key, &self.issuer)?;
+                if identity.groups.len() < 2 {
+                    return Ok(made.pem());
+                }
+                exchange(made.der(), &identity.user, &identity.groups, self.issuer.key())
             },
             |cert| {
                 let subject = subject(cert);
@@ -230,7 +260,7 @@ impl Pki {
     fn pair(
         &self,
         name: &str,
-        make: impl FnOnce(&KeyPair) -> Result<rcgen::Certificate, rcgen::Error>,
+        make: impl FnOnce(&KeyPair) -> Result<String, rcgen::Error>,
         as_wanted: impl FnOnce(&X509Certificate<'_>) -> bool,
     ) -> Result<Certified, PkiError> {
         let (cert_path, key_path) =
@@ -241,8 +271,8 @@ impl Pki {
             return Ok(Certified { cert_pem, key_pem });
         }
         let key = KeyPair::generate().map_err(|source| make_error(name, source))?;
-        let cert = make(&key).map_err(|source| make_error(name, source))?;
-        let made = Certified { cert_pem: cert.pem(), key_pem: key.serialize_pem() };
+        let cert_pem = make(&key).map_err(|source| make_error(name, source))?;
+        let made = Certified { cert_pem, key_pem: key.serialize_pem() };
         write_private(&key_path, &made.key_pem)?;
         write_private(&cert_path, &made.cert_pem)?;
         Ok(made)
@@ -296,8 +326,7 @@ fn ca_params() -> CertificateParams {
 fn leaf_params(user: &str, groups: &[String], usage: ExtendedKeyUsagePurpose) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
-    // Several organizations would need several attributes of one type, which the library keeps only one of;
-    // none of our identities has more than one group.
+    // The library keeps one attribute of a type: several groups are put in afterwards, by `subject`.
     if let Some(group) = groups.first() {
         params.distinguished_name.push(DnType::OrganizationName, group.as_str());
     }
@@ -390,6 +419,35 @@ mod tests {
         let der = pem_der(pem).unwrap();
         let (_, cert) = X509Certificate::from_der(&der).unwrap();
         subject(&cert)
+    }
+
+    #[test]
+    fn every_group_is_in_the_certificate_which_the_authority_signed() {
+        let dir = tempfile::tempdir().unwrap();
+        let pki = Pki::open(dir.path()).unwrap();
+        for count in [0, 1, 2, 40] {
+            let groups: Vec<String> = (0..count).map(|n| format!("group-{n}-ä")).collect();
+            let identity =
+                Identity { file: format!("c{count}"), user: "jane".into(), groups: groups.clone() };
+            let made = pki.client(&identity).unwrap();
+            assert_eq!(parsed(&made.cert_pem), (Some("jane".into()), groups));
+            assert!(pki.still_good(&made.cert_pem, |_| true), "{count}");
+            assert_eq!(pki.client(&identity).unwrap().cert_pem, made.cert_pem, "it is used again");
+        }
+    }
+
+    #[test]
+    fn token_keys_are_made_once_and_older_ones_stay_trusted() {
+        let dir = tempfile::tempdir().unwrap();
+        let pki = Pki::open(dir.path()).unwrap();
+        let first = pki.token_keys().unwrap();
+        assert_eq!((first.len(), pki.token_keys().unwrap()), (1, first.clone()));
+        let path = dir.path().join("sa.key");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        fs::rename(&path, dir.path().join("sa-old.key")).unwrap();
+        let both = pki.token_keys().unwrap();
+        assert_eq!((both.len(), &both[1]), (2, &first[0]));
+        assert_ne!(both[0], first[0]);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, Weak};
 
 use portolan_api::meta::v1::{DeleteOptions, Preconditions};
-use portolan_api::resource::{RESOURCES, Resource};
+use portolan_api::resource::{Resource, stored};
 use serde_json::Value;
 use tokio::sync::mpsc;
 
@@ -94,7 +94,7 @@ pub(crate) async fn run(server: Weak<ApiServer>, mut owners: mpsc::UnboundedRece
 
 async fn left_over(server: &ApiServer) -> Result<Vec<Owner>> {
     let mut found = Vec::new();
-    for resource in RESOURCES.iter().copied().filter(|r| r.view.is_none()) {
+    for resource in stored() {
         for kv in server.store().list(&resource.key_prefix(None), None, 0, None).await?.items {
             if contains(&kv.value, FOREGROUND) || contains(&kv.value, "\"orphan\"") {
                 found.extend(Owner::waiting(resource, &object::to_value(&kv)?));
@@ -167,10 +167,7 @@ type Dependents = Vec<(&'static Resource, Value)>;
 async fn dependents(server: &ApiServer, owner: &Owner) -> Result<(Dependents, HashSet<String>)> {
     let (mut found, mut owners) = (Vec::new(), HashSet::new());
     let place = owner.resource.namespaced.then_some(owner.namespace.as_str());
-    for resource in RESOURCES.iter().copied().filter(|r| r.view.is_none()) {
-        if !resource.namespaced && place.is_some() {
-            continue;
-        }
+    for resource in stored().filter(|r| r.namespaced || place.is_none()) {
         for kv in server.store().list(&resource.key_prefix(place), None, 0, None).await?.items {
             if !contains(&kv.value, "\"ownerReferences\"") {
                 continue;

@@ -28,7 +28,7 @@ use crate::body::Body;
 use crate::errors::{self, ApiError};
 use crate::limits::{
     BODY_BYTES_MAX, BODY_READ_TIMEOUT, CONNECTIONS_MAX, HEADER_READ_TIMEOUT, HTTP2_STREAMS_MAX,
-    SHUTDOWN_GRACE, TLS_HANDSHAKE_TIMEOUT, TOO_MANY_RETRY_SECONDS,
+    SHUTDOWN_GRACE, TLS_HANDSHAKE_TIMEOUT, TOKEN_BYTES_MAX, TOO_MANY_RETRY_SECONDS,
 };
 use crate::query::Query;
 use crate::server::{ApiServer, SNAPSHOT_PATH};
@@ -102,9 +102,18 @@ async fn connection(
 async fn answer(server: &Arc<ApiServer>, request: Request<Incoming>, user: Option<User>) -> Response<Body> {
     let user = match user {
         Some(user) => user,
-        None => match authn::from_token(request.headers(), server.tokens()) {
-            Ok(user) => user.unwrap_or_else(User::anonymous),
-            Err(authn::UnknownToken) => return ApiError::from(status::unauthorized()).response(),
+        None => match authn::bearer(request.headers()) {
+            None => User::anonymous(),
+            Some(token) if token.len() > TOKEN_BYTES_MAX => {
+                return ApiError::from(status::unauthorized()).response();
+            }
+            Some(token) => match server.authenticate(token, &[]).await {
+                Ok((user, _)) => user,
+                Err(why) => {
+                    tracing::debug!(%why, "a bearer token is refused");
+                    return ApiError::from(status::unauthorized()).response();
+                }
+            },
         },
     };
     // Before the body is read: who waits costs next to nothing.

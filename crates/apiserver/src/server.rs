@@ -1,6 +1,6 @@
 //! The server itself: what it holds, and the way of a request through it. Start at [`ApiServer::handle`].
 
-use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Instant;
@@ -30,7 +30,7 @@ use crate::openapi::OpenApi;
 use crate::path::{self, ResourcePath, Target};
 use crate::propagation::{self, Owner};
 use crate::query::Query;
-use crate::{bootstrap, health, masters, namespaces, object, respond, sweep, verbs};
+use crate::{accounts, bootstrap, health, masters, namespaces, object, respond, sweep, tokens, verbs};
 
 /// An API server: one per process, shared by all connections.
 pub struct ApiServer {
@@ -76,6 +76,7 @@ impl ApiServer {
         let revisions =
             authz::follow::load(&server).await.map_err(|error| bootstrap::failed("roles", &error))?;
         tokio::spawn(authz::follow::run(Arc::downgrade(&server), revisions));
+        tokio::spawn(accounts::run(Arc::downgrade(&server)));
         tokio::spawn(propagation::run(Arc::downgrade(&server), owners));
         tokio::spawn(sweep::run(Arc::downgrade(&server)));
         tokio::spawn(repair(Arc::downgrade(&server)));
@@ -96,6 +97,10 @@ impl ApiServer {
         let started = Instant::now();
         let (mut parts, body) = request.into_parts();
         let user = parts.extensions.remove::<User>().unwrap_or_else(User::anonymous);
+        let user = match authz::impersonate::apply(&self, user, &mut parts.headers).await {
+            Ok(user) => user,
+            Err(error) => return error.response(),
+        };
         let query = Query::parse(parts.uri.query());
         let mut labels = Labels::default();
         let path = parts.uri.path();
@@ -138,6 +143,9 @@ impl ApiServer {
     }
 
     async fn act(self: &Arc<Self>, call: Call) -> Result<Response<Body>> {
+        if !call.resource.stored {
+            return verbs::review::run(&call).await;
+        }
         if call.subresource.as_deref() == Some("scale") {
             return verbs::scale::run(&call).await;
         }
@@ -177,8 +185,9 @@ impl ApiServer {
         }
         let accept = headers.get(ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
         match clean {
-            SNAPSHOT_PATH => Ok(snapshot(self.shared_store())),
+            SNAPSHOT_PATH => Ok(snapshot(self.store.at_rest().unwrap_or_else(|| self.shared_store()))),
             "/version" => Ok(json(headers, health::version())),
+            "/openid/v1/jwks" | "/.well-known/openid-configuration" => Ok(self.token_documents(clean)),
             "/metrics" => {
                 let mut response = text(StatusCode::OK, &self.metrics.render());
                 let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -189,6 +198,22 @@ impl ApiServer {
                 .documents(clean, accept, headers)
                 .unwrap_or_else(|| text(StatusCode::NOT_FOUND, "404 page not found\n"))),
         }
+    }
+
+    /// What whoever checks service account tokens wants to know.
+    fn token_documents(&self, path: &str) -> Response<Body> {
+        let Some(keys) = &self.config.token_keys else {
+            return text(StatusCode::NOT_FOUND, "404 page not found\n");
+        };
+        let (document, kind) = if path == "/openid/v1/jwks" {
+            (keys.published(), "application/jwk-set+json")
+        } else {
+            let address = SocketAddr::new(self.config.advertise_address, self.config.secure_port);
+            (tokens::discovery(&self.config.issuer, &format!("https://{address}")), "application/json")
+        };
+        let mut response = json(&HeaderMap::new(), object::encode(&document));
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+        response
     }
 
     fn documents(&self, path: &str, accept: &str, headers: &HeaderMap) -> Option<Response<Body>> {
@@ -253,10 +278,6 @@ impl ApiServer {
 
     pub(crate) fn config(&self) -> &Config {
         &self.config
-    }
-
-    pub(crate) fn tokens(&self) -> &HashMap<String, User> {
-        &self.config.tokens
     }
 
     pub(crate) fn store(&self) -> &dyn Store {

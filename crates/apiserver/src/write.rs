@@ -20,7 +20,7 @@ use crate::limits::{GENERATE_NAME_ATTEMPTS_MAX, WRITE_ATTEMPTS_MAX};
 use crate::managed::{self, Manager, Operation, Scope};
 use crate::object::{self, has_finalizers, meta, meta_mut};
 use crate::server::ApiServer;
-use crate::{admission, metadata, view};
+use crate::{accounts, admission, metadata, view};
 
 /// Which object.
 #[derive(Debug, Clone, Copy)]
@@ -175,6 +175,10 @@ impl ApiServer {
         let name = meta(&object, "name").unwrap_or_default().to_string();
         let namespace = meta(&object, "namespace").unwrap_or_default().to_string();
         let place = admission::namespace(self, resource, &namespace, &name).await?;
+        if resource.group.is_empty() && resource.plural == "pods" {
+            // Boxed, for it may itself write a service account.
+            Box::pin(accounts::admit(self, &mut object)).await?;
+        }
         let mut plan = None;
         if allocates(resource) {
             let planned = self.allocator().plan_create(&mut object, dry_run).await;

@@ -7,6 +7,7 @@
 mod announcer;
 mod dns;
 mod echo;
+mod encryption;
 mod failure;
 mod in_process;
 mod kernel_check;

@@ -2,13 +2,15 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::Args;
-use portolan_store::KeyValue;
 use portolan_store::embedded::Embedded;
 use portolan_store::migrate::{self, Fate};
+use portolan_store::{KeyValue, Store};
 use serde_json::Value;
 
+use crate::encryption::EncryptionArguments;
 use crate::failure::Failure;
 use crate::store::{self, EtcdArguments};
 use crate::up;
@@ -23,6 +25,8 @@ pub(crate) struct Arguments {
     data_dir: PathBuf,
     #[command(flatten)]
     etcd: EtcdArguments,
+    #[command(flatten)]
+    encryption: EncryptionArguments,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
@@ -38,10 +42,19 @@ async fn start(arguments: &Arguments) -> anyhow::Result<()> {
     if !store::exists(&arguments.data_dir) {
         return Err(Failure::NoDataDir { path: arguments.data_dir.clone() }.into());
     }
-    let from = Embedded::open(store::dir(&arguments.data_dir))?;
-    let to = arguments.etcd.connect("migrate").await?;
+    let data_dir = &arguments.data_dir;
+    // What the data directory's own key encrypts is read, and written as the administrator's file says; else plain.
+    let from: Arc<dyn Store> = Arc::new(Embedded::open(store::dir(data_dir))?);
+    let own = EncryptionArguments::default();
+    let from = own.wrap(from.clone(), data_dir, true)?.map_or(from, |sealed| Arc::new(sealed));
+    let etcd = arguments.etcd.connect("migrate").await?;
+    let sealed = arguments.encryption.wrap(etcd.clone(), data_dir, false)?;
+    let (to, encrypted): (Arc<dyn Store>, bool) = match sealed {
+        Some(sealed) => (Arc::new(sealed), true),
+        None => (etcd, false),
+    };
     let mut strange = Vec::new();
-    for kv in portolan_store::Store::list(&from, "", None, 0, None).await?.items {
+    for kv in from.list("", None, 0, None).await?.items {
         if !is_object(&kv) {
             strange.push(kv.key);
         }
@@ -52,8 +65,14 @@ async fn start(arguments: &Arguments) -> anyhow::Result<()> {
             strange.len() - 1
         );
     }
-    let moved = migrate::copy(&from, &*to, fate).await?;
+    let moved = migrate::copy(&*from, &*to, fate).await?;
     println!("{} keys are in etcd, {} of them were there before", moved.keys, moved.present);
+    if !encrypted {
+        println!(
+            "Secrets are plain in etcd, as a kube-apiserver without --encryption-provider-config has them; with that flag, \
+             here and there, they are encrypted"
+        );
+    }
     println!(
         "the store in {} is as it was; next: portolan up with the same --etcd flags",
         arguments.data_dir.display()

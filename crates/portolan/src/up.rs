@@ -2,6 +2,7 @@
 //!
 //! Roles get clients of their own with identities of their own; they meet nowhere but in the API server.
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::hash::{BuildHasher as _, RandomState};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -15,13 +16,14 @@ use clap::Args;
 use ipnet::IpNet;
 use portolan_agent::Serving;
 use portolan_apiserver::pki::{Identity, Pki};
-use portolan_apiserver::{ApiServer, User, tls};
+use portolan_apiserver::{ApiServer, TokenKeys, User, tls};
 use portolan_client::Client;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use crate::encryption::EncryptionArguments;
 use crate::failure::Failure;
 use crate::monitor::{self, Roles};
 use crate::node::{self, NodeSettings};
@@ -74,8 +76,13 @@ pub(crate) struct Arguments {
     /// Where /metrics and /readyz of load balancing are served; "none" for nowhere, as without a node unless it is given
     #[arg(long, value_parser = monitor::address)]
     lb_metrics_bind_address: Option<monitor::Address>,
+    /// Who has which bearer token: lines of TOKEN,USER,UID,"GROUP,GROUP"
+    #[arg(long)]
+    token_auth_file: Option<PathBuf>,
     #[command(flatten)]
     etcd: EtcdArguments,
+    #[command(flatten)]
+    encryption: EncryptionArguments,
     #[command(flatten)]
     names: crate::node::NameArguments,
     #[command(flatten)]
@@ -115,13 +122,19 @@ async fn start(arguments: Arguments) -> anyhow::Result<()> {
     let data_dir = &data_dir.canonicalize()?;
     let node_ip = node_address::find(arguments.node_ip)?;
     let listener = listen(arguments.bind_address, arguments.secure_port).await?;
+    let pki = Pki::open(&pki_dir(data_dir))?;
     let store = arguments.etcd.open(data_dir, &node_ip.to_string()).await?;
+    let store = arguments.encryption.open(store, data_dir, !arguments.etcd.given()).await?;
 
     let mut config = portolan_apiserver::Config::new(node_ip, arguments.secure_port);
     config.service_cidrs.clone_from(&arguments.service_cluster_ip_range);
     let pki = Pki::open(&pki_dir(data_dir))?;
     config.node_tls = Some(tls::node_client_config(&pki.client(&Identity::kubelet_client())?, pki.ca_pem())?);
     config.node_ports = arguments.service_node_port_range.0..=arguments.service_node_port_range.1;
+    config.tokens = tokens(arguments.token_auth_file.as_deref())?;
+    let token_keys = pki.token_keys()?;
+    config.token_keys = Some(Arc::new(TokenKeys::new(token_keys.iter().map(String::as_str))?));
+    config.root_ca = pki.ca_pem().to_owned();
     let mut addresses = vec![node_ip];
     addresses.extend(config.first_service_address());
     let server = ApiServer::start(config, store).await?;
@@ -265,6 +278,13 @@ pub(crate) fn interrupted() -> std::io::Result<impl Future<Output = ()> + Send +
             _ = terminate.recv() => {}
         }
     })
+}
+
+/// The bearer tokens of a file.
+fn tokens(path: Option<&Path>) -> anyhow::Result<HashMap<String, User>> {
+    let Some(path) = path else { return Ok(HashMap::new()) };
+    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    portolan_apiserver::authn::token_file(&text).with_context(|| path.display().to_string())
 }
 
 fn user(identity: &Identity) -> User {

@@ -35,6 +35,9 @@ pub enum Error {
     /// There is no room. Nothing was written; writes succeed again when there is.
     #[error("store is full: {0}")]
     Full(String),
+    /// A value that none of the given keys opens.
+    #[error("{key} is {why}; put that key back into the encryption configuration")]
+    Sealed { key: String, why: String },
     #[error("store is corrupt: {0}")]
     Corrupt(String),
 }

@@ -14,9 +14,12 @@ pub mod etcd;
 pub mod limits;
 pub mod migrate;
 mod ring;
+pub mod sealed;
 pub mod snapshot;
 mod types;
 mod watch;
+
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -56,6 +59,11 @@ pub trait Store: Send + Sync + 'static {
 
     /// Forget the history up to and including `before`. The content at `before` itself stays readable.
     fn compact(&self, before: Revision) -> BoxFuture<'_, Result<(), Error>>;
+
+    /// The store as it is kept, where values are sealed on the way there: for copies, which must hold no more.
+    fn at_rest(&self) -> Option<Arc<dyn Store>> {
+        None
+    }
 
     /// Keys that go by themselves, where several servers share the store and need to know of each other.
     fn leases(&self) -> Option<&dyn Leases> {

@@ -85,3 +85,6 @@ pub const SNAPSHOT_PAGE: usize = 500;
 /// revisions, so no client can know a revision that will be used again for something else. etcd's own tool advises the
 /// same number.
 pub const RESTORE_REVISIONS: u64 = 1_000_000_000;
+
+/// Sealed values that are written anew in one transaction.
+pub const RESEAL_KEYS: usize = 50;

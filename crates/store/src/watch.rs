@@ -31,12 +31,24 @@ enum Message {
     Failed(Error),
 }
 
+/// What events go through before they are returned.
+pub(crate) type Through = Arc<dyn Fn(&Arc<[Event]>) -> Result<Arc<[Event]>, Error> + Send + Sync>;
+
 /// The receiving end. Dropping it ends the watch.
-#[derive(Debug)]
 pub struct Watch {
     events: mpsc::UnboundedReceiver<Message>,
     shared: Arc<Shared>,
     ended: bool,
+    through: Option<Through>,
+}
+
+impl std::fmt::Debug for Watch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Watch")
+            .field("shared", &self.shared)
+            .field("ended", &self.ended)
+            .finish_non_exhaustive()
+    }
 }
 
 /// The sending end, held by a store.
@@ -57,13 +69,28 @@ impl Watch {
         let (sender, receiver) = mpsc::unbounded_channel();
         let shared =
             Arc::new(Shared { pending: AtomicUsize::new(0), cut: AtomicBool::new(false), progress, start });
-        let watch = Watch { events: receiver, shared: shared.clone(), ended: false };
+        let watch = Watch { events: receiver, shared: shared.clone(), ended: false, through: None };
         (WatchSender { events: sender, shared }, watch)
+    }
+
+    /// The same watch, of events that went through `change`.
+    pub(crate) fn through(self, change: Through) -> Watch {
+        Watch { through: Some(change), ..self }
     }
 
     /// The next events, in order of revision and never empty. `None` after an error or when the store closes.
     /// Cancel-safe.
     pub async fn next(&mut self) -> Option<Result<Arc<[Event]>, Error>> {
+        let next = self.receive().await?;
+        let next = next.and_then(|events| match &self.through {
+            Some(change) => change(&events),
+            None => Ok(events),
+        });
+        self.ended |= next.is_err();
+        Some(next)
+    }
+
+    async fn receive(&mut self) -> Option<Result<Arc<[Event]>, Error>> {
         if self.ended {
             return None;
         }

@@ -7,6 +7,7 @@
 pub(crate) mod defaults;
 pub(crate) mod follow;
 pub(crate) mod grant;
+pub(crate) mod impersonate;
 pub(crate) mod node;
 pub(crate) mod policy;
 

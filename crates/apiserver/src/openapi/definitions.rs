@@ -29,8 +29,10 @@ pub(super) fn render(resources: &[&'static Resource], dialect: Dialect) -> Value
     for resource in resources {
         let schema = (resource.schema)();
         writer.todo.push(schema);
-        let list = list_of(resource, &writer);
-        writer.done.insert(list_name(resource), list);
+        if resource.stored {
+            let list = list_of(resource, &writer);
+            writer.done.insert(list_name(resource), list);
+        }
     }
     writer.todo.extend([ListMeta::schema(), Status::schema(), DeleteOptions::schema()]);
     if resources.iter().any(|resource| resource.subresources.contains(&"scale")) {

@@ -56,6 +56,11 @@ pub(super) fn render(resources: &[&'static Resource], dialect: Dialect) -> Value
         let writer = Writer { resource, dialect };
         let placeholder = resource.namespaced.then_some("{namespace}");
         let collection = resource.collection_path(placeholder);
+        if !resource.stored {
+            let parameters = placeholder.map(|_| "namespace");
+            paths.insert(collection, writer.path(parameters.as_slice(), &[writer.create()]));
+            continue;
+        }
         if resource.namespaced {
             let all = writer.path(&[], &[writer.list("ForAllNamespaces")]);
             paths.insert(resource.collection_path(None), all);
@@ -93,20 +98,12 @@ struct Writer<'a> {
 
 impl Writer<'_> {
     fn collection(&self) -> Vec<Operation> {
-        let kind = (self.resource.schema)().name;
         let mut delete_parameters = DELETE.to_vec();
         let selects = |parameter: &&Parameter| !matches!(parameter.0, "watch" | "allowWatchBookmarks");
         delete_parameters.extend(LIST.iter().filter(selects));
         vec![
             self.list(""),
-            Operation {
-                method: "post",
-                action: "post",
-                id: self.id("create", "", ""),
-                parameters: WRITE.to_vec(),
-                body: Some((kind.to_owned(), &["*/*"])),
-                answer: kind.to_owned(),
-            },
+            self.create(),
             Operation {
                 method: "delete",
                 action: "deletecollection",
@@ -116,6 +113,18 @@ impl Writer<'_> {
                 answer: Status::schema().name.to_owned(),
             },
         ]
+    }
+
+    fn create(&self) -> Operation {
+        let kind = (self.resource.schema)().name;
+        Operation {
+            method: "post",
+            action: "post",
+            id: self.id("create", "", ""),
+            parameters: WRITE.to_vec(),
+            body: Some((kind.to_owned(), &["*/*"])),
+            answer: kind.to_owned(),
+        }
     }
 
     fn list(&self, suffix: &str) -> Operation {

@@ -14,6 +14,7 @@ use crate::{content, metadata, respond};
 pub(crate) async fn run(call: &Call) -> Result<Response<Body>> {
     match call.subresource.as_deref() {
         Some("binding") => return crate::verbs::binding::run(call).await,
+        Some("token") => return crate::verbs::token::run(call).await,
         Some("eviction") => return crate::verbs::eviction::run(call).await,
         _ => {}
     }

@@ -7,7 +7,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::BodyExt as _;
-use portolan_apiserver::{ApiServer, Body, Config, User};
+use portolan_apiserver::pki::Pki;
+use portolan_apiserver::{ApiServer, Body, Config, TokenKeys, User};
 use portolan_store::embedded::Embedded;
 use serde_json::{Value, json};
 
@@ -66,6 +67,15 @@ impl Server {
         Self { api: open(dir.path()).await, dir }
     }
 
+    /// With the authority's certificate in every namespace, which other tests would find in their lists.
+    pub(crate) async fn start_with_authority() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Arc::new(Embedded::open(dir.path().join("store")).unwrap());
+        let root_ca = Pki::open(&dir.path().join("pki")).unwrap().ca_pem().to_owned();
+        let config = Config { root_ca, ..config(dir.path()) };
+        Self { api: ApiServer::start(config, store).await.unwrap(), dir }
+    }
+
     pub(crate) async fn request(&self, request: Request<Bytes>) -> http::Response<Body> {
         self.api.handle(request).await
     }
@@ -83,6 +93,15 @@ impl Server {
         }
         let mut request = request.body(body.into()).unwrap();
         request.extensions_mut().insert(admin());
+        reply(self.request(request).await).await
+    }
+
+    /// A request of somebody else than the administrator.
+    pub(crate) async fn send_as(&self, user: &User, method: Method, path: &str, object: &Value) -> Reply {
+        let request = Request::builder().method(method).uri(path).header("content-type", "application/json");
+        let body = if object.is_null() { String::new() } else { object.to_string() };
+        let mut request = request.body(Bytes::from(body)).unwrap();
+        request.extensions_mut().insert(user.clone());
         reply(self.request(request).await).await
     }
 
@@ -147,7 +166,14 @@ impl Server {
 
 pub(crate) async fn open(dir: &std::path::Path) -> Arc<ApiServer> {
     let store = Arc::new(Embedded::open(dir.join("store")).unwrap());
-    ApiServer::start(Config::new(IpAddr::from([192, 0, 2, 1]), 6443), store).await.unwrap()
+    ApiServer::start(config(dir), store).await.unwrap()
+}
+
+fn config(dir: &std::path::Path) -> Config {
+    let pki = Pki::open(&dir.join("pki")).unwrap();
+    let keys = pki.token_keys().unwrap();
+    let keys = TokenKeys::new(keys.iter().map(String::as_str)).unwrap();
+    Config { token_keys: Some(Arc::new(keys)), ..Config::new(IpAddr::from([192, 0, 2, 1]), 6443) }
 }
 
 /// Opens a store again as soon as its last holder has let go of it.
@@ -160,7 +186,7 @@ pub(crate) async fn reopen(dir: &std::path::Path) -> Arc<ApiServer> {
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     };
-    ApiServer::start(Config::new(IpAddr::from([192, 0, 2, 1]), 6443), store).await.unwrap()
+    ApiServer::start(config(dir), store).await.unwrap()
 }
 
 pub(crate) async fn reply(response: http::Response<Body>) -> Reply {

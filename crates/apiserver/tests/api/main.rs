@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test reports")]
 
 mod abandoned;
+mod access;
 mod apply;
 mod common;
 mod crud;
@@ -18,4 +19,5 @@ mod patch;
 mod pods;
 mod scale;
 mod services;
+mod tokens;
 mod watch;

@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot set up its world must stop")]
 
+mod access;
 mod bad_input;
 mod bed;
 mod endpoints;

@@ -10,7 +10,7 @@ use portolan_netlink::netns::Netns;
 
 use crate::bed::{PATIENCE, exe, unique, web_pod};
 
-struct Alone {
+pub(crate) struct Alone {
     netns_path: PathBuf,
     netns: Netns,
     data: tempfile::TempDir,
@@ -18,26 +18,31 @@ struct Alone {
 }
 
 impl Alone {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let data = tempfile::tempdir().unwrap();
         let netns_path = data.path().join(unique("netns"));
         let netns = Netns::create(&netns_path).unwrap();
         Self { netns_path, netns, data, child: None }
     }
 
-    fn data_dir(&self) -> PathBuf {
+    pub(crate) fn data_dir(&self) -> PathBuf {
         self.data.path().join("data")
     }
 
-    fn command(&self) -> Command {
+    pub(crate) fn command(&self) -> Command {
         let mut command = Command::new(exe());
         command.arg("up").arg("--data-dir").arg(self.data_dir());
         command
     }
 
     /// Starts it and gives what it says when it is ready.
-    fn up(&mut self) -> String {
+    pub(crate) fn up(&mut self) -> String {
+        self.up_with(&[])
+    }
+
+    pub(crate) fn up_with(&mut self, args: &[&str]) -> String {
         let mut command = self.command();
+        command.args(args);
         let log = std::fs::File::create(self.data.path().join("log")).unwrap();
         command.stdout(Stdio::piped()).stderr(log);
         let mut child = self.netns.run(|| command.spawn()).unwrap().unwrap();
@@ -48,11 +53,15 @@ impl Alone {
         line
     }
 
+    pub(crate) fn netns(&self) -> &Netns {
+        &self.netns
+    }
+
     fn log(&self) -> String {
         std::fs::read_to_string(self.data.path().join("log")).unwrap_or_default()
     }
 
-    fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         if let Some(mut child) = self.child.take() {
             let pid = rustix::process::Pid::from_child(&child);
             rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
@@ -66,7 +75,7 @@ impl Alone {
         child.wait().unwrap();
     }
 
-    fn kubectl(&self, args: &[&str], input: &str) -> String {
+    pub(crate) fn kubectl(&self, args: &[&str], input: &str) -> String {
         let output = self.kubectl_output(args, input);
         assert!(
             output.status.success(),
@@ -77,7 +86,7 @@ impl Alone {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    fn kubectl_output(&self, args: &[&str], input: &str) -> Output {
+    pub(crate) fn kubectl_output(&self, args: &[&str], input: &str) -> Output {
         let mut command = Command::new("kubectl");
         command.arg("--kubeconfig").arg(self.data_dir().join("kubeconfig"));
         command.arg("--cache-dir").arg(self.data.path().join("cache")).args(args);
@@ -87,7 +96,7 @@ impl Alone {
         child.wait_with_output().unwrap()
     }
 
-    fn fails(&self, mut command: Command) -> String {
+    pub(crate) fn fails(&self, mut command: Command) -> String {
         command.stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = self.netns.run(|| command.spawn()).unwrap().unwrap();
         let mut text = String::new();
