@@ -96,6 +96,11 @@ impl PodDir {
         self.0.join("etc")
     }
 
+    /// Where the files of a volume are.
+    pub(crate) fn volume(&self, name: &str) -> PathBuf {
+        self.0.join("volumes").join(name)
+    }
+
     /// Notes a container's process, so that a later agent can find it.
     pub(crate) fn note_process(&self, container: &str, pid: u32) {
         let Some(started) = start_time(pid) else { return };

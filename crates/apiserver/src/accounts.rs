@@ -16,6 +16,7 @@ use crate::limits::{ACCOUNTS_RETRY_PAUSE, POD_TOKEN_SECONDS};
 use crate::metadata::generate_name;
 use crate::object::{self, meta};
 use crate::server::ApiServer;
+use crate::write::{At, Part};
 
 const DEFAULT: &str = "default";
 /// Where pods find the authority's certificate.
@@ -39,7 +40,26 @@ pub(crate) async fn furnish(server: &ApiServer, namespace: &str) -> Result<()> {
     });
     let data = json!({ "ca.crt": certificate });
     let map = json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": about, "data": data });
-    make(server, &CONFIG_MAPS, map).await
+    make(server, &CONFIG_MAPS, map).await?;
+    renew(server, namespace, certificate).await
+}
+
+/// The authority's certificate is another when it was renewed.
+async fn renew(server: &ApiServer, namespace: &str, certificate: &str) -> Result<()> {
+    let at = At { resource: &CONFIG_MAPS, namespace, name: ROOT_CA };
+    let Some(kv) = server.store().get(&at.key()).await?.0 else { return Ok(()) };
+    if object::to_value(&kv)?["data"]["ca.crt"] == certificate {
+        return Ok(());
+    }
+    let change = &mut |old: &Value| {
+        let mut new = old.clone();
+        new["data"] = json!({ "ca.crt": certificate });
+        Ok(new)
+    };
+    match server.change(at, Part::Main, false, &mut Vec::new(), change).await {
+        Err(error) if !error.is("NotFound") => Err(error),
+        _ => Ok(()),
+    }
 }
 
 async fn make(server: &ApiServer, resource: &'static Resource, object: Value) -> Result<()> {

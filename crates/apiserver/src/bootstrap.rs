@@ -18,15 +18,17 @@ const FIRST_NAMESPACES: &[&str] = &["default", "kube-system", "kube-public", "ku
 
 /// Makes what is missing, and puts this server's address where it is wrong.
 pub(crate) async fn run(server: &ApiServer) -> std::result::Result<(), StartError> {
-    for name in FIRST_NAMESPACES {
+    // All at once: the store makes many writes durable together.
+    let namespaces = FIRST_NAMESPACES.iter().map(|name| async move {
         let object = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": name } });
         let made = create(server, &NAMESPACES, object).await;
-        made.map_err(|error| failed(&format!("namespace {name}"), &error))?;
-    }
-    // All at once: the store makes many writes durable together.
-    let furnished = FIRST_NAMESPACES.iter().map(|name| accounts::furnish(server, name));
-    try_join_all(furnished).await.map_err(|error| failed("service accounts", &error))?;
-    authz::defaults::bootstrap(server).await.map_err(|error| failed("roles", &error))?;
+        made.map_err(|error| failed(&format!("namespace {name}"), &error))
+    });
+    try_join_all(namespaces).await?;
+    let furnished = try_join_all(FIRST_NAMESPACES.iter().map(|name| accounts::furnish(server, name)));
+    let (furnished, roles) = tokio::join!(furnished, authz::defaults::bootstrap(server));
+    furnished.map_err(|error| failed("service accounts", &error))?;
+    roles.map_err(|error| failed("roles", &error))?;
     let service = service(server)?;
     create(server, &SERVICES, service).await.map_err(|error| failed("service kubernetes", &error))?;
     masters::publish(server).await.map_err(|error| failed("endpoints of kubernetes", &error))

@@ -199,7 +199,7 @@ impl Pki {
         };
         let list =
             fs::read_dir(&self.dir).map_err(|source| PkiError::File { path: self.dir.clone(), source })?;
-        let is_other = |name: &str| name.starts_with("sa-") && name.ends_with(".key");
+        let is_other = |name: &str| name.starts_with("sa-") && name.strip_suffix(".key").is_some();
         let mut names: Vec<String> =
             list.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
         names.retain(|name| is_other(name));

@@ -3,6 +3,8 @@
 //! Only reading, and only the kinds that kubectl creates by name; every such client also takes JSON as the answer.
 //! The tables below name the fields by their numbers in Kubernetes' `generated.proto` files. Start at [`decode`].
 
+mod access;
+
 use serde_json::{Map, Value};
 
 /// The media type.
@@ -45,6 +47,8 @@ enum Kind {
     IntOrString,
     TextMap,
     BytesMap,
+    /// Each value is a message of texts.
+    ListMap,
     Object(&'static [Field]),
 }
 
@@ -278,9 +282,9 @@ pub(crate) fn decode(body: &[u8]) -> Result<Value, ProtobufError> {
     }
     let text = |name| meta.get(name).and_then(Value::as_str).unwrap_or_default().to_string();
     let (api_version, kind) = (text("apiVersion"), text("kind"));
-    let Some(table) = table(&kind)
-        .filter(|_| !api_version.contains('/') || matches!(kind.as_str(), "DeleteOptions" | "Deployment"))
-    else {
+    let plain = table(&kind)
+        .filter(|_| !api_version.contains('/') || matches!(kind.as_str(), "DeleteOptions" | "Deployment"));
+    let Some(table) = plain.or_else(|| access::table(&api_version, &kind)) else {
         return Err(ProtobufError::UnknownKind { api_version, kind });
     };
     let partial = is_partial(&kind);
@@ -314,7 +318,7 @@ fn object(
             continue;
         };
         match kind {
-            Kind::TextMap | Kind::BytesMap => {
+            Kind::TextMap | Kind::BytesMap | Kind::ListMap => {
                 let (key, value) = entry(wire, *kind)?;
                 let map = out.entry(*name).or_insert_with(|| Value::Object(Map::new()));
                 map[key] = value;
@@ -358,10 +362,14 @@ fn entry(wire: Wire<'_>, kind: Kind) -> Result<(String, Value), ProtobufError> {
         }
     }
     let value = match kind {
-        Kind::BytesMap => base64::engine::general_purpose::STANDARD.encode(value),
-        _ => utf8(value)?,
+        Kind::BytesMap => base64::engine::general_purpose::STANDARD.encode(value).into(),
+        Kind::ListMap => {
+            let items = object(value, &[many(1, "items", Kind::Text)], 0, false)?.remove("items");
+            items.unwrap_or_else(|| Value::Array(Vec::new()))
+        }
+        _ => utf8(value)?.into(),
     };
-    Ok((key, value.into()))
+    Ok((key, value))
 }
 
 /// Seconds since 1970; no seconds at all is no time.

@@ -228,6 +228,20 @@ impl Client {
         timed(async { Err(failure(response).await) }).await
     }
 
+    /// Act on an object by creating a subresource, such as `token`; the answer is another kind of object.
+    pub async fn act<T: Serialize, R: DeserializeOwned>(
+        &self,
+        api: &ApiPath,
+        namespace: Option<&str>,
+        name: &str,
+        act: &str,
+        object: &T,
+    ) -> Result<R, Error> {
+        let path = format!("{}/{act}", api.object(namespace, name));
+        let body = self.call(Method::POST, path, JSON, encode(object)?).await?;
+        decode(&body)
+    }
+
     /// Send any request; the answer comes back as it is, whatever its status.
     pub async fn send(&self, request: Request<Bytes>) -> Result<Response<Body>, Error> {
         self.transport.call(request).await

@@ -128,7 +128,6 @@ async fn start(arguments: Arguments) -> anyhow::Result<()> {
 
     let mut config = portolan_apiserver::Config::new(node_ip, arguments.secure_port);
     config.service_cidrs.clone_from(&arguments.service_cluster_ip_range);
-    let pki = Pki::open(&pki_dir(data_dir))?;
     config.node_tls = Some(tls::node_client_config(&pki.client(&Identity::kubelet_client())?, pki.ca_pem())?);
     config.node_ports = arguments.service_node_port_range.0..=arguments.service_node_port_range.1;
     config.tokens = tokens(arguments.token_auth_file.as_deref())?;

@@ -83,7 +83,7 @@ impl Worker {
             let own = launch.env.iter().find(|(name, _)| name == "HOSTNAME");
             own.map(|(_, name)| name.clone()).unwrap_or_default()
         });
-        Ok(Launch { netns, hostname, mounts: self.mounts.clone(), ..launch })
+        Ok(Launch { netns, hostname, mounts: self.projected.mounts(spec, &self.mounts), ..launch })
     }
 
     /// What the environment is made of, as it is at this moment.

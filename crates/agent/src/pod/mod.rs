@@ -16,6 +16,7 @@ pub(crate) mod hosts;
 pub(crate) mod image;
 mod life;
 pub(crate) mod plan;
+pub(crate) mod projected;
 pub(crate) mod resolv;
 pub(crate) mod services;
 pub(crate) mod sources;

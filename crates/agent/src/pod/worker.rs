@@ -21,6 +21,7 @@ use super::container::{self, Record, RestartPolicy, State};
 use super::files;
 use super::life::Life;
 use super::plan::{is_over, plan};
+use super::projected::Projected;
 use super::services::ServiceView;
 use super::status::{self, View};
 use super::writer::StatusWriter;
@@ -91,6 +92,8 @@ pub(super) struct Worker {
     pub(super) pod_ips: Vec<IpAddr>,
     /// The pod's own files under `/etc`.
     pub(super) mounts: Arc<Mounts>,
+    /// Its volumes, where they are kept up.
+    pub(super) projected: Projected,
     start_time: Time,
     network_ready: bool,
     reported: PodStatus,
@@ -114,6 +117,7 @@ pub(crate) async fn run(ctx: Arc<Context>, key: Key, mut input: watch::Receiver<
         attachment: None,
         pod_ips: Vec::new(),
         mounts: Arc::default(),
+        projected: Projected::default(),
         network_ready: false,
         ctx,
         key,
@@ -187,7 +191,7 @@ impl Worker {
         false
     }
 
-    /// Writes what the pod finds under `/etc`. The address is known by now.
+    /// Writes what the pod's containers find besides the node's files. The address is known by now.
     async fn write_files(&mut self) -> Result<(), String> {
         let (ctx, dir) = (self.ctx.clone(), self.dir.clone());
         let (pod, ips) = (self.pod.clone(), self.pod_ips.clone());
@@ -197,6 +201,7 @@ impl Worker {
         for (reason, message) in complaints {
             self.event(EventType::Warning, reason, "", &message);
         }
+        self.projected = Projected::make(&self.ctx.client, &self.pod, &self.dir).await?;
         Ok(())
     }
 

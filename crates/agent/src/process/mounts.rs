@@ -13,7 +13,7 @@ use rustix::mount::{MountPropagationFlags, mount_bind, mount_change};
 use rustix::thread::UnshareFlags;
 
 /// Ready for use between fork and exec, where nothing may be allocated.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Mounts {
     /// The file, and the path at which it appears.
     binds: Vec<(CString, CString)>,

@@ -347,16 +347,16 @@ fn account(name: &str) -> Value {
 /// Makes what is missing and mends what lost rules or subjects.
 pub(crate) async fn bootstrap(server: &ApiServer) -> Result<()> {
     let (roles, bindings) = namespaced();
-    for (resource, wanted) in [
+    let all = [
         (&CLUSTER_ROLES, cluster_roles()),
         (&CLUSTER_ROLE_BINDINGS, cluster_bindings()),
         (&ROLES, roles),
         (&ROLE_BINDINGS, bindings),
-    ] {
-        // All at once: the store makes many writes durable together.
-        try_join_all(wanted.into_iter().map(|object| ensure(server, resource, object))).await?;
-    }
-    Ok(())
+    ];
+    let each =
+        all.into_iter().flat_map(|(resource, list)| list.into_iter().map(move |object| (resource, object)));
+    // All at once: the store makes many writes durable together.
+    try_join_all(each.map(|(resource, object)| ensure(server, resource, object))).await.map(drop)
 }
 
 async fn ensure(server: &ApiServer, resource: &'static Resource, wanted: Value) -> Result<()> {

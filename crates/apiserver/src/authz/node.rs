@@ -50,7 +50,10 @@ pub(crate) async fn allows(server: &ApiServer, node: &str, what: Attributes<'_>)
     let when = |allowed: bool, why: &str| if allowed { Ok(()) } else { Err(why.to_string()) };
     let unrelated = || format!("no relationship found between node '{node}' and this object");
     match (group, resource, subresource) {
-        ("", "nodes", None | Some("status")) => when(edits, ""),
+        ("", "nodes", None | Some("status")) => when(edits || verb == "get", ""),
+        ("", "pods", Some("status")) if verb == "get" => {
+            when(runs(server, node, namespace, name).await, &unrelated())
+        }
         ("", "pods", Some("status")) => when(matches!(verb, "update" | "patch"), ""),
         ("", "pods", Some("eviction")) => when(verb == "create", ""),
         ("", "pods", None) => match verb {

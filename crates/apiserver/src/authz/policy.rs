@@ -410,6 +410,60 @@ mod tests {
         assert!(path("/api/v1") && path("/healthz") && !path("/healthz/x") && !path("/api"));
     }
 
+    /// Rule, question, answer: the cases of Kubernetes' own definition.
+    #[test]
+    fn every_part_of_a_rule_has_its_wildcard_and_no_other() {
+        let object = |verbs, groups, resources, names| {
+            rule(
+                &json!({"verbs": [verbs], "apiGroups": [groups], "resources": [resources], "resourceNames": names}),
+            )
+        };
+        let none: [&str; 0] = [];
+        let get = |resource, sub, name| ask("get", resource, sub, name);
+        let of_apps = Attributes::Resource {
+            verb: "get",
+            group: "apps",
+            resource: "pods",
+            subresource: None,
+            namespace: None,
+            name: None,
+            on_node: None,
+        };
+        for (allowed, rule, question) in [
+            (true, object("*", "", "pods", json!(none)), ask("escalate", "pods", None, None)),
+            (false, object("get", "", "pods", json!(none)), ask("*", "pods", None, None)),
+            (true, object("get", "*", "pods", json!(none)), of_apps),
+            (false, object("get", "", "pods", json!(none)), of_apps),
+            (true, object("get", "", "*", json!(none)), get("pods", Some("log"), None)),
+            (true, object("get", "", "pods/log", json!(none)), get("pods", Some("log"), None)),
+            (false, object("get", "", "pods/log", json!(none)), get("pods", None, None)),
+            (false, object("get", "", "pods", json!(none)), get("pods", Some("log"), None)),
+            (true, object("get", "", "*/log", json!(none)), get("pods", Some("log"), None)),
+            (false, object("get", "", "*/log", json!(none)), get("pods", Some("status"), None)),
+            (false, object("get", "", "pods/*", json!(none)), get("pods", Some("log"), None)),
+            (true, object("get", "", "pods", json!(["a", "b"])), get("pods", None, Some("b"))),
+            (false, object("get", "", "pods", json!(["a"])), get("pods", None, None)),
+            (false, object("get", "", "pods", json!(["*"])), get("pods", None, Some("a"))),
+        ] {
+            assert_eq!(allows(&rule, question), allowed, "{rule:?} {question:?}");
+        }
+        for (allowed, pattern, path) in [
+            (true, "*", "/anything/at/all"),
+            (true, "/logs/*", "/logs/"),
+            (true, "/logs*", "/logsome"),
+            (false, "/logs/*", "/logs"),
+            (false, "/*/x", "/a/x"),
+            (false, "/logs", "/logs/"),
+        ] {
+            let rule = rule(&json!({"verbs": ["get"], "nonResourceURLs": [pattern]}));
+            assert_eq!(allows(&rule, Attributes::Path { verb: "get", path }), allowed, "{pattern} {path}");
+            assert!(
+                !allows(&rule, Attributes::Path { verb: "post", path })
+                    && !allows(&rule, get("pods", None, None))
+            );
+        }
+    }
+
     fn policy() -> Policy {
         let mut policy = Policy::default();
         let mut put = |key: &str, value: Value| {

@@ -19,5 +19,6 @@ mod patch;
 mod pods;
 mod scale;
 mod services;
+mod tls;
 mod tokens;
 mod watch;

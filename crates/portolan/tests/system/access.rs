@@ -33,6 +33,33 @@ fn said(output: &std::process::Output) -> (bool, String) {
     (output.status.success(), String::from_utf8(text).unwrap())
 }
 
+/// A token as kubectl asks for one; those of Debian cannot, and send the request as it is.
+fn service_account_token(alone: &Alone, account: &str) -> String {
+    let output = alone.kubectl_output(&["create", "token", account, "--duration=1h"], "");
+    if output.status.success() {
+        return String::from_utf8(output.stdout).unwrap();
+    }
+    let path = format!("/api/v1/namespaces/default/serviceaccounts/{account}/token");
+    let request = r#"{"apiVersion":"authentication.k8s.io/v1","kind":"TokenRequest","spec":{"expirationSeconds":3600}}"#;
+    let answer = alone.kubectl(&["create", "--raw", &path, "-f", "-"], request);
+    let answer: serde_json::Value = serde_json::from_str(&answer).unwrap();
+    answer["status"]["token"].as_str().unwrap().to_owned()
+}
+
+/// A kubeconfig with a token alone: beside it, the administrator's certificate would come first.
+fn token_config(alone: &Alone, out: &Path, token: &str) -> PathBuf {
+    let whole = std::fs::read_to_string(alone.data_dir().join("kubeconfig")).unwrap();
+    let (head, _) = whole.split_once("    client-certificate-data:").unwrap();
+    let (_, tail) = whole.split_once("contexts:").unwrap();
+    let path = out.join("token.kubeconfig");
+    std::fs::write(&path, format!("{head}    token: {token}\ncontexts:{tail}")).unwrap();
+    path
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}
+
 #[test]
 fn people_do_what_roles_grant_them_and_are_told_what_not() {
     let mut alone = Alone::new();
@@ -126,18 +153,10 @@ fn a_service_account_has_a_token_that_ends_with_it() {
         &["create", "rolebinding", "robot", "--clusterrole=view", "--serviceaccount=default:robot"],
         "",
     );
-    let token = alone.kubectl(&["create", "token", "robot", "--duration=1h"], "");
+    let token = service_account_token(&alone, "robot");
     let token = token.trim();
-    // The administrator's certificate would come first: a kubeconfig of its own, with the token alone.
-    let whole = std::fs::read_to_string(alone.data_dir().join("kubeconfig")).unwrap();
-    let (head, _) = whole.split_once("    client-certificate-data:").unwrap();
-    let (_, tail) = whole.split_once("contexts:").unwrap();
     let out = tempfile::tempdir().unwrap();
-    let write = |token: &str| {
-        let path = out.path().join("token");
-        std::fs::write(&path, format!("{head}    token: {token}\ncontexts:{tail}")).unwrap();
-        path
-    };
+    let write = |token: &str| token_config(&alone, out.path(), token);
     let robot = write(token);
     assert!(kubectl(&alone, &robot, &["get", "services"]).0);
     let (ok, text) = kubectl(&alone, &robot, &["delete", "service", "kubernetes"]);
@@ -171,17 +190,20 @@ fn a_node_may_not_touch_what_is_another_nodes() {
     refused(&["get", "pod", "two"], "no relationship found between node 'node-1' and this object");
     refused(&["get", "pods"], "can only list/watch pods with spec.nodeName field selector");
     refused(&["delete", "pod", "two"], "can only delete pods with spec.nodeName set to itself");
-    refused(
-        &[
-            "patch",
-            "pod",
-            "two",
-            "--subresource=status",
-            "--type=merge",
-            "-p",
-            r#"{"status":{"phase":"Failed"}}"#,
-        ],
-        "can only update pod status for pods with spec.nodeName set to itself",
+    // kubectl reads before it patches: what it would send then is sent here, by the node's own certificate.
+    let client = portolan_client::Client::from_kubeconfig(&config, "test").unwrap();
+    let patch = serde_json::json!({ "status": { "phase": "Failed" } });
+    let write = async {
+        let patch = portolan_client::Patch::Merge(&patch);
+        let status = portolan_client::Subresource::Status;
+        let pods = &portolan_client::paths::PODS;
+        client.patch::<serde_json::Value>(pods, Some("default"), "two", status, patch).await
+    };
+    let netns = bed.lab.host(Host::Node(1)).unwrap();
+    let error = netns.run(|| runtime().block_on(write)).unwrap().unwrap_err().to_string();
+    assert!(
+        error.contains("can only update pod status for pods with spec.nodeName set to itself"),
+        "{error}"
     );
     refused(
         &["get", "lease", "-n", "kube-node-lease", "node-2"],
@@ -190,6 +212,57 @@ fn a_node_may_not_touch_what_is_another_nodes() {
     refused(&["label", "node", "node-2", "a=b"], "is not allowed to modify node \"node-2\"");
     refused(&["get", "secrets", "-A"], "");
     refused(&["create", "configmap", "x"], "");
+}
+
+#[test]
+fn a_container_finds_a_token_with_which_the_api_knows_it() {
+    let mut alone = Alone::new();
+    alone.up();
+    // It copies what it finds to where the test can read it: containers share the node's files but for what is mounted.
+    let out = alone.data_dir().join("found");
+    std::fs::create_dir_all(&out).unwrap();
+    let manifest = format!(
+        r#"---
+apiVersion: v1
+kind: Pod
+metadata: {{name: curious}}
+spec:
+  restartPolicy: Never
+  containers:
+  - name: c
+    image: portolan.dev/host
+    command: [sh, -c, "cp /var/run/secrets/kubernetes.io/serviceaccount/* {out}/ && echo $KUBERNETES_SERVICE_HOST > {out}/host && sleep 600"]
+"#,
+        out = out.display()
+    );
+    alone.kubectl(&["apply", "-f", "-"], &manifest);
+    alone.kubectl(&["wait", "--for=condition=Ready", "pod", "curious", "--timeout=30s"], "");
+    let begin = std::time::Instant::now();
+    while !out.join("host").exists() {
+        assert!(begin.elapsed() < crate::bed::PATIENCE, "{:?}", std::fs::read_dir(&out).unwrap().count());
+    }
+    let read = |name: &str| std::fs::read_to_string(out.join(name)).unwrap();
+    assert_eq!(read("namespace"), "default");
+    assert!(read("ca.crt").starts_with("-----BEGIN CERTIFICATE"));
+    let token = read("token");
+    let config = token_config(&alone, out.as_path(), token.trim());
+    let (_, text) = kubectl(&alone, &config, &["get", "pods"]);
+    assert!(text.contains("User \"system:serviceaccount:default:default\" cannot list"), "{text}");
+    assert_eq!(
+        kubectl(&alone, &config, &["auth", "can-i", "create", "selfsubjectaccessreviews"])
+            .1
+            .trim()
+            .lines()
+            .next(),
+        Some("yes")
+    );
+    // The token is the pod's, and ends with it.
+    alone.kubectl(&["delete", "pod", "curious", "--grace-period=0", "--force"], "");
+    let (ok, text) = kubectl(&alone, &config, &["get", "pods"]);
+    assert!(!ok && text.contains("Unauthorized"), "{text}");
+    let visible = Path::new("/var/run/secrets/kubernetes.io/serviceaccount/token");
+    assert!(!visible.exists(), "the node itself sees an empty directory");
+    alone.stop();
 }
 
 #[test]
@@ -270,19 +343,29 @@ fn tokens_of_a_file_name_their_owners() {
     alone.up_with(&["--token-auth-file", file.to_str().unwrap()]);
     let url = alone.kubectl(&["config", "view", "-o", "jsonpath={.clusters[0].cluster.server}"], "");
     let as_token = |token: &str, args: &[&str]| {
-        let empty = out.path().join("empty");
-        std::fs::write(&empty, "").unwrap();
-        let mut all = vec!["--server", url.as_str(), "--insecure-skip-tls-verify", "--token", token];
-        all.extend(args);
-        kubectl(&alone, &empty, &all)
+        let user = if token.is_empty() { "{}".to_string() } else { format!("{{token: {token}}}") };
+        let path = out.path().join("config");
+        let text = format!(
+            "{{apiVersion: v1, kind: Config, current-context: c, contexts: [{{name: c, context: {{cluster: c, user: u}}}}], \
+             clusters: [{{name: c, cluster: {{server: '{url}', insecure-skip-tls-verify: true}}}}], \
+             users: [{{name: u, user: {user}}}]}}"
+        );
+        std::fs::write(&path, text).unwrap();
+        kubectl(&alone, &path, args)
     };
     let (ok, text) = as_token("t0p", &["get", "pods"]);
     assert!(!ok && text.contains("User \"ann\" cannot list"), "{text}");
     let (ok, text) = as_token("other", &["get", "pods"]);
     assert!(!ok && text.contains("Unauthorized"), "{text}");
-    let (ok, text) = as_token("", &["get", "--raw", "/version"]);
-    assert!(ok && text.contains("gitVersion"), "{text}");
-    let (ok, text) = as_token("", &["get", "--raw", "/api/v1/pods"]);
-    assert!(!ok && text.contains("User \"system:anonymous\" cannot list"), "{text}");
+    // kubectl asks for a name and a password when it has nothing to show: a client without them.
+    as_token("", &["version", "--client"]);
+    let client = portolan_client::Client::from_kubeconfig(&out.path().join("config"), "test").unwrap();
+    let get = |path: &'static str| {
+        let client = client.clone();
+        alone.netns().run(move || runtime().block_on(async move { client.get_raw(path).await })).unwrap()
+    };
+    assert!(String::from_utf8_lossy(&get("/version").unwrap()).contains("gitVersion"));
+    let error = get("/api/v1/pods").unwrap_err().to_string();
+    assert!(error.contains("User \"system:anonymous\" cannot list"), "{error}");
     alone.stop();
 }
