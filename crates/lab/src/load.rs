@@ -3,7 +3,7 @@
 use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -34,6 +34,7 @@ pub enum Manner {
 #[derive(Debug)]
 pub struct Load {
     stop: Arc<AtomicBool>,
+    succeeded: Arc<AtomicUsize>,
     thread: JoinHandle<Result<Seen, LabError>>,
 }
 
@@ -44,9 +45,23 @@ pub struct Seen(Vec<(Instant, io::Result<()>)>);
 impl Load {
     pub fn start(from: Netns, to: SocketAddr, manner: Manner) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
-        let flag = Arc::clone(&stop);
-        let thread = std::thread::spawn(move || from.run(|| connects(to, manner, &flag))?);
-        Self { stop, thread }
+        let succeeded = Arc::new(AtomicUsize::new(0));
+        let (flag, count) = (Arc::clone(&stop), Arc::clone(&succeeded));
+        let thread = std::thread::spawn(move || from.run(|| connects(to, manner, &flag, &count))?);
+        Self { stop, succeeded, thread }
+    }
+
+    /// Waits until so many more connects have succeeded; whether they have within the patience.
+    pub fn more(&self, count: usize, patience: Duration) -> bool {
+        let begin = Instant::now();
+        let enough = self.succeeded.load(Ordering::Relaxed) + count;
+        while self.succeeded.load(Ordering::Relaxed) < enough {
+            if begin.elapsed() > patience {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        true
     }
 
     pub fn end(self) -> Result<Seen, LabError> {
@@ -56,7 +71,12 @@ impl Load {
     }
 }
 
-fn connects(to: SocketAddr, manner: Manner, stop: &AtomicBool) -> Result<Seen, LabError> {
+fn connects(
+    to: SocketAddr,
+    manner: Manner,
+    stop: &AtomicBool,
+    succeeded: &AtomicUsize,
+) -> Result<Seen, LabError> {
     let mut rt = Rt::open()?;
     let mut seen = Vec::new();
     while !stop.load(Ordering::Relaxed) {
@@ -69,6 +89,7 @@ fn connects(to: SocketAddr, manner: Manner, stop: &AtomicBool) -> Result<Seen, L
         let connected = outcome.is_ok();
         seen.push((Instant::now(), outcome));
         if connected {
+            succeeded.fetch_add(1, Ordering::Relaxed);
             std::thread::sleep(PAUSE);
         }
     }

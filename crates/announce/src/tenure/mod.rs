@@ -167,7 +167,7 @@ pub struct Tenures {
     listens_since: Instant,
     ready_at: Instant,
     doubt: Doubt,
-    last_tick: Instant,
+    last_beat: Instant,
     next_beat: Instant,
     macs: Vec<Mac>,
     peers: Peers,
@@ -195,7 +195,7 @@ impl Tenures {
             listens_since: now,
             ready_at: now + settings.join_for,
             doubt: Doubt::none(now),
-            last_tick: now,
+            last_beat: now,
             next_beat: now,
             macs: Vec::new(),
             peers: Peers::new(settings.dead_after),
@@ -305,8 +305,8 @@ impl Tenures {
     /// Called first whenever the node runs again. Says whether it was frozen: then it answers for nothing any more, and
     /// what has come in meanwhile is not to be answered.
     pub fn wake(&mut self, now: Instant) -> bool {
-        let frozen = now.saturating_duration_since(self.last_tick) >= self.settings.dead_after;
-        self.last_tick = now;
+        // As the others reckon it: they have not heard us since then.
+        let frozen = now.saturating_duration_since(self.last_beat) >= self.settings.dead_after;
         if frozen {
             self.thaw(now);
         }
@@ -664,16 +664,16 @@ impl Tenures {
         while self.pending.has_fresh() {
             let words = self.pending.take(most);
             if words.len() < most || !self.pending.has_fresh() {
-                self.send(words);
+                self.send(words, now);
                 return;
             }
-            self.send(words);
+            self.send(words, now);
         }
         if due {
             self.next_beat = now + self.settings.beat_every;
             let mut words = self.pending.take(most);
             words.extend(self.repetition(most - words.len()));
-            self.send(words);
+            self.send(words, now);
         }
     }
 
@@ -685,8 +685,9 @@ impl Tenures {
         words
     }
 
-    fn send(&mut self, words: Vec<(IpAddr, Word)>) {
+    fn send(&mut self, words: Vec<(IpAddr, Word)>, now: Instant) {
         self.sequence += 1;
+        self.last_beat = now;
         self.actions.push(Action::Send(Beat {
             node: self.me.to_string(),
             incarnation: self.incarnation,

@@ -254,6 +254,21 @@ fn a_frozen_owner_answers_nothing_when_it_wakes_and_then_gets_its_address_back()
 }
 
 #[test]
+fn a_node_that_was_frozen_for_just_long_enough_gets_its_address_back() {
+    for frozen in 30..60 {
+        let mut world = World::new(2, &[ip(A)]);
+        world.run(Duration::from_secs(2) + STEP * frozen);
+        let owner = world.first(ip(A));
+        world.nodes[owner].running = false;
+        // As soon as others have taken it.
+        world.until_one(ip(A), Some(owner));
+        world.nodes[owner].running = true;
+        world.run(Duration::from_secs(2));
+        assert_eq!(world.answering(ip(A)), [owner]);
+    }
+}
+
+#[test]
 fn a_planned_move_leaves_no_gap() {
     let mut world = World::new(3, &[ip(A)]);
     world.run(Duration::from_secs(2));

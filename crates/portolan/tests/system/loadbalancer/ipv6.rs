@@ -6,10 +6,10 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use portolan_lab::Host;
-use portolan_lab::load::{Load, Manner, repeated_syns};
+use portolan_lab::load::{Manner, repeated_syns};
 use portolan_netlink::rt::Rt;
 
-use super::{AIM, SLACK, lost_nothing, until_moved};
+use super::{AIM, SLACK, end_load, lost_nothing, start_load, until_moved, until_settled};
 use crate::bed::{Bed, at, settles, who};
 
 const ADDRESS: &str = "fd00::240";
@@ -46,31 +46,32 @@ fn an_outside_client_finds_an_ipv6_address_by_neighbour_discovery_and_follows_it
     let mut outside = server.spawn(&mut command).unwrap();
     bed.apply(MANIFEST);
     bed.until_field("service web", "{.status.loadBalancer.ingress[0].ip}", |ip| ip == ADDRESS);
+    until_settled(&bed, address);
     let ask = || bed.http("client", at(address, 80));
     settles(ask, |answer| answer.text().is_some());
     assert_eq!(who(&ask()), "outside");
     bed.until_field("lbpool six", "{.status.assignedIPv6}", |count| count == "1");
 
-    let first = super::owner_of(&bed, address);
+    let first = until_settled(&bed, address);
     let client = bed.lab.host(Host::Client).unwrap();
-    let load = Load::start(client.try_clone().unwrap(), at(address, 80), Manner::Hasty);
+    let load = start_load(&bed, address, Manner::Hasty);
     let begin = Instant::now();
     let mut segment = Rt::open_in(&bed.lab.host(Host::Segment).unwrap()).unwrap();
     segment.set_down(&format!("node-{first}")).unwrap();
     until_moved(&bed, address, first);
-    let gap = load.end().unwrap().longest_gap(begin);
+    let gap = end_load(load).longest_gap(begin);
     println!("partitioned, IPv6: {gap:?} without an answer");
     assert!(gap < AIM + SLACK, "{gap:?}");
     segment.set_up(&format!("node-{first}")).unwrap();
-    settles(ask, |answer| answer.text().is_some());
 
     // A planned move: the address is drained away from where it is.
-    let from = super::until_settled(&bed, address);
-    let load = Load::start(client.try_clone().unwrap(), at(address, 80), Manner::Patient);
+    let from = until_settled(&bed, address);
+    settles(ask, |answer| answer.text().is_some());
+    let load = start_load(&bed, address, Manner::Patient);
     let before = repeated_syns(&client).unwrap();
     bed.run(&["cordon", &format!("node-{from}")]);
     until_moved(&bed, address, from);
-    let seen = load.end().unwrap();
+    let seen = end_load(load);
     lost_nothing(&seen, repeated_syns(&client).unwrap() - before);
     outside.kill().unwrap();
     outside.wait().unwrap();

@@ -113,7 +113,7 @@ impl Drop for Balancer {
 /// Three nodes; pods on those that do not answer for the address, so that only the address is at stake.
 fn served() -> (Bed, u8) {
     let bed = announced(3);
-    let owner = owner(&bed);
+    let owner = until_settled(&bed, ADDRESS);
     let others = (1..=3).filter(|node| *node != owner);
     let pods = others.map(|node| web_pod(&format!("web-{node}"), "app: web", Some(&format!("node-{node}"))));
     bed.apply(&pods.collect::<String>());
@@ -123,7 +123,20 @@ fn served() -> (Bed, u8) {
 }
 
 fn load(bed: &Bed) -> Load {
-    Load::start(bed.lab.host(Host::Client).unwrap(), vip(), Manner::Hasty)
+    start_load(bed, ADDRESS, Manner::Hasty)
+}
+
+/// A client that has been there already when something happens.
+fn start_load(bed: &Bed, address: IpAddr, manner: Manner) -> Load {
+    let load = Load::start(bed.lab.host(Host::Client).unwrap(), at(address, 80), manner);
+    assert!(load.more(AROUND, PATIENCE), "nobody answers at {address}");
+    load
+}
+
+/// What it saw when it has been there for some time afterwards.
+fn end_load(load: Load) -> Seen {
+    assert!(load.more(AROUND, PATIENCE), "nobody answers any more");
+    load.end().unwrap()
 }
 
 /// For a planned move. A first packet that meets nobody is sent again after a second, and the kernel counts it: whatever
@@ -155,6 +168,8 @@ fn signal(lab: &Lab, node: u8, signal: Signal) {
 const AIM: Duration = Duration::from_secs(1);
 /// What a machine with two busy cores may add to what was measured: figures are in docs/benchmarks/loadbalancer.md.
 const SLACK: Duration = Duration::from_secs(4);
+/// Connects before and after what happens.
+const AROUND: usize = 20;
 /// Longer than a node that was frozen once is in doubt.
 const SETTLED_AFTER: Duration = Duration::from_millis(1500);
 
@@ -184,7 +199,7 @@ fn a_killed_owner_is_followed_by_another_node() {
     let begin = Instant::now();
     bed.lab.host(Host::Node(owner)).unwrap().kill_processes(PATIENCE).unwrap();
     until_moved(&bed, ADDRESS, owner);
-    let gap = load.end().unwrap().longest_gap(begin);
+    let gap = end_load(load).longest_gap(begin);
     println!("killed: {gap:?} without an answer");
     // The dead node's kernel still forwards what it gets: only the address moves, when the others miss its beats.
     assert!(gap < AIM + SLACK, "{gap:?}");
@@ -204,7 +219,7 @@ fn a_frozen_owner_is_followed_and_answers_nothing_when_it_wakes() {
     while self::owner(&bed) != owner {
         assert!(woken.elapsed() < PATIENCE);
     }
-    let gap = load.end().unwrap().longest_gap(begin);
+    let gap = end_load(load).longest_gap(begin);
     println!("frozen: {gap:?} without an answer");
     assert!(gap < AIM + SLACK, "{gap:?}");
 }
@@ -218,11 +233,13 @@ fn a_partitioned_owner_is_followed_and_one_remains_afterwards() {
     let begin = Instant::now();
     Rt::open_in(&segment).unwrap().set_down(&port).unwrap();
     until_moved(&bed, ADDRESS, owner);
-    let cut = load.end().unwrap();
+    let cut = end_load(load);
     let gap = cut.longest_gap(begin);
     println!("partitioned: {gap:?} without an answer");
     assert!(gap < AIM + SLACK, "{gap:?}");
     Rt::open_in(&segment).unwrap().set_up(&port).unwrap();
+    // It may move once more, and take with it what is under way.
+    until_settled(&bed, ADDRESS);
     settles(|| bed.http("client", vip()), |answer| answer.text().is_some());
 }
 
@@ -239,12 +256,12 @@ fn a_drained_and_a_stopped_owner_hand_over_without_a_lost_packet() {
         while until_settled(&bed, ADDRESS) != owner {
             assert!(begin.elapsed() < PATIENCE, "{node} does not get the address back");
         }
-        let client = Load::start(host.try_clone().unwrap(), vip(), Manner::Patient);
+        let client = start_load(&bed, ADDRESS, Manner::Patient);
         let repeated = repeated_syns(&host).unwrap();
         let begin = Instant::now();
         leave();
         until_moved(&bed, ADDRESS, owner);
-        let seen = client.end().unwrap();
+        let seen = end_load(client);
         println!("{way}: {:?} without an answer, {} connects", seen.longest_gap(begin), seen.count());
         lost_nothing(&seen, repeated_syns(&host).unwrap() - repeated);
         bed.run(&["uncordon", &node]);
@@ -259,11 +276,12 @@ fn with_policy_local_the_address_is_where_a_ready_pod_is_and_sources_are_kept() 
     bed.apply(&pods.concat());
     bed.wait_ready("app=web");
     settles(|| bed.http("client", vip()), |answer| answer.text().is_some());
-    let first = owner(&bed);
+    let first = until_settled(&bed, ADDRESS);
     let answer = bed.http("client", vip());
     assert_eq!((who(&answer), peer(&answer)), (format!("web-{first}"), Host::Client.ip()));
     bed.post("node-1", at(bed.pod_ip(&format!("web-{first}")), 80), "/ready?value=false");
     until_moved(&bed, ADDRESS, first);
+    assert_eq!(until_settled(&bed, ADDRESS), 3 - first);
     let second = 3 - first;
     settles(
         || bed.http("client", vip()),

@@ -6,7 +6,7 @@ use portolan_lab::probe::{self, Answer};
 use portolan_netlink::rt::Rt;
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::{ADDRESS, announced, owner, vip};
+use super::{ADDRESS, announced, owner, until_settled, vip};
 use crate::bed::{Bed, PATIENCE, at, settles, web_pod};
 
 #[test]
@@ -87,7 +87,7 @@ fn monitored(bed: &Bed, node: &str, path: &str) -> Answer {
 #[test]
 fn nodes_say_what_they_announce_under_metallbs_names() {
     let bed = announced(2);
-    let node = format!("node-{}", owner(&bed));
+    let node = format!("node-{}", until_settled(&bed, ADDRESS));
     settles(|| monitored(&bed, &node, "/readyz"), |answer| answer.text() == Some("ok\n"));
     let text = monitored(&bed, &node, "/metrics");
     let text = text.text().unwrap();
