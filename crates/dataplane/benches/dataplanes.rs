@@ -6,6 +6,9 @@
 //! this machine has not is left out, with a word. What was measured also goes to `target/bench/dataplanes.json` (or where
 //! `PORTOLAN_BENCH_JSON` says), one row per data plane and size, beside the rows of data planes that were not asked for.
 //! Nothing is asserted: machines differ.
+//!
+//! `cargo bench -p portolan-dataplane -- uml iptables-legacy ipvs 10 1000` measures in User-Mode Linux, which has IPVS (and
+//! no `nf_tables` of IP); figures from there compare with each other only, and go to a file of their own.
 
 #![allow(clippy::unwrap_used, reason = "a step that fails ends the benchmark")]
 
@@ -19,7 +22,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use common::planes::{Iptables, IptablesLegacy, Nftables, Plane};
+use common::planes::{Iptables, IptablesLegacy, IpvsBehindIptables, IpvsBehindNftables, Nftables, Plane};
 use common::{Case, World, synthetic};
 use net::{Net, Took};
 use portolan_dataplane::Driver;
@@ -36,14 +39,20 @@ const CONNECTIONS: usize = 500;
 type Measure = fn(&str, u32) -> Row;
 
 /// Data planes by name. A new one is one more line.
-const PLANES: [(&str, Measure); 3] = [
+const PLANES: [(&str, Measure); 5] = [
     ("nftables", measure::<Nftables>),
     ("iptables", measure::<Iptables>),
     ("iptables-legacy", measure::<IptablesLegacy>),
+    ("ipvs", measure::<IpvsBehindIptables>),
+    ("ipvs-nftables", measure::<IpvsBehindNftables>),
 ];
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments.iter().any(|argument| argument == "uml") {
+        let rest: Vec<_> = arguments.iter().filter(|argument| *argument != "uml").cloned().collect();
+        return print!("{}", common::uml::run_inside(&rest.join(" ")));
+    }
     let sizes: Vec<u32> = arguments.iter().filter_map(|argument| argument.parse().ok()).collect();
     let sizes = if sizes.is_empty() { SIZES.to_vec() } else { sizes };
     let named = |name: &str| arguments.iter().any(|argument| argument == name);
@@ -108,7 +117,10 @@ impl Row {
 
 /// One row a line, so that rows of an earlier run stay without understanding them.
 fn save(rows: &[Row]) {
-    let default = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/bench/dataplanes.json");
+    let default = match std::env::var_os("PORTOLAN_IN_UML") {
+        None => concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/bench/dataplanes.json"),
+        Some(_) => concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/bench/dataplanes-uml.json"),
+    };
     let path = std::env::var_os("PORTOLAN_BENCH_JSON").map_or_else(|| default.into(), PathBuf::from);
     let before = fs::read_to_string(&path).unwrap_or_default();
     let mut lines: Vec<String> = rows.iter().map(Row::json).collect();

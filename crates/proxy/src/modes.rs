@@ -97,10 +97,11 @@ fn remove_all_but(mode: Mode) -> Vec<String> {
 /// What this host can do in a mode, in a few words, or why it cannot.
 pub fn support(mode: Mode) -> Result<String, String> {
     match mode {
-        Mode::Nftables => nft::Socket::open()
-            .and_then(|mut socket| socket.tables().map_err(std::io::Error::other))
-            .map(|_| "yes".into())
-            .map_err(|error| error.to_string()),
+        Mode::Nftables => {
+            let mut socket = nft::Socket::open().map_err(|error| error.to_string())?;
+            nftables::usable(&mut socket).map_err(|error| error.to_string())?;
+            Ok("yes".into())
+        }
         Mode::Iptables => match iptables::Programs::find() {
             Ok(programs) => Ok(format!("yes, by the {} variant of iptables", programs.variant().as_str())),
             Err(error) => Err(error.to_string()),

@@ -9,6 +9,7 @@ use std::process::{Command, Output, Stdio};
 
 use portolan_forward::Family;
 use portolan_netlink::netns::Netns;
+use portolan_netlink::nft;
 use thiserror::Error;
 
 use super::layout::{PREFIX, Table};
@@ -83,7 +84,7 @@ impl Programs {
     /// Finds the variant to use in the caller's network namespace: the one that holds rules of ours; or else the one in
     /// which kubelet or kube-proxy left chains; or else what the plain program `iptables` is.
     pub fn find() -> Result<Self, Error> {
-        let found = [Variant::Nft, Variant::Legacy].into_iter().filter(|variant| exists(*variant));
+        let found = [Variant::Nft, Variant::Legacy].into_iter().filter(|variant| works(*variant));
         let there: Vec<_> = found.map(|variant| (variant, listing(variant))).collect();
         let holder = |wanted: &dyn Fn(&str) -> bool| {
             there.iter().find(|(_, listing)| listing.lines().any(wanted)).map(|(variant, _)| *variant)
@@ -170,6 +171,13 @@ fn run(program: &str, arguments: &[&str], input: &str) -> io::Result<Output> {
 
 fn exists_program(program: &str) -> bool {
     run(program, &["--version"], "").is_ok()
+}
+
+/// It is there, and the kernel has what it writes to: `nf_tables` may be there without those of IP.
+fn works(variant: Variant) -> bool {
+    let kernel_can =
+        || nft::Socket::open().is_ok_and(|mut socket| crate::nftables::usable(&mut socket).is_ok());
+    exists(variant) && (variant != Variant::Nft || kernel_can())
 }
 
 fn exists(variant: Variant) -> bool {

@@ -24,7 +24,7 @@ use std::io;
 use std::time::Instant;
 
 use portolan_forward::{Algorithm, Family, NodeView, NoteKind, ServiceTable};
-use portolan_netlink::ipvs::{Op, OpError, Server, ServerKey, Timeouts, is_loaded};
+use portolan_netlink::ipvs::{Ipvs as _, Op, OpError, Server, ServerKey, Timeouts, is_loaded};
 use thiserror::Error;
 
 use crate::{Change, DataPlane, Objects};
@@ -270,6 +270,14 @@ impl<F: Front, K: Kernel> DataPlane for Ipvs<F, K> {
         let errors = self.front.cleanup().into_iter().map(Error::Front);
         errors.chain(remove_from(&mut self.kernel).into_iter().map(Error::Kernel)).collect()
     }
+}
+
+/// Whether there is anything for [`remove`] to remove in the caller's network namespace.
+pub fn is_there() -> bool {
+    let Some(mut machine) = is_loaded().then(Machine::open).and_then(Result::ok) else { return false };
+    let servers = machine.servers().unwrap_or_default();
+    servers.iter().any(|server| layout::is_ours(&server.key))
+        || machine.ranges().is_ok_and(|ranges| !ranges.is_empty())
 }
 
 /// Removes what is ours of IPVS and around it, but for the front, in the caller's network namespace.

@@ -57,19 +57,24 @@ fn details<'a>(output: &'a str, name: &str) -> &'a str {
 
 /// Boots, runs this program's tests of IPVS (those that were asked for) and gives what they wrote.
 fn boot() -> String {
+    let asked: Vec<String> = std::env::args().skip(1).filter(|arg| arg.contains("ipvs")).collect();
+    let filter = if asked.is_empty() { "ipvs".to_owned() } else { asked.join(" ") };
+    run_inside(&format!("{filter} --test-threads=2"))
+}
+
+/// Boots, runs this program with other arguments and gives what it wrote.
+pub fn run_inside(arguments: &str) -> String {
     let dir = std::env::temp_dir().join(format!("portolan-uml-{}", std::process::id()));
     std::fs::create_dir_all(&dir).unwrap();
-    let output = run(&dir);
+    let output = run(&dir, arguments);
     std::fs::remove_dir_all(&dir).unwrap();
     output
 }
 
-fn run(dir: &Path) -> String {
+fn run(dir: &Path, arguments: &str) -> String {
     let (init, out) = (dir.join("init"), dir.join("out"));
     let program = std::env::current_exe().unwrap();
-    let asked: Vec<String> = std::env::args().skip(1).filter(|arg| arg.contains("ipvs")).collect();
-    let filter = if asked.is_empty() { "ipvs".to_owned() } else { asked.join(" ") };
-    let text = script(&program.display().to_string(), &filter, &out.display().to_string());
+    let text = script(&program.display().to_string(), arguments, &out.display().to_string());
     std::fs::write(&init, text).unwrap();
     std::fs::set_permissions(&init, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     let mut child = Command::new("linux.uml")
@@ -98,7 +103,7 @@ fn read(path: &Path) -> String {
 }
 
 /// The kernel looks for modules where distributions have them; what there is of that goes over it in memory.
-fn script(program: &str, filter: &str, out: &str) -> String {
+fn script(program: &str, arguments: &str, out: &str) -> String {
     let path = std::env::var("PATH").unwrap_or_default();
     format!(
         "#!/bin/sh
@@ -114,7 +119,7 @@ echo /run/modprobe > /proc/sys/kernel/modprobe
 for module in ip_vs ip_vs_rr veth ipv6 nf_conntrack_netlink; do /run/modprobe $module; done
 echo 262144 > /proc/sys/net/netfilter/nf_conntrack_max
 ip link set lo up
-{program} {filter} --test-threads=2 > {out} 2>&1
+{program} {arguments} > {out} 2>&1
 sync
 echo o > /proc/sysrq-trigger
 sleep 60

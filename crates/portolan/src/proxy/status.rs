@@ -164,7 +164,6 @@ fn kernel() -> Kernel {
     });
     let support = |mode: Mode| match (mode, &tables) {
         (Mode::Nftables, Err(error)) => format!("no: {error}"),
-        (Mode::Nftables, Ok(())) => "yes".to_owned(),
         _ => portolan_proxy::support(mode).unwrap_or_else(|error| format!("no: {error}")),
     };
     let modes = Mode::ALL.map(|mode| (mode.as_str(), support(mode))).into();

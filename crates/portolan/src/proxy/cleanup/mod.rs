@@ -93,6 +93,15 @@ fn refuse_while_running() -> anyhow::Result<()> {
 fn ours(findings: &mut Findings) {
     iptables::clean_up_ours(findings);
     tables(findings, layout::TABLE);
+    tables(findings, layout::IPVS_TABLE);
+    // Last, when no rule leads there any more.
+    if portolan_dataplane::ipvs::is_there() {
+        let errors = portolan_dataplane::ipvs::remove();
+        if errors.is_empty() {
+            findings.removed.push("our IPVS virtual servers and the route to them".into());
+        }
+        findings.errors.extend(errors.iter().map(|error| format!("IPVS: {error}")));
+    }
 }
 
 /// The nftables tables of this name, of both families.
