@@ -3,12 +3,12 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::bed::{PATIENCE, exe};
 
 /// Boots, runs `script` as root on the machine's own files (`/run` is its own), and gives what it wrote to `$OUT`.
-fn boot(dir: &Path, script: &str) -> String {
+fn boot(dir: &Path, script: &str, patience: Duration) -> String {
     let out = dir.join("out");
     let init = dir.join("init");
     let text = format!(
@@ -37,12 +37,12 @@ fn boot(dir: &Path, script: &str) -> String {
         .expect("linux.uml starts: Debian's package user-mode-linux, which scripts/prepare installs");
     let begin = Instant::now();
     while child.try_wait().unwrap().is_none() {
-        if begin.elapsed() > PATIENCE {
+        if begin.elapsed() > patience {
             child.kill().unwrap();
             child.wait().unwrap();
             panic!("the kernel did not come to its end; so far: {:?}", std::fs::read_to_string(&out));
         }
-        std::thread::sleep(std::time::Duration::from_millis(20));
+        std::thread::sleep(Duration::from_millis(20));
     }
     std::fs::read_to_string(out).unwrap_or_default()
 }
@@ -54,7 +54,7 @@ fn a_kernel_without_nf_tables_is_named_in_one_line_with_the_way_out() {
         "{} up --data-dir /run/portolan > $OUT 2>&1; echo \"ended with $?\" >> $OUT",
         exe().display()
     );
-    let text = boot(dir.path(), &script);
+    let text = boot(dir.path(), &script, PATIENCE);
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!(lines.len(), 2, "{text}");
     assert!(lines[0].contains("no usable nf_tables") && lines[0].contains("modprobe nf_tables"), "{text}");
@@ -74,8 +74,34 @@ fn a_kernel_without_ipvs_is_named_in_one_line_with_the_way_out() {
         exe().display(),
         kubeconfig.display()
     );
-    let text = boot(dir.path(), &script);
+    let text = boot(dir.path(), &script, PATIENCE);
     let lines: Vec<&str> = text.lines().filter(|line| !line.contains("WARN")).collect();
     let [line, "ended with 1"] = lines[..] else { panic!("{text}") };
     assert!(line.contains("has no IPVS") && line.contains("modprobe ip_vs"), "{text}");
+}
+
+/// Where modules can be loaded there is IPVS, with rules of iptables before it.
+#[test]
+fn the_proxy_serves_by_ipvs_and_changes_to_iptables_and_back_without_losing_a_connection() {
+    let dir = tempfile::tempdir().unwrap();
+    let script = dir.path().join("script");
+    std::fs::write(&script, include_str!("ipvs.sh")).unwrap();
+    let run = format!(
+        "PORTOLAN={} MODULES=/usr/lib/uml/modules PATH=$PATH:/usr/sbin:/sbin sh {} > $OUT 2>&1",
+        exe().display(),
+        script.display()
+    );
+    let text = boot(dir.path(), &run, Duration::from_mins(10));
+    for expected in [
+        "mode            ipvs",
+        "ipvs            yes, behind rules of iptables",
+        "nftables        no: ",
+        "virtual server  TCP 246.96.0.77:80 wlc: 1 destinations, 0 leaving",
+        "removed our IPVS virtual servers and the route to them",
+        "nothing to remove\nleft: \n",
+    ] {
+        assert!(text.contains(expected), "{expected:?} is not in\n{text}");
+    }
+    let count = text.lines().find_map(|line| line.strip_prefix("connections without a failure: "));
+    assert!(count.is_some_and(|count| count.parse::<u32>().unwrap() > 20), "{text}");
 }
