@@ -24,7 +24,7 @@ use crate::failure::Failure;
 use crate::logging;
 use crate::up::hostname;
 
-use configuration::Configuration;
+pub(crate) use configuration::Configuration;
 use flags::Flags;
 use settings::Settings;
 
@@ -105,6 +105,16 @@ fn configuration(flags: &Flags) -> anyhow::Result<(Configuration, Vec<String>)> 
 fn settings(configuration: &Configuration) -> anyhow::Result<Settings> {
     Settings::of(configuration, &hostname())
         .map_err(|problems| anyhow::anyhow!("the configuration is not valid:\n  {}", problems.join("\n  ")))
+}
+
+/// A configuration file, for those who only want to know what a proxy does with it.
+pub(crate) fn file(path: &Path) -> anyhow::Result<Configuration> {
+    Ok(read::file(path)?.configuration)
+}
+
+/// What the proxy makes of a configuration.
+pub(crate) fn meant(configuration: &Configuration) -> anyhow::Result<portolan_proxy::Config> {
+    Ok(settings(configuration)?.proxy)
 }
 
 fn write(configuration: &Configuration, path: &Path) -> anyhow::Result<()> {

@@ -9,6 +9,7 @@ use portolan_forward::{
     Family, NodePortAddresses, NodeView, Origin, Outcome, Packet, Policy, Protocol, ServiceKey, Table, Trace,
     explain, trace,
 };
+use portolan_proxy::{Config, DetectLocal};
 
 use super::diagnose;
 use super::report::{
@@ -16,7 +17,7 @@ use super::report::{
     PortPart, Problem, ProblemKind, Report, ServicePart, SourceAddress, SourceRangesPart, Verdict,
 };
 use super::resolve::{self, Source, Target};
-use super::world::{ProxySettings, Service, World};
+use super::world::{Service, World};
 use super::{reasons, sentences};
 
 /// What the user wants to know.
@@ -43,7 +44,7 @@ pub(crate) struct Aimed {
     pub(crate) outcome: Outcome,
 }
 
-pub(crate) fn answer(world: &World, settings: &ProxySettings, question: &Question) -> Answer {
+pub(crate) fn answer(world: &World, settings: &Config, question: &Question) -> Answer {
     let mut draft = Draft::new(world, settings, question);
     let aimed = match draft.aim() {
         Ok(aimed) => aimed,
@@ -81,13 +82,13 @@ fn add_problems_of_objects(world: &World, report: &mut Report) {
 
 struct Draft<'a> {
     world: &'a World,
-    settings: &'a ProxySettings,
+    settings: &'a Config,
     question: &'a Question,
     report: Report,
 }
 
 impl<'a> Draft<'a> {
-    fn new(world: &'a World, settings: &'a ProxySettings, question: &'a Question) -> Self {
+    fn new(world: &'a World, settings: &'a Config, question: &'a Question) -> Self {
         let report = Report {
             from: Party {
                 asked: question.from.clone(),
@@ -349,7 +350,8 @@ impl<'a> Draft<'a> {
         self.report.problems.extend(diagnose::left_out(service));
         self.report.problems.extend(diagnose::endpoints(world, service, explanation));
         let stranger = self.report.from.kind == PartyKind::Pod && explanation.origin == Origin::Outside;
-        if stranger && !self.settings.cluster_cidrs.is_empty() {
+        let by_cluster = self.settings.detect_local == DetectLocal::ClusterCidr;
+        if stranger && by_cluster && !self.settings.cluster_cidrs.is_empty() {
             self.report.problems.push(diagnose::not_local(packet.source, &self.settings.cluster_cidrs));
         }
     }
@@ -388,10 +390,14 @@ fn packet(
     protocol: Protocol,
 ) -> Packet {
     let from_node = node.addresses.contains(&address);
+    // A pod of another node comes in by whatever leads to that node.
+    let own_pod = source.kind == PartyKind::Pod
+        && !from_node
+        && source.node.as_deref().is_none_or(|of_pod| *of_pod == *node.name);
     let interface: Option<Arc<str>> = match &node.local_traffic {
         portolan_forward::LocalTraffic::Interface(name)
         | portolan_forward::LocalTraffic::InterfacePrefix(name)
-            if source.kind == PartyKind::Pod =>
+            if own_pod =>
         {
             Some(name.as_str().into())
         }

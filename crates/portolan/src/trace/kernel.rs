@@ -139,7 +139,7 @@ fn part<D: Words>(changes: impl Iterator<Item = Change<D::Key, D::Value>>, compa
     if part.state == KernelState::Drifted {
         part.note = Some(
             if settings {
-                "Ranges differ: are --cluster-cidr and --masquerade-all as the proxy has them?"
+                "Settings differ: give trace the proxy's own (--proxy-config, or --cluster-cidr and its like)."
             } else {
                 "A proxy that runs mends this within a second: is it running on this node? Its log says more."
             }

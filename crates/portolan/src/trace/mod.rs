@@ -2,7 +2,7 @@
 //!
 //! Objects come from an API server ([`cluster`]) or from files ([`manifests`], completed by [`invent`] and [`derive`])
 //! and are parsed once ([`world`]). The question becomes addresses ([`resolve`]), the pure model explains
-//! (`portolan_forward::explain`), [`reasons`] and [`sentences`] have the words, [`diagnose`] names likely mistakes, and
+//! (`portolan_forward::explain`) by what [`proxy_flags`] say of the proxy, [`reasons`] and [`sentences`] have the words, [`diagnose`] names likely mistakes, and
 //! [`answer`] puts it together as a [`report`].
 //! [`text`] renders it. In the namespaces that [`places`] finds, [`kernel`] compares with what the node's kernel holds and
 //! [`live`] follows a [`probe`]. Start at [`run`], then [`answer`].
@@ -18,6 +18,7 @@ mod manifests;
 mod objects;
 mod places;
 mod probe;
+mod proxy_flags;
 mod reasons;
 mod report;
 mod resolve;
@@ -32,13 +33,14 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
-use ipnet::IpNet;
 use portolan_lab::Lab;
+use portolan_proxy::Config;
 
 use answer::{Aimed, Answer, Question};
 use places::Places;
+use proxy_flags::ProxyFlags;
 use report::{KernelPart, KernelState, LivePart, OutcomeKind, Report};
-use world::{ProxySettings, World};
+use world::World;
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -63,12 +65,6 @@ pub(crate) struct Arguments {
     /// Objects from a directory or file instead of a cluster; what a cluster would add is made up, and said
     #[arg(long)]
     manifests: Option<PathBuf>,
-    /// Where pods get their addresses from, as the proxy has it
-    #[arg(long, default_value = "10.244.0.0/16", value_delimiter = ',')]
-    cluster_cidr: Vec<IpNet>,
-    /// The proxy masquerades everything
-    #[arg(long)]
-    masquerade_all: bool,
     /// Whether to compare with what the kernel of the node holds
     #[arg(long, value_enum, default_value = "auto")]
     kernel: Kernel,
@@ -80,6 +76,8 @@ pub(crate) struct Arguments {
     probe_netns: Option<PathBuf>,
     #[arg(short, long, value_enum, default_value = "text")]
     output: Output,
+    #[command(flatten)]
+    proxy: ProxyFlags,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -103,10 +101,7 @@ const LOOKS: u32 = 4;
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(150);
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let settings = ProxySettings {
-        cluster_cidrs: arguments.cluster_cidr.clone(),
-        masquerade_all: arguments.masquerade_all,
-    };
+    let settings = arguments.proxy.config()?;
     let question = Question {
         from: arguments.from.clone(),
         to: arguments.to.clone(),
@@ -151,11 +146,7 @@ fn kubeconfig(arguments: &Arguments) -> anyhow::Result<PathBuf> {
     given.context("no cluster to ask: give --kubeconfig (or set KUBECONFIG), or files with --manifests")
 }
 
-fn of_cluster(
-    arguments: &Arguments,
-    settings: &ProxySettings,
-    question: &Question,
-) -> anyhow::Result<Report> {
+fn of_cluster(arguments: &Arguments, settings: &Config, question: &Question) -> anyhow::Result<Report> {
     let kubeconfig = kubeconfig(arguments)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let places = Places::new(&kubeconfig);

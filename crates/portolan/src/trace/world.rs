@@ -9,6 +9,7 @@ use portolan_client::Key;
 use portolan_controllers::objects::{Pod as PodFields, Service as ServiceFields};
 use portolan_controllers::written::EndpointSlice;
 use portolan_forward::{EndpointView, NodeView, ServiceKey, Table};
+use portolan_proxy::Config;
 use portolan_proxy::snapshot::Snapshot;
 use portolan_proxy::views::{self, HEADLESS_LABEL, Interner, NodeObject, ServiceObject, SliceObject};
 use serde_json::Value;
@@ -57,12 +58,6 @@ pub(crate) struct Slice {
     /// What the proxy does not read: which pod an endpoint is.
     written: Option<EndpointSlice>,
     headless: bool,
-}
-
-/// What the proxy of the node is told beside the API.
-pub(crate) struct ProxySettings {
-    pub(crate) cluster_cidrs: Vec<IpNet>,
-    pub(crate) masquerade_all: bool,
 }
 
 impl World {
@@ -143,11 +138,10 @@ impl World {
         snapshot.table().clone()
     }
 
-    pub(crate) fn node_view(&self, name: &str, settings: &ProxySettings) -> Option<NodeView> {
+    /// The node as a proxy with these settings sees it.
+    pub(crate) fn node_view(&self, name: &str, settings: &Config) -> Option<NodeView> {
         let node = self.nodes.get(name)?;
-        let mut config = portolan_proxy::Config::new(name);
-        config.cluster_cidrs.clone_from(&settings.cluster_cidrs);
-        config.masquerade_all = settings.masquerade_all;
+        let config = Config { node_name: name.to_owned(), ..settings.clone() };
         Some(portolan_proxy::node::view(&config, node, &self.service_cidrs, &node.addresses))
     }
 
@@ -156,7 +150,7 @@ impl World {
         let mut slices: Vec<&Slice> =
             self.slices.iter().filter(|slice| slice.object.service.as_ref() == Some(service)).collect();
         slices.sort_by(|a, b| a.key.name.cmp(&b.key.name));
-        slices.into_iter().flat_map(|slice| slice.object.endpoints.iter().cloned()).collect()
+        slices.into_iter().flat_map(|slice| slice.object.endpoints.iter()).collect()
     }
 
     /// The pod that an endpoint of the Service is, by the slice or by its address.
