@@ -15,10 +15,11 @@ test:
 
 bench:
 	@scripts/prepare test
-	cargo build --release --package portolan
-	cargo run --release --package xtask -- bench
-	cargo run --release --package xtask -- loadbalancer
-	cargo run --release --package xtask -- endpoints
+	cargo build --release --package portolan --package xtask
+	target/release/xtask bench
+	target/release/xtask scale
+	target/release/xtask loadbalancer
+	target/release/xtask endpoints
 	PORTOLAN_SCALE_PODS=10000 cargo test --release --package portolan-controllers --test scale -- --nocapture
 	cargo run --release --package xtask -- api
 

@@ -37,7 +37,7 @@ enum Verb {
         #[arg(long, value_delimiter = ',', default_value = "100,1000,10000,100000x3")]
         services: Vec<bench::scale::Size>,
         /// Changes measured at each size
-        #[arg(long, default_value_t = 200)]
+        #[arg(long, default_value_t = 400)]
         changes: usize,
         /// Rounds of connections at each size, of a second each way
         #[arg(long, default_value_t = 7)]

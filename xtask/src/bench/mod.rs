@@ -5,6 +5,7 @@ pub(crate) mod api;
 mod convergence;
 pub(crate) mod dataplanes;
 pub(crate) mod endpoints;
+mod listeners;
 mod load;
 pub(crate) mod loadbalancer;
 mod plant;

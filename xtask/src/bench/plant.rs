@@ -1,4 +1,5 @@
-//! A control plane, a node, and two pods of that node, each in a network namespace; the proxy is a process of its own.
+//! A control plane, a node, and two pods of that node, each in a network namespace. The proxy of the node is a process
+//! of its own: `portolan proxy`, as kube-proxy is, or `portolan node`, which is the agent besides.
 
 use std::io::{BufRead as _, BufReader};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -10,16 +11,22 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use ipnet::IpNet;
-use portolan_client::Client;
+use portolan_client::{Client, Patch, Subresource, paths};
 use portolan_netlink::netns::{self, Netns};
 use portolan_netlink::rt::{Route, Rt, Veth, VethPeer};
+use serde_json::{Value, json};
 
 const CONTROL: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
 const NODE: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
 /// Within the cluster's pod range, and beyond what the node gets of it for pods of its own.
 const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 244, 250, 2);
 pub(crate) const SERVER: Ipv4Addr = Ipv4Addr::new(10, 244, 251, 2);
+const NAME: &str = "bench";
+const CLUSTER_CIDR: &str = "10.244.0.0/16";
+const SERVICE_CIDR: &str = "10.96.0.0/12";
 const PATIENCE: Duration = Duration::from_mins(10);
+/// What the process frees after its first sync it gives back within this time.
+const SETTLED_AFTER: Duration = Duration::from_secs(2);
 
 /// A process that ends with its handle.
 struct Process(Child);
@@ -70,6 +77,10 @@ impl Plant {
             let [a, b, c, _] = address.octets();
             attach(&node, pod, name, Ipv4Addr::new(a, b, c, 1), address)?;
         }
+        let mut rt = Rt::open_in(&node)?;
+        let mut services = Route::on_link(SERVICE_CIDR.parse()?, rt.link("lo")?.index);
+        services.source = Some(NODE.into());
+        rt.add_route(&services)?;
         netns::enter(node.as_fd())?;
         let log = std::fs::File::create(dir.path().join("control.log"))?;
         let mut command = Command::new(exe);
@@ -94,21 +105,50 @@ impl Plant {
         Ok(self.node.set_sysctl(key, value)?)
     }
 
-    /// Starts the node and waits until its kernel is in step.
+    /// The Node object that the proxy looks for.
+    pub(crate) async fn register(&self, client: &Client) -> anyhow::Result<()> {
+        let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": NAME}});
+        let _: Value = client.create(&paths::NODES, None, &node).await?;
+        let addresses = json!([{"type": "InternalIP", "address": NODE.to_string()}]);
+        let status = json!({"status": {"addresses": addresses}});
+        let patch = Patch::Merge(&status);
+        let _: Value = client.patch(&paths::NODES, None, NAME, Subresource::Status, patch).await?;
+        Ok(())
+    }
+
+    /// Starts the proxy alone and waits until the kernel is in step.
     pub(crate) fn start_proxy(&self) -> anyhow::Result<Proxy> {
+        let mut command = Command::new(&self.exe);
+        command.args(["proxy", "--hostname-override", NAME, "--cluster-cidr", CLUSTER_CIDR, "--kubeconfig"]);
+        command.arg(self.kubeconfig()?);
+        Proxy::start(&self.node, command)
+    }
+
+    /// The same with the agent in the same process.
+    pub(crate) fn start_node(&self) -> anyhow::Result<Proxy> {
+        let mut command = Command::new(&self.exe);
+        command.args(["node", "--node-name", NAME, "--node-ip", &NODE.to_string(), "--kubeconfig"]);
+        command.arg(self.kubeconfig()?).arg("--data-dir").arg(self.dir.path().join("node-data"));
+        Proxy::start(&self.node, command)
+    }
+
+    fn kubeconfig(&self) -> anyhow::Result<PathBuf> {
         let kubeconfig = self.dir.path().join("node.kubeconfig");
         let issued = Command::new(&self.exe)
-            .args(["kubeconfig", "--user", "system:node:bench", "--group", "system:nodes", "--data-dir"])
+            .args([
+                "kubeconfig",
+                "--user",
+                &format!("system:node:{NAME}"),
+                "--group",
+                "system:nodes",
+                "--data-dir",
+            ])
             .arg(self.dir.path().join("data"))
             .arg("--output")
             .arg(&kubeconfig)
             .status()?;
         anyhow::ensure!(issued.success(), "no kubeconfig was issued");
-        let mut command = Command::new(&self.exe);
-        command.args(["node", "--node-name", "bench", "--node-ip", &NODE.to_string(), "--kubeconfig"]);
-        command.arg(&kubeconfig).arg("--data-dir").arg(self.dir.path().join("node-data"));
-        command.stdout(Stdio::null()).stderr(Stdio::piped()).env("NO_COLOR", "1");
-        Proxy::start(&self.node, command)
+        Ok(kubeconfig)
     }
 }
 
@@ -146,6 +186,7 @@ pub(crate) struct Proxy {
 
 impl Proxy {
     fn start(node: &Netns, mut command: Command) -> anyhow::Result<Self> {
+        command.stdout(Stdio::null()).stderr(Stdio::piped()).env("NO_COLOR", "1");
         let begin = Instant::now();
         let mut process = Process(node.run(|| command.spawn())??);
         let stderr = process.0.stderr.take().context("no standard error")?;
@@ -169,6 +210,12 @@ impl Proxy {
             let operations = field(&line, "operations")?;
             return Ok(Self { process, from_start: at - begin, sync, operations });
         }
+    }
+
+    /// As [`Proxy::memory_mib`], once the first sync is digested.
+    pub(crate) fn settled_memory_mib(&self) -> anyhow::Result<(f64, f64)> {
+        std::thread::sleep(SETTLED_AFTER);
+        self.memory_mib()
     }
 
     /// Resident memory now and at its peak, in MiB.

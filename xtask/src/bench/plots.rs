@@ -71,13 +71,13 @@ pub(crate) fn draw(rows: &[Row], dir: &Path) -> anyhow::Result<()> {
         Plot {
             decades: [2, 5],
             file: "memory.svg",
-            title: "Resident memory of the node's process",
+            title: "Resident memory of the proxy",
             unit: "MiB",
             logarithmic: true,
             y: [10.0, 1_000.0],
             lines: vec![
                 line("after the first sync", |row| row.memory_first),
-                line("after the changes", |row| row.memory_after),
+                line("with the agent", |row| row.memory_node),
                 other(&[(10_000.0, 320.0)]),
             ],
         },

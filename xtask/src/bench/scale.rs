@@ -13,7 +13,7 @@ use serde_json::json;
 use super::convergence::Changes;
 use super::plant::{Plant, SERVER, server};
 use super::services::{create, populate};
-use super::{load, plots};
+use super::{listeners, load, plots};
 
 const TARGET_PORT: u16 = 8080;
 /// Straight connections have a port of their own: the connection table would have to find other source ports for
@@ -63,10 +63,16 @@ pub(crate) struct Row {
     pub(crate) memory_first: f64,
     pub(crate) memory_after: f64,
     pub(crate) memory_peak: f64,
+    /// Of the whole node's process: agent and proxy.
+    #[serde(default)]
+    pub(crate) memory_node: f64,
     /// New connections per second.
     pub(crate) straight: f64,
     pub(crate) through: f64,
     pub(crate) ratio: f64,
+    /// Listeners elsewhere on the machine at the first sync, which slow it down.
+    #[serde(default)]
+    pub(crate) listeners: usize,
 }
 
 /// Measures, prints, and writes JSON and plots.
@@ -91,6 +97,7 @@ pub(crate) fn run(
         }
         std::fs::write(json, serde_json::to_vec_pretty(&rows)?)?;
     }
+    table(&rows);
     plots::draw(&rows, plots_in)
 }
 
@@ -112,8 +119,15 @@ fn measure(exe: &Path, size: Size, effort: Effort) -> anyhow::Result<Row> {
     let endpoint = json!([{"addresses": [SERVER.to_string()]}]);
     let through = runtime.block_on(create(&api, "through", &endpoint, THROUGH_PORT))?;
 
+    runtime.block_on(plant.register(&api))?;
+    let listeners = listeners::count();
+    if listeners > 0 {
+        eprintln!(
+            "{listeners} sockets on this machine listen for nftables changes: the first sync will be slower"
+        );
+    }
     let proxy = plant.start_proxy()?;
-    let memory_first = proxy.memory_mib()?.0;
+    let memory_first = proxy.settled_memory_mib()?.0;
     let (first_sync, first_from_start) = (ms(proxy.sync), ms(proxy.from_start));
     let first_operations = proxy.operations;
     for port in [TARGET_PORT, THROUGH_PORT, STRAIGHT_PORT] {
@@ -126,23 +140,29 @@ fn measure(exe: &Path, size: Size, effort: Effort) -> anyhow::Result<Row> {
     let proxy = plant.start_proxy()?;
     anyhow::ensure!(proxy.operations == 0, "the restart wrote {} operations", proxy.operations);
     let (straight, through, ratio) = ratio(&plant, through, effort.rounds)?;
+    let (restart_sync, restart_from_start) = (ms(proxy.sync), ms(proxy.from_start));
+    drop(proxy);
+    let memory_node = plant.start_node()?.settled_memory_mib()?.0;
+    eprintln!("measured in {:.1?}", begin.elapsed());
     Ok(Row {
         services,
         endpoints,
         first_sync,
         first_from_start,
         first_operations,
-        restart_sync: ms(proxy.sync),
-        restart_from_start: ms(proxy.from_start),
+        restart_sync,
+        restart_from_start,
         change_median: changes.connect.quantile(0.5),
         change_p99: changes.connect.quantile(0.99),
         removal_median: changes.refusal.quantile(0.5),
         memory_first,
         memory_after,
         memory_peak,
+        memory_node,
         straight,
         through,
         ratio,
+        listeners,
     })
 }
 
@@ -187,6 +207,32 @@ fn print(row: &Row) {
     println!("  removal to refusal     {:>9.2} ms median", row.removal_median);
     println!("  memory, first sync     {:>9.1} MiB", row.memory_first);
     println!("    after the changes    {:>9.1} MiB, {:.1} at its peak", row.memory_after, row.memory_peak);
+    println!("    with the agent       {:>9.1} MiB", row.memory_node);
     println!("  connections straight   {:>9.0} per second", row.straight);
     println!("    through a ClusterIP  {:>9.0} per second, ratio {:.2}", row.through, row.ratio);
+}
+
+/// The table of `docs/benchmarks/forwarding.md`, ready to be put there.
+fn table(rows: &[Row]) {
+    let line = |what: &str, cell: &dyn Fn(&Row) -> String| {
+        let cells: Vec<String> = rows.iter().map(cell).collect();
+        println!("| {what} | {} |", cells.join(" | "));
+    };
+    println!();
+    line("", &|row| format!("{} x {}", row.services, row.endpoints));
+    line("---", &|_| "---".into());
+    line("one endpoint changes: API's answer to first connect, median", &|row| {
+        format!("{:.2} ms", row.change_median)
+    });
+    line("the same, 99th percentile", &|row| format!("{:.1} ms", row.change_p99));
+    line("first sync into an empty kernel", &|row| format!("{:.0} ms", row.first_sync));
+    line("from the start of the process", &|row| format!("{:.0} ms", row.first_from_start));
+    line("sync after a restart; nothing is written", &|row| format!("{:.0} ms", row.restart_sync));
+    line("resident memory of the proxy", &|row| format!("{:.0} MiB", row.memory_first));
+    line("resident memory of agent and proxy in one process", &|row| format!("{:.0} MiB", row.memory_node));
+    line("new connections through a ClusterIP against straight to the pod", &|row| {
+        format!("{:.2}", row.ratio)
+    });
+    let listeners = rows.iter().map(|row| row.listeners).max().unwrap_or_default();
+    println!("\nnftables listeners elsewhere on the machine at the first sync: at most {listeners}");
 }
