@@ -15,6 +15,7 @@ mod kubeconfig;
 mod lab;
 mod lb;
 mod logging;
+mod memory;
 mod migrate;
 mod monitor;
 mod node;

@@ -20,7 +20,7 @@ use tokio::task::JoinHandle;
 use crate::failure::Failure;
 use crate::monitor::{self, Roles};
 use crate::up::{hostname, interrupted, stops};
-use crate::{announcer, kernel_check, logging, node_address, ready, service_route};
+use crate::{announcer, kernel_check, logging, memory, node_address, ready, service_route};
 
 /// Where API servers expect node agents, by convention.
 pub(crate) const KUBELET_PORT: u16 = 10250;
@@ -127,6 +127,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     }
     kernel_check::of_mode(arguments.proxy.proxy_mode)?;
     logging::start();
+    memory::keep_little();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(alone(arguments))?;
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
@@ -156,6 +157,7 @@ async fn alone(arguments: Arguments) -> anyhow::Result<()> {
     let roles = Roles { announcer: Some(node.announced()), allocator: None };
     monitor::start(arguments.lb_metrics_bind_address, "--lb-metrics-bind-address", roles);
     ready::say(&format!("node {name} is ready"));
+    memory::give_back();
     interrupted.await;
     let _ = stop.send(true);
     node.ended().await;

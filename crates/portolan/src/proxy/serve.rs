@@ -7,8 +7,8 @@ use anyhow::Context as _;
 use portolan_client::{Client, Config};
 use portolan_proxy::Progress;
 
-use crate::ready;
 use crate::up::interrupted;
+use crate::{memory, ready};
 
 use super::flags::Flags;
 use super::restart::{self, Watched};
@@ -31,6 +31,7 @@ pub(crate) fn run(settings: Settings, flags: &Flags) -> anyhow::Result<ExitCode>
         return Ok(ExitCode::SUCCESS);
     }
     set_oom_score(settings.oom_score_adj);
+    memory::keep_little();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let end = runtime.block_on(serve(settings, flags))?;
     runtime.shutdown_timeout(Duration::from_secs(1));
@@ -68,6 +69,7 @@ async fn serve(settings: Settings, flags: &Flags) -> anyhow::Result<End> {
     let say = async {
         progress.synced().await;
         ready::say(&format!("portolan proxy serves node {node}"));
+        memory::give_back();
         std::future::pending::<()>().await;
     };
     tokio::select! {
