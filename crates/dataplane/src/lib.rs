@@ -79,6 +79,16 @@ pub trait DataPlane {
     /// The only write. After an error nothing of the batch may be assumed to be, or not to be, in the kernel.
     fn commit(&mut self, batch: Self::Batch) -> Result<(), Self::Error>;
 
+    /// How many transactions so far changed the kernel, for planes that hear of those of others.
+    fn transactions(&self) -> u64 {
+        0
+    }
+
+    /// How often so far something superfluous could not be removed and stayed, harmless.
+    fn cleanup_failures(&self) -> u64 {
+        0
+    }
+
     /// The only read-back: every object we own.
     fn observe(&mut self) -> Result<Objects<Self::Key, Self::Value>, Self::Error>;
 

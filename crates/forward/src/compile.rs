@@ -88,7 +88,8 @@ impl Compiler<'_> {
         let selection = Selection::of(&found, self.node);
         let frontends = self.frontends(port, family, &selection);
         let used = |scope| frontends.iter().any(|frontend| uses(frontend.routes, scope));
-        let pool = |scope, indexes: &[usize]| if used(scope) { pick(&found, indexes) } else { Arc::from([]) };
+        let pool =
+            |scope, indexes: &[usize]| if used(scope) { pick(&found, indexes) } else { Arc::default() };
         let cluster = pool(PoolScope::Cluster, &selection.cluster);
         Some(PortTable {
             key: ServicePortKey {

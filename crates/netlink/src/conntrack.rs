@@ -148,6 +148,33 @@ impl Conntrack {
         )
     }
 
+    /// The flows of one protocol. The kernel picks them where it can (Linux 5.8), so that a node with very many TCP
+    /// connections need not send them all.
+    pub fn flows_of(&mut self, family: Family, proto: u8) -> io::Result<Vec<Flow>> {
+        let mut flows =
+            if self.kernel_filters { self.flows_filtered(family, proto) } else { self.flows(family) }?;
+        flows.retain(|flow| flow.original.proto == proto);
+        Ok(flows)
+    }
+
+    fn flows_filtered(&mut self, family: Family, proto: u8) -> io::Result<Vec<Flow>> {
+        let result = self.netlink.dump(
+            |w, seq| wire::put_dump_of(w, seq, family, proto),
+            |message, found| {
+                found.push(wire::flow(message).ok_or(io::ErrorKind::InvalidData)?);
+                Ok(())
+            },
+        );
+        match result {
+            Err(error)
+                if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) =>
+            {
+                self.flows(family)
+            }
+            result => result,
+        }
+    }
+
     /// Forgets one flow. False when there is none with this tuple as its original.
     pub fn delete(&mut self, original: &Tuple, zone: u16) -> io::Result<bool> {
         not_found_is_false(self.netlink.request(|w, seq| wire::put_delete(w, seq, original, zone, None)))

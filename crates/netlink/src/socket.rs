@@ -170,6 +170,10 @@ impl NetlinkSocket {
         set_option(&self.fd, libc::SOL_NETLINK, libc::NETLINK_ADD_MEMBERSHIP, group as usize)
     }
 
+    pub fn leave(&self, group: u32) -> io::Result<()> {
+        set_option(&self.fd, libc::SOL_NETLINK, libc::NETLINK_DROP_MEMBERSHIP, group as usize)
+    }
+
     /// Has the kernel throw away what the socket with this address caused, before it takes room in the receive queue.
     pub fn ignore_sender(&self, port: u32) -> io::Result<()> {
         // The sender's address is the last word of a message's header, in host order; the filter loads big-endian.

@@ -67,6 +67,29 @@ fn a_translated_flow_is_listed_with_both_tuples() {
 }
 
 #[test]
+fn flows_of_one_protocol_are_listed_alone() {
+    const TCP: u8 = 6;
+    for filters in [true, false] {
+        in_new_netns(move |conntrack| {
+            let mut tcp = flow(1001, "10.96.0.10:53", "10.1.0.2:53");
+            (tcp.original.proto, tcp.reply.proto) = (TCP, TCP);
+            insert(conntrack, [flow(1000, "10.96.0.10:53", "10.1.0.2:53"), tcp]);
+            let mut conntrack = Conntrack::open().unwrap();
+            if !filters {
+                conntrack = conntrack.without_kernel_filter();
+            }
+            for (proto, client) in [(UDP, 1000), (TCP, 1001)] {
+                let flows = conntrack.flows_of(Family::V4, proto).unwrap();
+                let ports: Vec<_> = flows.iter().filter_map(|flow| flow.original.src_port()).collect();
+                assert_eq!(ports, [client]);
+            }
+            assert!(conntrack.flows_of(Family::V6, UDP).unwrap().is_empty());
+            assert!(conntrack.flows_of(Family::V4, 132).unwrap().is_empty());
+        });
+    }
+}
+
+#[test]
 fn one_flow_is_deleted_by_its_tuple() {
     in_new_netns(|conntrack| {
         insert(conntrack, (1000..1003).map(|client| flow(client, "10.96.0.10:53", "10.1.0.2:53")));

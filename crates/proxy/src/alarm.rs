@@ -2,7 +2,7 @@
 
 use std::io;
 
-use portolan_netlink::nft::{Intruder, Monitor};
+use portolan_netlink::nft::{Intruder, Monitor, Pause};
 use tokio::io::unix::AsyncFd;
 
 /// What rings. It is set up after the first sync: telling a listener of a whole ruleset would only slow that down.
@@ -38,14 +38,39 @@ impl Alarm {
         matches!(self, Self::On(_))
     }
 
+    /// Does not listen to a large write of our own: telling a listener would take the kernel as long as the write.
+    pub(crate) fn pause(&mut self) -> Option<Pause> {
+        let Self::On(monitor) = self else { return None };
+        match monitor.get_mut().pause() {
+            Ok(pause) => Some(pause),
+            Err(error) => {
+                tracing::debug!(%error, "the listener hears the write too");
+                None
+            }
+        }
+    }
+
+    /// Listens again after so many transactions of our own; tells if somebody else has written meanwhile.
+    pub(crate) fn resume(&mut self, pause: &Pause, own: u64) -> Option<Intruder> {
+        let Self::On(monitor) = self else { return None };
+        monitor.get_mut().resume(pause, own).unwrap_or_else(|error| {
+            self.give_up(&error);
+            Some(Intruder::default())
+        })
+    }
+
+    fn give_up(&mut self, error: &io::Error) {
+        tracing::warn!(%error, "cannot listen for others' changes of our rules any more; they are found by looking");
+        *self = Self::Silent;
+    }
+
     /// Waits until somebody else changed our rules.
     pub(crate) async fn rings(&mut self) -> Intruder {
         if let Self::On(monitor) = self {
             match heard(monitor).await {
                 Ok(intruder) => return intruder,
                 Err(error) => {
-                    tracing::warn!(%error, "cannot listen for others' changes of our rules any more; they are found by looking");
-                    *self = Self::Silent;
+                    self.give_up(&error);
                     // What was missed meanwhile is found by a look.
                     return Intruder::default();
                 }

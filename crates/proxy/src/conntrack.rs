@@ -54,15 +54,17 @@ fn clean(work: &Receiver<Vec<Suspect>>, metrics: &Metrics) {
 fn clean_once(judge: &Judge, metrics: &Metrics) -> io::Result<()> {
     let own = own_addresses();
     let mut conntrack = Conntrack::open()?;
-    for family in judge.families().into_keys() {
+    for (family, protocols) in judge.families() {
         let started = Instant::now();
         let kernel_family = match family {
             Family::V4 => conntrack::Family::V4,
             Family::V6 => conntrack::Family::V6,
         };
-        let flows = conntrack.flows(kernel_family)?;
-        let stale: Vec<Flow> =
-            flows.into_iter().filter(|flow| judge.is_stale(flow, |address| own.contains(&address))).collect();
+        let mut stale: Vec<Flow> = Vec::new();
+        for protocol in protocols {
+            let flows = conntrack.flows_of(kernel_family, protocol)?.into_iter();
+            stale.extend(flows.filter(|flow| judge.is_stale(flow, |address| own.contains(&address))));
+        }
         conntrack.delete_flows(&stale)?;
         metrics.conntrack(family, started.elapsed().as_secs_f64(), stale.len());
     }

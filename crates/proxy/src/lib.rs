@@ -23,6 +23,7 @@ mod alarm;
 mod caches;
 mod config;
 mod conntrack;
+pub mod endpoints;
 pub mod health;
 pub mod http;
 mod ipvs;

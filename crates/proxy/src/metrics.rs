@@ -28,6 +28,20 @@ struct Operation {
     operation: &'static str,
 }
 
+/// Of Kubernetes' indicators of a component's health.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Check {
+    name: &'static str,
+    r#type: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Checked {
+    name: &'static str,
+    status: &'static str,
+    r#type: &'static str,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Policy {
     traffic_policy: &'static str,
@@ -60,6 +74,8 @@ fn programming_buckets() -> Vec<f64> {
 
 pub struct Metrics {
     registry: Registry,
+    /// What `/metrics/slis` shows.
+    indicators: Registry,
     families: Vec<Family>,
     sync_duration: Durations,
     full_duration: Durations,
@@ -68,6 +84,7 @@ pub struct Metrics {
     last_success: Labelled<IpFamily, Seconds>,
     last_queued: Labelled<IpFamily, Seconds>,
     sync_failures: Labelled<IpFamily, Counter>,
+    cleanup_failures: Labelled<IpFamily, Counter>,
     no_local_endpoints: Labelled<Policy, Gauge>,
     service_changes: Counter,
     endpoint_changes: Counter,
@@ -75,6 +92,8 @@ pub struct Metrics {
     endpoint_changes_pending: Gauge,
     healthz: Labelled<Code, Counter>,
     livez: Labelled<Code, Counter>,
+    check: Labelled<Check, Gauge>,
+    checks: Labelled<Checked, Counter>,
     conntrack_duration: Durations,
     conntrack_deleted: Labelled<IpFamily, Counter>,
     objects: Labelled<Operation, Counter>,
@@ -95,6 +114,7 @@ impl Metrics {
         let durations = |buckets: &Buckets| Durations::new_with_constructor(buckets.clone());
         let mut metrics = Self {
             registry: Registry::default(),
+            indicators: Registry::default(),
             families,
             sync_duration: durations(&sync),
             full_duration: durations(&sync),
@@ -104,6 +124,7 @@ impl Metrics {
             last_success: Labelled::default(),
             last_queued: Labelled::default(),
             sync_failures: Labelled::default(),
+            cleanup_failures: Labelled::default(),
             no_local_endpoints: Labelled::default(),
             service_changes: Counter::default(),
             endpoint_changes: Counter::default(),
@@ -111,6 +132,8 @@ impl Metrics {
             endpoint_changes_pending: Gauge::default(),
             healthz: Labelled::default(),
             livez: Labelled::default(),
+            check: Labelled::default(),
+            checks: Labelled::default(),
             conntrack_deleted: Labelled::default(),
             objects: Labelled::default(),
             operations: Counter::default(),
@@ -125,6 +148,7 @@ impl Metrics {
         };
         metrics.register_shared();
         metrics.register_own();
+        metrics.register_indicators();
         metrics
     }
 
@@ -160,6 +184,11 @@ impl Metrics {
             "sync_proxy_rules_nftables_sync_failures",
             "Commits that failed",
             self.sync_failures.clone(),
+        );
+        kube.register(
+            "sync_proxy_rules_nftables_cleanup_failures",
+            "Times that superfluous chains and elements could not be removed",
+            self.cleanup_failures.clone(),
         );
         kube.register(
             "sync_proxy_rules_service_changes",
@@ -226,6 +255,12 @@ impl Metrics {
         own.register("decode_failures", "Objects that could not be read", self.decode_failures.clone());
     }
 
+    fn register_indicators(&mut self) {
+        let kubernetes = self.indicators.sub_registry_with_prefix("kubernetes");
+        kubernetes.register("healthcheck", "Whether the check passed last", self.check.clone());
+        kubernetes.register("healthchecks", "Checks, by how they went", self.checks.clone());
+    }
+
     fn each_family(&self, mut with: impl FnMut(&IpFamily)) {
         for family in &self.families {
             with(&IpFamily { ip_family: health::name(*family) });
@@ -288,6 +323,11 @@ impl Metrics {
         self.each_family(|family| _ = self.sync_failures.get_or_create(family).inc());
     }
 
+    /// What is superfluous stays in the kernel for now.
+    pub fn cleanup_failed(&self, times: u64) {
+        self.each_family(|family| _ = self.cleanup_failures.get_or_create(family).inc_by(times));
+    }
+
     pub fn programmed(&self, seconds: f64) {
         self.each_family(|family| self.programming.get_or_create(family).observe(seconds));
     }
@@ -300,19 +340,41 @@ impl Metrics {
 
     pub fn healthz_answered(&self, code: u16) {
         self.healthz.get_or_create(&Code { code }).inc();
+        self.checked("sync", "healthz", code == 200);
     }
 
     pub fn livez_answered(&self, code: u16) {
         self.livez.get_or_create(&Code { code }).inc();
+        self.checked("sync", "livez", code == 200);
+    }
+
+    /// The server of the metrics itself was asked whether it lives.
+    pub fn pinged(&self) {
+        self.checked("ping", "healthz", true);
+    }
+
+    fn checked(&self, name: &'static str, kind: &'static str, passed: bool) {
+        self.check.get_or_create(&Check { name, r#type: kind }).set(passed.into());
+        let status = if passed { "success" } else { "error" };
+        self.checks.get_or_create(&Checked { name, status, r#type: kind }).inc();
     }
 
     /// The exposition text (`OpenMetrics` 1.0).
     pub fn render(&self) -> String {
-        let mut out = String::new();
-        // Writing to a String cannot fail.
-        _ = text::encode(&mut out, &self.registry);
-        out
+        encoded(&self.registry)
     }
+
+    /// The indicators of health alone, in the same form.
+    pub fn render_indicators(&self) -> String {
+        encoded(&self.indicators)
+    }
+}
+
+fn encoded(registry: &Registry) -> String {
+    let mut out = String::new();
+    // Writing to a String cannot fail.
+    _ = text::encode(&mut out, registry);
+    out
 }
 
 /// The ports of a Service that drop internal or external traffic (POL-1, POL-3).
@@ -345,6 +407,7 @@ mod tests {
         metrics.committed(true, 0.002, 1.0, &report, 1);
         metrics.programmed(0.004);
         metrics.failed();
+        metrics.cleanup_failed(2);
         metrics.conntrack(Family::V4, 0.001, 2);
         metrics.healthz_answered(200);
         let text = metrics.render();
@@ -356,6 +419,7 @@ mod tests {
             "kubeproxy_sync_proxy_rules_service_changes_pending 1",
             "kubeproxy_sync_proxy_rules_endpoint_changes_pending 2",
             "kubeproxy_sync_proxy_rules_nftables_sync_failures_total{ip_family=\"IPv4\"} 1",
+            "kubeproxy_sync_proxy_rules_nftables_cleanup_failures_total{ip_family=\"IPv4\"} 2",
             "kubeproxy_conntrack_reconciler_deleted_entries_total{ip_family=\"IPv4\"} 2",
             "kubeproxy_proxy_healthz_total{code=\"200\"} 1",
             "portolan_proxy_kernel_objects_total{operation=\"add\"} 3",
@@ -373,7 +437,7 @@ mod tests {
         use portolan_forward::Policy;
 
         use crate::snapshot::Snapshot;
-        use crate::testing::{node_view, service_object, slice_object};
+        use crate::testing::{node_view, service_object, slice_object, slice_on};
 
         let metrics = Metrics::new(vec![Family::V4]);
         let mut snapshot = Snapshot::new(node_view());
@@ -381,8 +445,7 @@ mod tests {
         let mut web = service_object("web", "10.96.0.1", "UDP");
         web.view.internal_policy = Policy::Local;
         web.view.external_policy = Policy::Local;
-        let mut elsewhere = slice_object("web", &["10.0.0.1"], "UDP");
-        elsewhere.endpoints[0].node_name = Some("n2".into());
+        let elsewhere = slice_on("n2", "web", &["10.0.0.1"], "UDP");
         let line = |policy: &str, count: usize| {
             format!(
                 "kubeproxy_sync_proxy_rules_no_local_endpoints_total{{traffic_policy=\"{policy}\",ip_family=\"IPv4\"}} {count}\n"

@@ -1,4 +1,4 @@
-//! What the proxy answers over HTTP: `/healthz`, `/livez`, `/metrics`, `/proxyMode`, `/configz`, and the health-check
+//! What the proxy answers over HTTP: `/healthz`, `/livez`, `/metrics`, `/metrics/slis`, `/proxyMode`, `/configz`, and the health-check
 //! node ports of Services (NP-3).
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -99,7 +99,11 @@ pub(crate) async fn metrics(place: Place, mode: Mode, shown: Option<Arc<str>>, m
     serve(listener, move |path| match path {
         "/metrics" => answer(StatusCode::OK, OPEN_METRICS, metrics.render()),
         "/proxyMode" => answer(StatusCode::OK, TEXT, mode.as_str()),
-        "/healthz" => answer(StatusCode::OK, TEXT, "ok"),
+        "/metrics/slis" => answer(StatusCode::OK, OPEN_METRICS, metrics.render_indicators()),
+        "/healthz" | "/healthz/ping" => {
+            metrics.pinged();
+            answer(StatusCode::OK, TEXT, "ok")
+        }
         "/configz" => match &shown {
             Some(shown) => answer(StatusCode::OK, JSON, format!("{{\"kubeproxy.config.k8s.io\":{shown}}}\n")),
             None => not_found(),

@@ -142,14 +142,8 @@ fn compile_one(
     round.notes.extend(service.notes.iter().cloned());
     let slices: Vec<&Arc<SliceObject>> = slices.into_iter().flatten().map(|(_, slice)| slice).collect();
     round.notes.extend(slices.iter().flat_map(|slice| slice.notes.iter().cloned()));
-    match slices.as_slice() {
-        [only] => compile(&service.view, &only.endpoints, node),
-        several => {
-            let endpoints: Vec<EndpointView> =
-                several.iter().flat_map(|slice| slice.endpoints.iter().cloned()).collect();
-            compile(&service.view, &endpoints, node)
-        }
-    }
+    let endpoints: Vec<EndpointView> = slices.iter().flat_map(|slice| slice.endpoints.iter()).collect();
+    compile(&service.view, &endpoints, node)
 }
 
 #[cfg(test)]

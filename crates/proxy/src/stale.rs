@@ -5,7 +5,7 @@
 //! was never translated, as the Service had no endpoints then. Every other flow survives. Pure: `conntrack` lists and
 //! deletes.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -74,11 +74,11 @@ impl Judge {
         judge
     }
 
-    /// The families and how many frontends of each are in question.
-    pub fn families(&self) -> BTreeMap<Family, usize> {
-        let mut families = BTreeMap::new();
-        for (_, family, _, _) in self.by_frontend.keys() {
-            *families.entry(*family).or_default() += 1;
+    /// The families, and the protocols of each, whose flows are in question.
+    pub fn families(&self) -> BTreeMap<Family, BTreeSet<u8>> {
+        let mut families = BTreeMap::<_, BTreeSet<u8>>::new();
+        for (protocol, family, _, _) in self.by_frontend.keys() {
+            families.entry(*family).or_default().insert(*protocol);
         }
         families
     }

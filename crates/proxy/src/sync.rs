@@ -36,6 +36,8 @@ const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_secs(10);
 /// Clusters before 1.33 may have no ServiceCIDRs: the first sync does not wait longer for them.
 const SERVICE_CIDRS_WAIT: Duration = Duration::from_secs(1);
+/// A change of so many Services is written without listening to it.
+const LARGE_CHANGE: usize = 64;
 /// So many notes are remembered, to tell each once.
 const NOTES_MAX: usize = 4096;
 
@@ -61,6 +63,8 @@ pub(crate) struct Loop<D: DataPlane> {
     driver: Driver<D>,
     uncommitted: Uncommitted,
     triggers: Vec<i128>,
+    /// Of the data plane, as far as they are counted.
+    cleanup_failures: u64,
     notes_told: HashSet<String>,
     started_ns: i128,
     retry: Duration,
@@ -89,6 +93,7 @@ impl<D: DataPlane> Loop<D> {
             caches,
             uncommitted: Uncommitted::default(),
             triggers: Vec::new(),
+            cleanup_failures: 0,
             notes_told: HashSet::new(),
             started_ns: jiff::Timestamp::now().as_nanosecond(),
             retry: RETRY_FIRST,
@@ -241,11 +246,34 @@ impl<D: DataPlane> Loop<D> {
 
     fn write(&mut self, full: bool, delta: &Delta) -> Wake {
         let started = Instant::now();
+        let large = full || delta.node.is_some() || delta.services.len() >= LARGE_CHANGE;
+        let pause = large.then(|| self.around.alarm.pause()).flatten();
+        let before = self.driver.plane().transactions();
         let result = if full { self.driver.sync(self.snapshot.table()) } else { self.driver.apply(delta) };
         let ended = Instant::now();
+        let own = self.driver.plane().transactions() - before;
+        let intruder = pause.and_then(|pause| self.around.alarm.resume(&pause, own));
+        let wake = self.written(full, ended.duration_since(started), ended, result);
+        match intruder {
+            Some(intruder) => {
+                self.alarmed(&intruder);
+                Wake { at: self.pace.next().min(wake.at), ..wake }
+            }
+            None => wake,
+        }
+    }
+
+    /// After a write that went well or not.
+    fn written(
+        &mut self,
+        full: bool,
+        took: Duration,
+        ended: Instant,
+        result: Result<Report, portolan_dataplane::Error<D::Error>>,
+    ) -> Wake {
         match result {
             Ok(report) => {
-                self.committed(full, ended.duration_since(started), &report);
+                self.committed(full, took, &report);
                 self.not_before = ended + self.around.config.min_sync_period;
                 self.idle()
             }
@@ -275,7 +303,10 @@ impl<D: DataPlane> Loop<D> {
         self.around.cleaner.check(suspects(&changes));
         self.update_health_checks(&changes);
         let services = self.snapshot.table().len();
+        let failures_before =
+            std::mem::replace(&mut self.cleanup_failures, self.driver.plane().cleanup_failures());
         let metrics = Arc::clone(&self.around.metrics);
+        metrics.cleanup_failed(self.cleanup_failures - failures_before);
         for change in &changes {
             metrics.service_changed(change);
         }

@@ -8,6 +8,7 @@ use portolan_forward::{
     ServicePortView, ServiceView,
 };
 
+use crate::endpoints::Endpoints;
 use crate::views::{ServiceObject, SliceObject};
 
 pub(crate) fn node_view() -> NodeView {
@@ -51,6 +52,10 @@ pub(crate) fn service_object(name: &str, cluster_ip: &str, protocol: &str) -> Se
 
 /// Ready endpoints on port 8080 of node `n1`.
 pub(crate) fn slice_object(service: &str, addresses: &[&str], protocol: &str) -> SliceObject {
+    slice_on("n1", service, addresses, protocol)
+}
+
+pub(crate) fn slice_on(node: &str, service: &str, addresses: &[&str], protocol: &str) -> SliceObject {
     let port = EndpointPort { name: "".into(), protocol: protocol.parse().unwrap(), port: 8080 };
     let ports: Arc<[EndpointPort]> = Arc::from([port]);
     let endpoints = addresses.iter().map(|address| EndpointView {
@@ -58,14 +63,14 @@ pub(crate) fn slice_object(service: &str, addresses: &[&str], protocol: &str) ->
         ready: true,
         serving: true,
         terminating: false,
-        node_name: Some("n1".into()),
+        node_name: Some(node.into()),
         for_zones: Vec::new(),
         for_nodes: Vec::new(),
         ports: Arc::clone(&ports),
     });
     SliceObject {
         service: Some(ServiceKey::new("default", service)),
-        endpoints: endpoints.collect(),
+        endpoints: Endpoints::new(Arc::clone(&ports), endpoints),
         trigger_ns: None,
         notes: Vec::new(),
     }

@@ -15,6 +15,7 @@ use portolan_forward::{
     Protocol, ServiceKey, ServicePortView, ServiceView,
 };
 
+use crate::endpoints::Endpoints;
 use crate::objects;
 
 pub const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
@@ -38,7 +39,7 @@ pub struct ServiceObject {
 pub struct SliceObject {
     /// Whose it is; `None` for one without the label, which serves nobody.
     pub service: Option<ServiceKey>,
-    pub endpoints: Vec<EndpointView>,
+    pub endpoints: Endpoints,
     /// When what it tells of happened, as the controller says: nanoseconds since 1970.
     pub trigger_ns: Option<i128>,
     pub notes: Vec<Note>,
@@ -244,15 +245,15 @@ pub fn slice(bytes: &[u8], interner: &Interner) -> Result<SliceObject, BoxError>
         "IPv4" => Family::V4,
         "IPv6" => Family::V6,
         // Names are nothing that a kernel forwards to.
-        _ => return Ok(SliceObject { service, endpoints: Vec::new(), trigger_ns: None, notes: notes.notes }),
+        _ => {
+            let endpoints = Endpoints::new(Arc::from([]), []);
+            return Ok(SliceObject { service, endpoints, trigger_ns: None, notes: notes.notes });
+        }
     };
     let ports: Arc<[EndpointPort]> =
         object.ports.iter().filter_map(|port| endpoint_port(&mut notes, port, interner)).collect();
-    // By the number there is: growing would leave room for half as many again, in each of very many slices.
-    let mut endpoints = Vec::with_capacity(object.endpoints.len());
-    endpoints.extend(
-        object.endpoints.iter().filter_map(|one| endpoint(&mut notes, one, family, &ports, interner)),
-    );
+    let views = object.endpoints.iter().filter_map(|one| endpoint(&mut notes, one, family, &ports, interner));
+    let endpoints = Endpoints::new(Arc::clone(&ports), views);
     let trigger = object.metadata.annotations.get(TRIGGER_TIME_ANNOTATION);
     let trigger_ns = trigger.and_then(|time| Some(time.parse::<jiff::Timestamp>().ok()?.as_nanosecond()));
     Ok(SliceObject { service, endpoints, trigger_ns, notes: notes.notes })

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use portolan_client::paths;
 use portolan_client::testing::FakeApi;
-use portolan_netlink::conntrack::{Conntrack, Family};
+use portolan_netlink::conntrack::{Conntrack, Family, Flow};
 use portolan_netlink::netns::Netns;
 use portolan_netlink::rt::{Route, Rt};
 use portolan_proxy::{Config, Progress};
@@ -60,14 +60,18 @@ impl Drop for Space {
 }
 
 fn slice(ip: Option<&str>) -> Value {
-    let endpoints: Vec<Value> = ip
+    slice_of("dns", "UDP", ip.as_slice())
+}
+
+fn slice_of(service: &str, protocol: &str, ips: &[&str]) -> Value {
+    let endpoints: Vec<Value> = ips
         .iter()
         .map(|ip| json!({ "addresses": [ip], "conditions": { "ready": true }, "nodeName": "n1" }))
         .collect();
     json!({
-        "metadata": { "name": "dns-a", "labels": { "kubernetes.io/service-name": "dns" } },
+        "metadata": { "name": format!("{service}-a"), "labels": { "kubernetes.io/service-name": service } },
         "addressType": "IPv4", "endpoints": endpoints,
-        "ports": [{ "name": "", "port": 5353, "protocol": "UDP" }],
+        "ports": [{ "name": "", "port": 5353, "protocol": protocol }],
     })
 }
 
@@ -326,7 +330,7 @@ fn the_last_good_rules_stay_while_the_api_is_in_trouble() {
 }
 
 #[test]
-fn udp_flows_leave_endpoints_that_are_gone() {
+fn ct_2_udp_flows_leave_endpoints_that_are_gone() {
     let space = Space::new();
     space.run(async {
         backend("10.244.0.1");
@@ -352,7 +356,7 @@ fn udp_flows_leave_endpoints_that_are_gone() {
 }
 
 #[test]
-fn a_flow_from_before_the_rules_finds_its_endpoint() {
+fn ct_2_a_flow_from_before_the_rules_finds_its_endpoint() {
     let space = Space::new();
     space.run(async {
         backend("10.244.0.1");
@@ -377,5 +381,137 @@ fn a_flow_from_before_the_rules_finds_its_endpoint() {
         answers(&early, "10.244.0.1").await;
         drop(stop);
         proxy.await.unwrap().unwrap();
+    });
+}
+
+const SCTP: u8 = 132;
+
+/// Sends the first chunk of an SCTP association. By a raw socket: kernels without SCTP of their own track it all the
+/// same.
+fn begin_association(from_port: u16, to: &str) {
+    use rustix::net::{AddressFamily, Protocol, SendFlags, SocketFlags, SocketType, socket_with};
+    let to: SocketAddr = to.parse().unwrap();
+    let protocol = Protocol::from_raw(u32::from(SCTP).try_into().unwrap());
+    let socket =
+        socket_with(AddressFamily::INET, SocketType::RAW, SocketFlags::CLOEXEC, Some(protocol)).unwrap();
+    rustix::net::bind(&socket, &"192.0.2.1:0".parse::<SocketAddr>().unwrap()).unwrap();
+    let mut packet = Vec::new();
+    packet.extend(from_port.to_be_bytes());
+    packet.extend(to.port().to_be_bytes());
+    // No verification tag yet; the kernel does not check sums of what it sends itself.
+    packet.extend([0; 8]);
+    // INIT of 20 bytes: tag, window, streams out and in, first sequence number.
+    packet.extend([1, 0, 0, 20]);
+    packet.extend([0, 0, 0, 9, 0, 1, 0, 0, 0, 1, 0, 1, 0, 0, 0, 1]);
+    let to = SocketAddr::new(to.ip(), 0);
+    rustix::net::sendto(&socket, &packet, SendFlags::empty(), &to).unwrap();
+}
+
+/// Client ports of the associations with the Service, and the endpoints that they lead to.
+fn associations() -> Vec<(u16, String)> {
+    let flows = Conntrack::open().unwrap().flows(Family::V4).unwrap();
+    let of_service =
+        |flow: &&Flow| flow.original.proto == SCTP && flow.original.dst.to_string() == "10.96.0.20";
+    let mut found: Vec<_> = flows
+        .iter()
+        .filter(of_service)
+        .map(|flow| (flow.original.src_port().unwrap(), flow.reply.src.to_string()))
+        .collect();
+    found.sort();
+    found
+}
+
+#[test]
+fn ct_2_sctp_associations_leave_endpoints_that_are_gone_and_others_stay() {
+    let space = Space::new();
+    // Unanswered ones would be forgotten within seconds by themselves.
+    for state in ["closed", "cookie_wait", "cookie_echoed", "established"] {
+        let key = format!("net/netfilter/nf_conntrack_sctp_timeout_{state}");
+        space.netns.set_sysctl(&key, "600").unwrap();
+    }
+    space.run(async {
+        let api = cluster(None);
+        api.put(
+            &paths::SERVICES,
+            json!({
+                "metadata": { "name": "signal", "uid": "s" },
+                "spec": { "type": "ClusterIP", "clusterIP": "10.96.0.20", "clusterIPs": ["10.96.0.20"],
+                          "ports": [{ "port": 38412, "protocol": "SCTP" }] },
+            }),
+        );
+        let (one, two) = ("10.244.0.1", "10.244.0.2");
+        api.put(&paths::ENDPOINT_SLICES, slice_of("signal", "SCTP", &[one, two]));
+        let proxy = Running::synced(&api, config()).await;
+        // Endpoints are picked at random.
+        let mut before = Vec::new();
+        for port in 4000..4200 {
+            begin_association(port, "10.96.0.20:38412");
+            before = associations();
+            if [one, two].iter().all(|ip| before.iter().any(|(_, endpoint)| endpoint == ip)) {
+                break;
+            }
+        }
+        let of = |ip: &str| before.iter().filter(|(_, e)| e == ip).cloned().collect::<Vec<_>>();
+        assert!(!of(one).is_empty() && !of(two).is_empty(), "{before:?}");
+
+        api.put(&paths::ENDPOINT_SLICES, slice_of("signal", "SCTP", &[two]));
+        let left = of(two);
+        until("those to the endpoint that is gone", || match associations() {
+            now if now == left => Ok(()),
+            now => Err(now),
+        })
+        .await;
+        // The client sends again, and is served.
+        let (again, _) = of(one)[0];
+        begin_association(again, "10.96.0.20:38412");
+        assert!(associations().contains(&(again, two.to_owned())), "{:?}", associations());
+
+        api.put(&paths::ENDPOINT_SLICES, slice_of("signal", "SCTP", &[]));
+        until("all of them", || match associations() {
+            now if now.is_empty() => Ok(()),
+            now => Err(now),
+        })
+        .await;
+        proxy.stop().await;
+    });
+}
+
+/// A LoadBalancer with one address that the node handles and one that is the balancer's own.
+fn load_balancer(node_port: Option<u16>) -> Value {
+    json!({
+        "metadata": { "name": "dns", "uid": "u" },
+        "spec": { "type": "LoadBalancer", "clusterIP": "10.96.0.10", "clusterIPs": ["10.96.0.10"],
+                  "allocateLoadBalancerNodePorts": false,
+                  "ports": [{ "port": 53, "nodePort": node_port, "protocol": "UDP" }] },
+        "status": { "loadBalancer": { "ingress": [
+            { "ip": "203.0.113.9", "ipMode": "Proxy" }, { "ip": "203.0.113.10", "ipMode": "VIP" },
+            { "hostname": "balancer.example" },
+        ] } },
+    })
+}
+
+#[test]
+fn lb_2_and_3_the_node_handles_its_addresses_only_and_node_ports_where_there_are_any() {
+    let space = Space::new();
+    let mut rt = Rt::open_in(&space.netns).unwrap();
+    let lo = rt.link("lo").unwrap().index;
+    rt.add_route(&Route::on_link("203.0.113.0/24".parse().unwrap(), lo)).unwrap();
+    space.run(async {
+        backend("10.244.0.1");
+        let api = cluster(Some("10.244.0.1"));
+        api.put(&paths::SERVICES, load_balancer(None));
+        let proxy = Running::synced(&api, config()).await;
+        answers(&client("203.0.113.10:53"), "10.244.0.1").await;
+        // The other goes out as it is, to the balancer.
+        client("203.0.113.9:53").send(b"who").unwrap();
+        let flows = Conntrack::open().unwrap().flows(Family::V4).unwrap();
+        let to_balancer: Vec<&Flow> =
+            flows.iter().filter(|flow| flow.original.dst.to_string() == "203.0.113.9").collect();
+        assert!(!to_balancer.is_empty() && to_balancer.iter().all(|flow| !flow.is_dnat()), "{flows:?}");
+        assert!(!nft("list map ip portolan nodeports").contains("elements"));
+        // One that exists already stays until somebody clears it.
+        api.put(&paths::SERVICES, load_balancer(Some(30053)));
+        answers(&client("192.0.2.1:30053"), "10.244.0.1").await;
+        proxy.stop().await;
     });
 }

@@ -379,7 +379,7 @@ async fn get(address: SocketAddr, path: &str) -> String {
 }
 
 #[tokio::test]
-async fn healthz_metrics_and_mode_are_served() {
+async fn node_2_healthz_metrics_and_mode_are_served() {
     let api = api();
     api.put(&paths::SERVICES, service("web", "10.96.0.1"));
     let (healthz, metrics) = (free_address(), free_address());
@@ -396,6 +396,15 @@ async fn healthz_metrics_and_mode_are_served() {
     assert!(get(healthz, "/livez").await.starts_with("HTTP/1.1 200"));
     assert!(get(healthz, "/else").await.starts_with("HTTP/1.1 404"));
     assert!(get(metrics, "/proxyMode").await.ends_with("nftables"));
+    assert!(get(metrics, "/healthz").await.ends_with("ok"));
+    let indicators = get(metrics, "/metrics/slis").await;
+    for line in [
+        "kubernetes_healthcheck{name=\"ping\",type=\"healthz\"} 1",
+        "kubernetes_healthcheck{name=\"sync\",type=\"livez\"} 1",
+        "kubernetes_healthchecks_total{name=\"sync\",status=\"success\",type=\"healthz\"} 1",
+    ] {
+        assert!(indicators.contains(line), "{line} is not in\n{indicators}");
+    }
     let configz = get(metrics, "/configz").await;
     assert!(configz.trim().ends_with("{\"kubeproxy.config.k8s.io\":{\"mode\":\"nftables\"}}"), "{configz}");
     let text = get(metrics, "/metrics").await;
@@ -417,7 +426,7 @@ async fn healthz_metrics_and_mode_are_served() {
 }
 
 #[tokio::test]
-async fn health_check_node_ports_count_local_endpoints() {
+async fn np_3_health_check_node_ports_count_local_endpoints() {
     let api = FakeApi::new();
     api.put(&paths::NODES, node("127.0.0.1"));
     let port = free_address().port();

@@ -265,11 +265,73 @@ impl Target {
     }
 }
 
+/// How many endpoints of the Cluster and of the Local pool a class picks from, by its name; those of session affinity
+/// have maps of their own.
+pub fn pool_sizes(name: &str) -> [u32; 2] {
+    let mut sizes = [0; 2];
+    if name.contains("-affinity-") {
+        return sizes;
+    }
+    let mut local = false;
+    for word in name.split('-') {
+        let (number, at) = match (word.strip_prefix("cluster"), word.strip_prefix("local")) {
+            (Some(number), _) => (number, 0),
+            // `pick-local-3`
+            (_, Some("")) => {
+                local = true;
+                continue;
+            }
+            (_, Some(number)) => (number, 1),
+            _ => (word, usize::from(local)),
+        };
+        let size = number.trim_end_matches('m').parse().unwrap_or(0);
+        sizes[at] = size.max(sizes[at]);
+    }
+    sizes
+}
+
 /// What all picks of a Service port have in common.
 fn write_rest(name: &mut String, pick: Option<Pick>) {
     let Some(pick) = pick else { return };
     name.push_str(pick.choice.suffix());
     if let Some(affinity) = pick.affinity {
         let _ = write!(name, "-affinity-{}", affinity.timeout_seconds);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_tells_the_sizes_of_its_pools() {
+        let pick = |scope, count| {
+            Target::Pick(Pick {
+                scope,
+                count,
+                masquerade: Masquerade::Always,
+                affinity: None,
+                choice: Choice::SourceHash,
+            })
+        };
+        let (cluster, local) = (pick(PoolScope::Cluster, 12), pick(PoolScope::Local, 3));
+        let bodies = [
+            (Body::Same(cluster), [12, 0]),
+            (Body::Same(local), [0, 3]),
+            (Body::Same(Target::Reject), [0, 0]),
+            (Body::ByOrigin { pod: cluster, node: cluster, outside: local }, [12, 3]),
+            (Body::ByOrigin { pod: cluster, node: cluster, outside: Target::Drop }, [12, 0]),
+        ];
+        for (body, sizes) in bodies {
+            for (entrance, guarded) in [(Entrance::Address, true), (Entrance::NodePort, false)] {
+                let class = Class { family: Family::V4, entrance, guarded, body };
+                assert_eq!(pool_sizes(&class.name()), sizes, "{}", class.name());
+            }
+        }
+        let affinity = Some(Affinity { timeout_seconds: 10 });
+        let Target::Pick(pick) = cluster else { unreachable!() };
+        let body = Body::Same(Target::Pick(Pick { affinity, ..pick }));
+        let class = Class { family: Family::V6, entrance: Entrance::Address, guarded: false, body };
+        assert_eq!(pool_sizes(&class.name()), [0, 0], "{}", class.name());
     }
 }

@@ -6,6 +6,7 @@
 
 use std::collections::HashSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use portolan_forward::{
     Endpoint, Family, Frontend, FrontendKind, NodePortAddresses, NodeView, PoolScope, PortTable,
@@ -26,8 +27,8 @@ pub struct Entry {
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Slots {
-    cluster: Box<[Endpoint]>,
-    local: Box<[Endpoint]>,
+    cluster: Arc<[Endpoint]>,
+    local: Arc<[Endpoint]>,
 }
 
 type Slot = (IpAddr, u16);
@@ -38,7 +39,7 @@ impl Entry {
             let before = previous.and_then(|(table, entry)| entry.slots_of(table, &port.key));
             let place_all = |scope| {
                 if !uses(port, scope) {
-                    return Box::default();
+                    return Arc::default();
                 }
                 let before = before.map_or(&[][..], |slots| slots.scope(scope));
                 place(before.iter().map(|endpoint| (endpoint.address, endpoint.port)), port.pool(scope))
@@ -59,7 +60,7 @@ impl Entry {
                 let slots = recall_slots(observed, pool, scope, port.affinity.is_some());
                 place(slots, port.pool(scope))
             };
-            let read = |scope| if uses(port, scope) { read(scope) } else { Box::default() };
+            let read = |scope| if uses(port, scope) { read(scope) } else { Arc::default() };
             Slots { cluster: read(PoolScope::Cluster), local: read(PoolScope::Local) }
         });
         Some(Self { ports: ports.collect() })
@@ -101,7 +102,8 @@ fn pool_of(port: &PortTable, frontend: &Frontend) -> Pool {
 }
 
 /// Puts every endpoint that was there before in its old place if that still exists, and the others into the holes.
-fn place(before: impl IntoIterator<Item = Slot>, pool: &[Endpoint]) -> Box<[Endpoint]> {
+/// As long as that is the pool's own order, it is the pool itself.
+fn place(before: impl IntoIterator<Item = Slot>, pool: &Arc<[Endpoint]>) -> Arc<[Endpoint]> {
     let find = |(address, port): Slot| {
         let index = pool.binary_search_by_key(&(address, port), |e| (e.address, e.port)).ok()?;
         Some(&pool[index])
@@ -121,7 +123,9 @@ fn place(before: impl IntoIterator<Item = Slot>, pool: &[Endpoint]) -> Box<[Endp
     }
     let new = pool.iter().filter(|endpoint| !placed.contains(&(endpoint.address, endpoint.port))).copied();
     let mut waiting = displaced.into_iter().chain(new);
-    slots.into_iter().filter_map(|slot| slot.or_else(|| waiting.next())).collect()
+    let placed: Vec<Endpoint> =
+        slots.into_iter().filter_map(|slot| slot.or_else(|| waiting.next())).collect();
+    if *placed == **pool { Arc::clone(pool) } else { placed.into() }
 }
 
 fn recall_slots(
@@ -230,7 +234,7 @@ mod tests {
             IpAddr::V4(ip) => ip.octets()[3],
             IpAddr::V6(_) => unreachable!(),
         };
-        place(before, &pool(now)).iter().map(last).collect()
+        place(before, &pool(now).into()).iter().map(last).collect()
     }
 
     #[test]

@@ -73,11 +73,13 @@ pub struct Nftables<N> {
     nft: N,
     config: Config,
     lingering: Lingering,
+    cleanup_failures: u64,
+    transactions: u64,
 }
 
 impl<N: NfTables> Nftables<N> {
     pub fn new(nft: N, config: Config) -> Self {
-        Self { nft, config, lingering: Lingering::default() }
+        Self { nft, config, lingering: Lingering::default(), cleanup_failures: 0, transactions: 0 }
     }
 
     pub fn nft(&mut self) -> &mut N {
@@ -85,21 +87,27 @@ impl<N: NfTables> Nftables<N> {
     }
 
     fn send(&mut self, mut batch: nft::Batch) -> Result<(), CommitError> {
+        if batch.ops.is_empty() {
+            return Ok(());
+        }
         if self.config.place != Place::Own {
             for op in &mut batch.ops {
                 let table = op.table_mut();
                 table.name = layout::IPVS_TABLE.into();
             }
         }
+        let mut result = self.nft.commit(&batch);
         for _ in 1..ATTEMPTS_MAX {
-            match self.nft.commit(&batch) {
+            match &result {
                 Err(error) if error.is_retryable() => {
                     tracing::debug!(%error, "nftables transaction is sent again");
+                    result = self.nft.commit(&batch);
                 }
-                result => return result,
+                _ => break,
             }
         }
-        self.nft.commit(&batch)
+        self.transactions += u64::from(result.is_ok());
+        result
     }
 
     /// Deletes what has lingered long enough. Nobody minds if that must wait.
@@ -111,6 +119,7 @@ impl<N: NfTables> Nftables<N> {
         let batch = plan::plan(changes.collect());
         if let Err(error) = self.send(nft::Batch { ops: batch.into_ops() }) {
             tracing::warn!(%error, "superfluous chains and elements stay for now");
+            self.cleanup_failures += 1;
             self.lingering.put_back(dead);
         }
     }
@@ -176,6 +185,14 @@ impl<N: NfTables> DataPlane for Nftables<N> {
         let dead = self.lingering.update(&revived, retired);
         self.bury(dead);
         Ok(())
+    }
+
+    fn transactions(&self) -> u64 {
+        self.transactions
+    }
+
+    fn cleanup_failures(&self) -> u64 {
+        self.cleanup_failures
     }
 
     fn observe(&mut self) -> Result<Objects, Error> {

@@ -1,6 +1,11 @@
 //! Tables for tests: a node, Services in the words of the model's input, compiled as the proxy would.
 
-#![allow(dead_code, unreachable_pub, reason = "each test file includes this one and uses its own part")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    unused_imports,
+    reason = "each test file includes this one and uses its own part"
+)]
 
 pub mod planes;
 pub mod uml;

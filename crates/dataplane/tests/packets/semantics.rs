@@ -1,7 +1,6 @@
 //! What `docs/semantics.md` says, paragraph by paragraph, with real packets in both families.
 //!
-//! Not here, as no packet shows it: NP-3 (the proxy's own server), LB-2 and LB-3 (what the proxy reads and the API
-//! allocates), CT-2 (the proxy's conntrack). AFF-1 to AFF-3, MASQ-4 and CT are in the file above this one.
+//! Not here but in the proxy's own tests: NP-3 (its server), LB-2 and LB-3 (what it reads), CT-2 (its conntrack). AFF-1 to AFF-3, MASQ-4 and CT are in the file above this one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};

@@ -10,6 +10,7 @@ mod fam;
 mod lb;
 mod masq;
 mod np;
+mod paragraphs;
 mod pol;
 mod properties;
 mod svc;

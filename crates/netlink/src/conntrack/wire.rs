@@ -69,6 +69,17 @@ pub(super) fn put_dump(w: &mut Writer, seq: u32, family: Family) {
     w.message(MSG_GET, 0, seq, &fixed(family), |_| {});
 }
 
+/// Only flows of a protocol. A kernel that does not know the filter sends all.
+pub(super) fn put_dump_of(w: &mut Writer, seq: u32, family: Family, proto: u8) {
+    w.message(MSG_GET, 0, seq, &fixed(family), |w| {
+        put_part(w, TUPLE_ORIG, [IP_V4_DST, IP_V6_DST], None, Some(proto), PROTO_DST_PORT, None);
+        w.nested(FILTER, |w| {
+            w.ne32(FILTER_ORIG_FLAGS, BY_PROTO);
+            w.ne32(FILTER_REPLY_FLAGS, 0);
+        });
+    });
+}
+
 pub(super) fn put_delete(w: &mut Writer, seq: u32, original: &Tuple, zone: u16, id: Option<u32>) {
     w.message(MSG_DELETE, 0, seq, &fixed(family(original)), |w| {
         put_tuple(w, TUPLE_ORIG, original);

@@ -14,10 +14,11 @@ use crate::codec::{Message, Messages, NLMSG_ERROR, Writer};
 use crate::socket::{Ack, NetlinkSocket, Protocol};
 
 use super::decode;
-use super::encode::{Encoded, encode};
+use super::encode::{Encoded, encode, put_value};
 use super::error::{CommitError, CommitErrorKind, DumpError};
 use super::object::{Chain, Element, Family, Handled, Rule, Set, Table, TableInfo};
 use super::op::Batch;
+use super::value::Value;
 use super::wire::{self, SUBSYS, msg};
 
 /// `nf_tables` of the network namespace of the thread that opened the socket.
@@ -76,6 +77,38 @@ impl Socket {
         )
     }
 
+    /// False when one of them does not exist.
+    fn elements_asked_for(
+        &mut self,
+        table: &Table,
+        set: &str,
+        keys: &[Value],
+        found: &mut Vec<Element>,
+    ) -> Result<bool, DumpError> {
+        let mut whole = true;
+        let result = self.netlink.ask(
+            |w, seq| {
+                w.message(SUBSYS << 8 | msg::GETSETELEM, 0, seq, &wire::fixed(table.family.number()), |w| {
+                    w.string(wire::elem_list::TABLE, &table.name);
+                    w.string(wire::elem_list::SET, set);
+                    w.nested(wire::elem_list::ELEMENTS, |w| {
+                        for key in keys {
+                            w.nested(wire::list::ELEM, |w| put_value(w, wire::elem::KEY, key));
+                        }
+                    });
+                });
+            },
+            |message| whole &= decode::elements(&message.attrs(wire::FIXED), found).is_some(),
+        );
+        let what = || format!("elements of set {table} {set}");
+        match result {
+            Ok(()) if whole => Ok(true),
+            Ok(()) => Err(DumpError::Malformed { what: what(), detail: "an element cannot be read" }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(source) => Err(DumpError::Io { what: what(), source }),
+        }
+    }
+
     fn dump<T>(
         &mut self,
         what: impl Fn() -> String,
@@ -95,6 +128,9 @@ impl Socket {
 /// The kernel dumps a hash table by position, in pieces, and does not say when it resizes the table in between: then
 /// some elements come twice, and as many are left out. Resizing takes milliseconds and follows a large change.
 const REHASH_ATTEMPTS: u32 = 10;
+
+/// The answers, a datagram each, must fit into the receive queue; the keys, below 64 bytes each, into an attribute.
+const ASKED_AT_ONCE: usize = 500;
 
 fn has_duplicates(elements: &[Element]) -> bool {
     let mut seen = HashSet::with_capacity(elements.len());
@@ -217,6 +253,41 @@ impl super::NfTables for Socket {
         }
         let source = io::Error::new(io::ErrorKind::Interrupted, "the set was rehashed during every attempt");
         Err(DumpError::Io { what: format!("set {table} {set}"), source })
+    }
+
+    fn count(&mut self, table: &Table, set: &str) -> Result<Option<u32>, DumpError> {
+        let counts = self.dump(
+            || format!("sets of table {table}"),
+            |w, seq| {
+                w.message(SUBSYS << 8 | msg::GETSET, 0, seq, &wire::fixed(table.family.number()), |w| {
+                    w.string(wire::set::TABLE, &table.name);
+                });
+            },
+            |message, found| {
+                let attrs = message.attrs(wire::FIXED);
+                let is = |kind, name: &str| attrs.get(kind).and_then(|attr| attr.text()) == Some(name);
+                if is(wire::set::TABLE, &table.name) && is(wire::set::NAME, set) {
+                    found.extend(attrs.get(wire::set::COUNT).and_then(|count| count.be32()));
+                }
+                Some(())
+            },
+        )?;
+        Ok(counts.first().copied())
+    }
+
+    fn elements_at(
+        &mut self,
+        table: &Table,
+        set: &str,
+        keys: &[Value],
+    ) -> Result<Option<Vec<Element>>, DumpError> {
+        let mut found = Vec::with_capacity(keys.len());
+        for some in keys.chunks(ASKED_AT_ONCE) {
+            if !self.elements_asked_for(table, set, some, &mut found)? {
+                return Ok(None);
+            }
+        }
+        Ok(Some(found))
     }
 
     fn generation(&mut self) -> Result<u32, DumpError> {

@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use crate::codec::{Message, Messages};
 use crate::socket::{NetlinkSocket, Protocol};
 
+use super::NfTables as _;
 use super::kernel::Socket;
 use super::object::{Family, Table};
 use super::wire::{self, SUBSYS, msg};
@@ -22,9 +23,18 @@ const GROUP: u32 = 7;
 #[derive(Debug)]
 pub struct Monitor {
     netlink: NetlinkSocket,
+    /// For questions: on the socket above, answers would be among the news.
+    asking: Socket,
     tables: Vec<Table>,
     /// The transaction that is being told has touched one of the tables.
     touched: bool,
+}
+
+/// What the ruleset was when the listener stopped.
+#[derive(Debug)]
+#[must_use = "it must listen again"]
+pub struct Pause {
+    generation: u32,
 }
 
 /// Somebody else has touched one of the tables.
@@ -49,12 +59,33 @@ impl Monitor {
     pub fn open(tables: Vec<Table>, own: u32) -> io::Result<Self> {
         let netlink = NetlinkSocket::open(Protocol::Netfilter)?;
         netlink.ignore_sender(own)?;
-        Ok(Self { netlink, tables, touched: false })
+        Ok(Self { netlink, asking: Socket::open()?, tables, touched: false })
     }
 
     /// Begins to listen. From now on the kernel has more work with every transaction, also with our own.
     pub fn listen(&self) -> io::Result<()> {
         self.netlink.join(GROUP)
+    }
+
+    /// Stops listening for the time of a large transaction of our own: the kernel would make a message of each of its
+    /// elements, for us to throw away.
+    pub fn pause(&mut self) -> io::Result<Pause> {
+        // In this order what others do in between is noticed twice rather than never.
+        let generation = self.generation()?;
+        self.netlink.leave(GROUP)?;
+        Ok(Pause { generation })
+    }
+
+    /// Listens again. `own` is the number of our transactions since; that there were others is told by the ruleset's
+    /// generation, which counts all.
+    pub fn resume(&mut self, pause: &Pause, own: u64) -> io::Result<Option<Intruder>> {
+        self.listen()?;
+        let alone = pause.generation.wrapping_add(own as u32) == self.generation()?;
+        Ok((!alone).then(Intruder::default))
+    }
+
+    fn generation(&mut self) -> io::Result<u32> {
+        self.asking.generation().map_err(io::Error::other)
     }
 
     /// Reads everything there is; gives the last intruder among it.

@@ -97,6 +97,7 @@ pub(super) mod set {
     pub(in super::super) const TIMEOUT: u16 = 11;
     pub(in super::super) const GC_INTERVAL: u16 = 12;
     pub(in super::super) const USERDATA: u16 = 13;
+    pub(in super::super) const COUNT: u16 = 20;
 }
 
 pub(super) mod set_flag {

@@ -64,3 +64,22 @@ fn a_queue_that_overflows_is_an_intruder_without_a_name() {
         assert!(heard(&mut monitor).is_some());
     });
 }
+
+#[test]
+fn during_a_pause_others_are_noticed_by_the_generation() {
+    with_kernel(|own| {
+        let mut monitor = listening(own);
+        let mut other = Socket::open().unwrap();
+        let pause = monitor.pause().unwrap();
+        commit(own, [add_table()]);
+        commit(own, [Op::DelTable(table())]);
+        assert_eq!(monitor.resume(&pause, 2).unwrap(), None, "only our own");
+        let pause = monitor.pause().unwrap();
+        commit(own, [add_table()]);
+        commit(&mut other, [Op::DelTable(table())]);
+        assert_eq!(heard(&mut monitor), None, "nobody listens");
+        assert!(monitor.resume(&pause, 1).unwrap().is_some());
+        commit(&mut other, [add_table()]);
+        assert!(heard(&mut monitor).is_some(), "it listens again");
+    });
+}

@@ -92,8 +92,11 @@ pub struct Fake {
     state: State,
     generation: u32,
     commits: Vec<Counts>,
-    next_failure: Option<CommitError>,
+    next_failure: Option<(Meant, CommitError)>,
 }
+
+/// Which operations are meant.
+type Meant = fn(&Op) -> bool;
 
 impl Fake {
     pub fn new() -> Self {
@@ -107,7 +110,12 @@ impl Fake {
 
     /// The next commit fails with this error and changes nothing.
     pub fn fail_next(&mut self, error: CommitError) {
-        self.next_failure = Some(error);
+        self.fail_next_with(|_| true, error);
+    }
+
+    /// The same for the next commit that has such an operation.
+    pub fn fail_next_with(&mut self, meant: Meant, error: CommitError) {
+        self.next_failure = Some((meant, error));
     }
 
     /// Lets time pass: elements whose lifetime ends are gone.
@@ -155,7 +163,7 @@ fn adds_a_path(op: &Op) -> bool {
 
 impl NfTables for Fake {
     fn commit(&mut self, batch: &Batch) -> Result<(), CommitError> {
-        if let Some(error) = self.next_failure.take() {
+        if let Some((_, error)) = self.next_failure.take_if(|(meant, _)| batch.ops.iter().any(*meant)) {
             return Err(error);
         }
         // The kernel allows a batch to pass through states that are not valid. Only when the last one is not, it goes
