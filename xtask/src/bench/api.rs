@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use http_body_util::BodyExt as _;
+use ipnet::IpNet;
 use portolan_client::{ApiPath, Client, WatchOptions, paths};
 use portolan_netlink::netns::{self, Netns};
 use portolan_netlink::rt::Rt;
@@ -18,6 +19,9 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::stats::{self, Distribution};
+
+/// Where the control plane is, in a namespace that has nothing but a loopback.
+const HOST: &str = "10.77.0.1";
 
 /// How much of everything.
 #[derive(Debug, Clone, Copy)]
@@ -34,7 +38,9 @@ pub(crate) fn run(exe: &Path, effort: Effort) -> anyhow::Result<()> {
     let ns = tempfile::tempdir()?;
     let path = ns.path().join("netns");
     let netns = Netns::create(&path)?;
-    Rt::open_in(&netns)?.set_up("lo")?;
+    let mut rt = Rt::open_in(&netns)?;
+    rt.set_up("lo")?;
+    rt.add_address("lo", IpNet::new(HOST.parse()?, 32)?)?;
     netns::enter(netns.as_fd())?;
     let measured = measure(exe, effort);
     Netns::delete(&path)?;
@@ -79,7 +85,7 @@ impl Plane {
         let log = std::fs::File::create(dir.path().join("log"))?;
         let begin = Instant::now();
         let child = Command::new(exe)
-            .args(["up", "--control-plane", "--node-ip", "127.0.0.1", "--no-dns", "--data-dir"])
+            .args(["up", "--control-plane", "--node-ip", HOST, "--no-dns", "--data-dir"])
             .arg(dir.path().join("data"))
             .stdout(Stdio::piped())
             .stderr(log)

@@ -181,7 +181,12 @@ async fn conditions_can_be_waited_for() {
     patch(&api, "glass", "full").await;
     let seen = tokio::time::timeout(PATIENCE, waiting).await.unwrap().unwrap().unwrap();
     assert_eq!(seen.unwrap().metadata.uid.as_deref(), Some(uid.as_str()));
-    let gone = tokio::spawn(wait::await_condition(api.clone(), "glass", wait::conditions::is_deleted(&uid)));
+    let gone = {
+        let (api, uid) = (api.clone(), uid.clone());
+        tokio::spawn(async move {
+            wait::await_condition(api, "glass", wait::conditions::is_deleted(&uid)).await.map(drop)
+        })
+    };
     api.delete("glass", &DeleteParams::default()).await.unwrap();
     tokio::time::timeout(PATIENCE, gone).await.unwrap().unwrap().unwrap();
 }
