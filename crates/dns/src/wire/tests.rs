@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::message::{Header, read_name, records, skip_name};
+use super::message::{Header, read_name, skip_name};
 use super::{Query, Refusal, Reply, Style};
 use crate::fuzzing;
 use crate::limits::UDP_PAYLOAD_MAX;
