@@ -242,7 +242,7 @@ async fn fan_out(plane: &Plane, effort: Effort) -> anyhow::Result<()> {
             while seen.len() < events {
                 let frame = body.frame().await.context("the watch ended")?;
                 let frame = frame.map_err(|error| anyhow::anyhow!("the watch broke off: {error}"))?;
-                let lines = frame.data_ref().map_or(0, |data| data.iter().filter(|b| **b == b'\n').count());
+                let lines = frame.data_ref().map_or(0, |data| data.split(|b| *b == b'\n').count() - 1);
                 seen.extend((0..lines).map(|_| Instant::now()));
             }
             Ok::<_, anyhow::Error>(seen)
@@ -267,7 +267,9 @@ async fn fan_out(plane: &Plane, effort: Effort) -> anyhow::Result<()> {
         }
     }
     let mut all = Distribution::default();
-    last.into_iter().for_each(|took| all.add(took));
+    for took in last {
+        all.add(took);
+    }
     println!("{:<44} {each} ms", format!("event to each of {} watchers", effort.watchers));
     println!("{:<44} {all} ms", "  to the last of them");
     Ok(())

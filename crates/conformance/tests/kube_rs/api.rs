@@ -15,7 +15,7 @@ use k8s_openapi::serde::Serialize;
 use k8s_openapi::serde::de::DeserializeOwned;
 use k8s_openapi::{ClusterResourceScope, NamespaceResourceScope};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
-use kube::{Api, Client, Resource, ResourceExt as _};
+use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, config_map, create};
@@ -193,7 +193,7 @@ async fn long_lists_come_in_pages_of_one_moment() {
     loop {
         let page = api.list(&params).await.unwrap();
         revisions.push(page.metadata.resource_version.clone());
-        names.extend(page.items.iter().map(|item| item.name_any()));
+        names.extend(page.items.iter().map(ResourceExt::name_any));
         // Comes too late for this list.
         let _ = api.create(&PostParams::default(), &config_map("c99", "1")).await;
         match page.metadata.continue_.filter(|token| !token.is_empty()) {

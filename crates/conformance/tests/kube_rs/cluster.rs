@@ -15,7 +15,7 @@ use portolan_store::embedded::Embedded;
 use tokio::net::TcpListener;
 
 /// Far more than anything takes.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 pub(crate) struct Cluster {
     dir: tempfile::TempDir,
@@ -71,13 +71,6 @@ impl Cluster {
         let weak = Arc::downgrade(&store);
         drop(store);
         until("the store is closed", || weak.strong_count() == 0).await;
-    }
-
-    /// Forgets everything before now: who asks for it is answered 410.
-    pub(crate) async fn compact(&self) {
-        let store = &self.running.as_ref().unwrap().store;
-        let now = store.revision().await.unwrap();
-        store.compact(now).await.unwrap();
     }
 
     pub(crate) async fn client(&self) -> Client {
