@@ -20,7 +20,7 @@ use crate::write::{At, Part};
 
 const DEFAULT: &str = "default";
 /// Where pods find the authority's certificate.
-const ROOT_CA: &str = "kube-root-ca.crt";
+pub(crate) const ROOT_CA: &str = "kube-root-ca.crt";
 /// Where clients in pods look for their access.
 const MOUNT_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 const VOLUME: &str = "kube-api-access-";

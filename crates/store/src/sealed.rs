@@ -341,7 +341,7 @@ mod tests {
     async fn plain_values_and_those_of_old_keys_are_sealed_anew() {
         let dir = tempfile::tempdir().unwrap();
         let raw: Arc<dyn Store> = Arc::new(Embedded::open(dir.path()).unwrap());
-        for n in 0..2 * RESEAL_KEYS + 1 {
+        for n in 0..=2 * RESEAL_KEYS {
             raw.commit(Txn::new().put(format!("/registry/secrets/default/{n}"), n.to_string()))
                 .await
                 .unwrap();
