@@ -15,7 +15,7 @@ use portolan_dataplane::nftables::{Objects, object};
 use portolan_forward::{Family, PoolScope, Protocol};
 use portolan_netlink::netns::{IP_NETNS_DIR, Netns};
 use portolan_netlink::nft::{
-    Batch, Chain, CommitError, DumpError, Element, Handled, NfTables, Op, Rule, Set, Socket, Table,
+    Batch, Chain, CommitError, Data, DumpError, Element, Handled, NfTables, Op, Rule, Set, Socket, Table,
     TableInfo, Value,
 };
 
@@ -118,11 +118,7 @@ fn endpoints_that_are_asked_for_are_those_of_a_dump() {
     let set = || SetId::Backends.name().into();
     let steps = [
         Op::AddElements { table: table.clone(), set: set(), elements: vec![place(99, 7)] },
-        Op::DelElements {
-            table,
-            set: set(),
-            elements: vec![Element { data: Default::default(), ..place(5, 0) }],
-        },
+        Op::DelElements { table, set: set(), elements: vec![Element { data: Data::None, ..place(5, 0) }] },
     ];
     for step in steps {
         nft.commit(&Batch { ops: vec![step] }).unwrap();

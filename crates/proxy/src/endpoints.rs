@@ -97,7 +97,7 @@ mod tests {
         let ports: Arc<[EndpointPort]> =
             Arc::from([EndpointPort { name: "http".into(), protocol: Protocol::Tcp, port: 80 }]);
         let view = |last: u8| EndpointView {
-            address: if last % 2 == 0 {
+            address: if last.is_multiple_of(2) {
                 [10, 0, 0, last].into()
             } else {
                 [0, 0, 0, 0, 0, 0, 0, last.into()].into()
@@ -105,7 +105,7 @@ mod tests {
             ready: last & 1 != 0,
             serving: last & 2 != 0,
             terminating: last & 4 != 0,
-            node_name: (last % 3 != 0).then(|| format!("node-{}", last % 5).into()),
+            node_name: (!last.is_multiple_of(3)).then(|| format!("node-{}", last % 5).into()),
             for_zones: (0..last % 4).map(|zone| format!("zone-{zone}").into()).collect(),
             for_nodes: (0..last % 2).map(|node| format!("node-{node}").into()).collect(),
             ports: Arc::clone(&ports),
