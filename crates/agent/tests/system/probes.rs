@@ -98,7 +98,7 @@ fn startup_holds_the_others_back() {
 #[test]
 fn a_deleted_pod_stays_ready_while_its_probe_passes() {
     let node = Node::start();
-    let script = "trap '' TERM; while :; do sleep 0.01; done";
+    let script = "trap '' TERM; echo up; while :; do sleep 0.01; done";
     node.run(
         "web",
         json!({"containers": [
@@ -106,6 +106,7 @@ fn a_deleted_pod_stays_ready_while_its_probe_passes() {
          "readinessProbe": {"exec": {"command": ["true"]}, "periodSeconds": 1}}]}),
     );
     node.wait_ready("web");
+    until("the trap is set", || node.log("web", "c", 0).contains("up"));
     node.delete("web", 2);
     let mut seen = Vec::new();
     until("it is gone", || {
