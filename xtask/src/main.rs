@@ -34,7 +34,7 @@ enum Verb {
         #[arg(long, default_value = "target/release/portolan")]
         exe: PathBuf,
         /// Numbers of Services to measure at, each of ten endpoints, or of as many as follow an x
-        #[arg(long, value_delimiter = ',', default_value = "100,1000,10000,100000x3")]
+        #[arg(long, value_delimiter = ',', default_value = "100,1000,10000,100000")]
         services: Vec<bench::scale::Size>,
         /// Changes measured at each size
         #[arg(long, default_value_t = 400)]

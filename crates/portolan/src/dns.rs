@@ -442,7 +442,7 @@ mod tests {
         let forward = config.forward.unwrap();
         assert_eq!((forward.stubs[0].upstreams.len(), forward.stubs[1].upstreams.len()), (2, 0));
         assert_eq!((forward.policy, forward.next_on), (Policy::RoundRobin, vec![2, 3]));
-        assert_eq!(forward.cache.stale, Some(Duration::from_secs(3600)));
+        assert_eq!(forward.cache.stale, Some(Duration::from_hours(1)));
     }
 
     #[test]

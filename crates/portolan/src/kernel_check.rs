@@ -13,7 +13,7 @@ pub(crate) fn of_mode(mode: Mode) -> Result<(), Failure> {
     }
 }
 
-/// Asks the kernel for its tables: without nf_tables, or without the right to use it, it says so here.
+/// Asks the kernel for its tables: without `nf_tables`, or without the right to use it, it says so here.
 fn nf_tables() -> Result<(), Failure> {
     let why = match Socket::open() {
         Ok(mut socket) => match socket.tables() {
