@@ -271,6 +271,12 @@ fn attach(node: &mut Host, index: usize, name: &'static str, addresses: [IpAddr;
     let peer = VethPeer { name: "eth0", mac: None, netns: Some(&space.netns) };
     node.space.rt.add_veth(&Veth { name: &interface, mac: None, mtu: None, peer }).unwrap();
     space.rt.set_up("eth0").unwrap();
+    // A packet that goes back where it came from makes the node send a redirect, once its link-local address is beyond
+    // doubt: a second or two later. Clients shall not take the address for one of their own link then.
+    for family in ["ipv4", "ipv6"] {
+        space.netns.set_sysctl(&format!("net/{family}/conf/eth0/accept_redirects"), "0").unwrap();
+        space.netns.set_sysctl(&format!("net/{family}/conf/all/accept_redirects"), "0").unwrap();
+    }
     let near = node.space.rt.link(&interface).unwrap().index;
     let far = space.rt.link("eth0").unwrap().index;
     for (address, gateway) in addresses.into_iter().zip(node.addresses) {
