@@ -69,6 +69,7 @@ where
 
     // One message each: the weight of the one that leaves, the one that comes.
     const CHANGE_COSTS: (usize, usize, usize) = (1, 1, 2);
+    const RETURNS_CLIENTS: bool = true;
 
     fn open() -> Self::Real {
         let mut plane = ipvs::Ipvs::new(B::open_before_ipvs(), Machine::open().unwrap(), Config::default());
