@@ -210,7 +210,7 @@ mod tests {
     use super::*;
 
     fn flows(seats: usize, seats_per_flow: usize) -> Arc<Flows> {
-        let wait = Duration::from_secs(60);
+        let wait = Duration::from_mins(1);
         Arc::new(Flows::new(Sizes { seats, seats_per_flow, queue_per_flow: 100, waiting: 150, wait }))
     }
 

@@ -215,19 +215,7 @@ impl NetlinkSocket {
 
     /// Sends one message that asks for an acknowledgement and waits for it.
     pub fn request(&mut self, build: impl FnOnce(&mut Writer, u32)) -> io::Result<()> {
-        let seq = self.reserve(1);
-        let mut writer = Writer::default();
-        build(&mut writer, seq);
-        writer.add_flags(0, flags::ACK);
-        self.send(&writer.finish().map_err(io::Error::other)?)?;
-        loop {
-            let datagram = self.recv()?;
-            for message in Messages(datagram).filter(|message| message.seq == seq) {
-                if message.kind == NLMSG_ERROR {
-                    return Ack::parse(&message).ok_or_else(cut_off)?.into_result();
-                }
-            }
-        }
+        self.ask(build, |_| {})
     }
 
     /// Sends one message and hands every answer to `each`, until the acknowledgement.

@@ -12,38 +12,38 @@ use portolan_store::etcd::{Config, Etcd, TlsFiles};
 #[derive(Debug, Clone, Args)]
 pub(crate) struct EtcdArguments {
     /// Keep all objects in this etcd, as https://HOST:PORT of each member, and share them with other control planes
-    #[arg(long, value_delimiter = ',')]
-    etcd_servers: Vec<String>,
+    #[arg(long = "etcd-servers", value_delimiter = ',')]
+    servers: Vec<String>,
     /// Who signed etcd's certificates (PEM)
-    #[arg(long)]
-    etcd_cafile: Option<PathBuf>,
+    #[arg(long = "etcd-cafile")]
+    ca: Option<PathBuf>,
     /// The certificate that etcd knows us by (PEM)
-    #[arg(long)]
-    etcd_certfile: Option<PathBuf>,
+    #[arg(long = "etcd-certfile")]
+    certificate: Option<PathBuf>,
     /// The key of that certificate (PEM)
-    #[arg(long)]
-    etcd_keyfile: Option<PathBuf>,
+    #[arg(long = "etcd-keyfile")]
+    key: Option<PathBuf>,
     /// What all keys in etcd begin with
-    #[arg(long, default_value = "/registry")]
-    etcd_prefix: String,
+    #[arg(long = "etcd-prefix", default_value = "/registry")]
+    prefix: String,
 }
 
 impl EtcdArguments {
     /// Whether there is an etcd at all.
     pub(crate) fn given(&self) -> bool {
-        !self.etcd_servers.is_empty()
+        !self.servers.is_empty()
     }
 
     /// Connects under a name that no other process has on this etcd.
     pub(crate) async fn connect(&self, identity: &str) -> anyhow::Result<Arc<Etcd>> {
         let config = Config {
             tls: TlsFiles {
-                ca: self.etcd_cafile.clone(),
-                certificate: self.etcd_certfile.clone(),
-                key: self.etcd_keyfile.clone(),
+                ca: self.ca.clone(),
+                certificate: self.certificate.clone(),
+                key: self.key.clone(),
             },
-            prefix: self.etcd_prefix.clone(),
-            ..Config::new(self.etcd_servers.clone(), identity)
+            prefix: self.prefix.clone(),
+            ..Config::new(self.servers.clone(), identity)
         };
         Ok(Etcd::connect(config).await?)
     }

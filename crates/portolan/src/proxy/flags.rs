@@ -9,6 +9,38 @@ use clap::Args;
 use super::configuration::Configuration;
 use super::duration::GoDuration;
 
+/// How the traffic of a node's own pods is told from what comes from elsewhere: the proxy and `trace` must agree on it.
+#[derive(Debug, Default, Args)]
+#[group(skip)]
+pub(crate) struct LocalTraffic {
+    /// Where the cluster's pods get their addresses from; what comes from elsewhere is masqueraded
+    #[arg(long, value_name = "CIDR[,CIDR]")]
+    pub(crate) cluster_cidr: Option<String>,
+    /// How traffic of the node's pods is told: ClusterCIDR, NodeCIDR, BridgeInterface or InterfaceNamePrefix
+    #[arg(long, value_name = "MODE")]
+    pub(crate) detect_local_mode: Option<String>,
+    /// The bridge of the node's pods, for BridgeInterface
+    #[arg(long, value_name = "NAME")]
+    pub(crate) pod_bridge_interface: Option<String>,
+    /// How the names of the pods' interfaces begin, for InterfaceNamePrefix
+    #[arg(long, value_name = "PREFIX")]
+    pub(crate) pod_interface_name_prefix: Option<String>,
+}
+
+impl LocalTraffic {
+    /// Makes the flags fields of the configuration; gives the names of those that were set.
+    pub(crate) fn apply(&self, to: &mut Configuration) -> Vec<&'static str> {
+        let mut set = Setter(Vec::new());
+        set.to(&mut to.cluster_cidr, self.cluster_cidr.as_ref(), "cluster-cidr");
+        set.to(&mut to.detect_local_mode, self.detect_local_mode.as_ref(), "detect-local-mode");
+        let local = &mut to.detect_local;
+        set.to(&mut local.bridge_interface, self.pod_bridge_interface.as_ref(), "pod-bridge-interface");
+        let prefix = self.pod_interface_name_prefix.as_ref();
+        set.to(&mut local.interface_name_prefix, prefix, "pod-interface-name-prefix");
+        set.0
+    }
+}
+
 #[derive(Debug, Default, Args)]
 #[group(skip)]
 pub(crate) struct Flags {
@@ -24,21 +56,11 @@ pub(crate) struct Flags {
     /// The name of this host's Node object; otherwise its hostname
     #[arg(long, value_name = "NAME")]
     pub(crate) hostname_override: Option<String>,
-    /// What writes the kernel: nftables
+    /// What forwards in the kernel: nftables, iptables or ipvs
     #[arg(long, visible_alias = "mode", value_name = "MODE")]
     proxy_mode: Option<String>,
-    /// Where the cluster's pods get their addresses from; what comes from elsewhere is masqueraded
-    #[arg(long, value_name = "CIDR[,CIDR]")]
-    cluster_cidr: Option<String>,
-    /// How traffic of this node's pods is told: ClusterCIDR, NodeCIDR, BridgeInterface or InterfaceNamePrefix
-    #[arg(long, value_name = "MODE")]
-    detect_local_mode: Option<String>,
-    /// The bridge of this node's pods, for BridgeInterface
-    #[arg(long, value_name = "NAME")]
-    pod_bridge_interface: Option<String>,
-    /// How the names of the pods' interfaces begin, for InterfaceNamePrefix
-    #[arg(long, value_name = "PREFIX")]
-    pod_interface_name_prefix: Option<String>,
+    #[command(flatten)]
+    local_traffic: LocalTraffic,
     /// On which of the node's addresses node ports listen: CIDRs, or `primary`
     #[arg(long, alias = "node-port-addresses", value_name = "CIDR,...", value_delimiter = ',')]
     nodeport_addresses: Option<Vec<String>>,
@@ -205,12 +227,7 @@ impl Flags {
         let kubeconfig = self.kubeconfig.as_ref().map(|path| path.display().to_string());
         set.to(&mut to.client_connection.kubeconfig, kubeconfig.as_ref(), "kubeconfig");
         set.to(&mut to.mode, self.proxy_mode.as_ref(), "proxy-mode");
-        set.to(&mut to.cluster_cidr, self.cluster_cidr.as_ref(), "cluster-cidr");
-        set.to(&mut to.detect_local_mode, self.detect_local_mode.as_ref(), "detect-local-mode");
-        let local = &mut to.detect_local;
-        set.to(&mut local.bridge_interface, self.pod_bridge_interface.as_ref(), "pod-bridge-interface");
-        let prefix = self.pod_interface_name_prefix.as_ref();
-        set.to(&mut local.interface_name_prefix, prefix, "pod-interface-name-prefix");
+        set.0.extend(self.local_traffic.apply(to));
         set.to(&mut to.node_port_addresses, self.nodeport_addresses.as_ref(), "nodeport-addresses");
         set.to(&mut to.nftables.masquerade_all, self.masquerade_all.as_ref(), "masquerade-all");
         let bit = self.nftables_masquerade_bit.as_ref();

@@ -26,6 +26,7 @@ use crate::up::hostname;
 
 pub(crate) use configuration::Configuration;
 use flags::Flags;
+pub(crate) use flags::LocalTraffic;
 use settings::Settings;
 
 #[derive(Debug, Args)]

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::Args;
 use portolan_proxy::Config;
 
-use crate::proxy;
+use crate::proxy::{self, LocalTraffic};
 
 /// The default of `portolan up`.
 const CLUSTER_CIDR: &str = "10.244.0.0/16";
@@ -20,18 +20,8 @@ pub(crate) struct ProxyFlags {
     /// The proxy's KubeProxyConfiguration file; the flags below count more
     #[arg(long, value_name = "FILE")]
     proxy_config: Option<PathBuf>,
-    /// Where pods get their addresses from; 10.244.0.0/16 where neither this nor a file is given
-    #[arg(long, value_name = "CIDR[,CIDR]")]
-    cluster_cidr: Option<String>,
-    /// How traffic of the node's pods is told: ClusterCIDR, NodeCIDR, BridgeInterface or InterfaceNamePrefix
-    #[arg(long, value_name = "MODE")]
-    detect_local_mode: Option<String>,
-    /// The bridge of the node's pods, for BridgeInterface
-    #[arg(long, value_name = "NAME")]
-    pod_bridge_interface: Option<String>,
-    /// How the names of the pods' interfaces begin, for InterfaceNamePrefix
-    #[arg(long, value_name = "PREFIX")]
-    pod_interface_name_prefix: Option<String>,
+    #[command(flatten)]
+    local_traffic: LocalTraffic,
     /// On which of the node's addresses node ports listen: CIDRs, or `primary`
     #[arg(long, value_name = "CIDR,...", value_delimiter = ',')]
     nodeport_addresses: Option<Vec<String>>,
@@ -47,15 +37,7 @@ impl ProxyFlags {
             Some(path) => proxy::file(path)?,
             None => proxy::Configuration { cluster_cidr: CLUSTER_CIDR.into(), ..Default::default() },
         };
-        let set = |field: &mut String, given: &Option<String>| {
-            if let Some(given) = given {
-                field.clone_from(given);
-            }
-        };
-        set(&mut configuration.cluster_cidr, &self.cluster_cidr);
-        set(&mut configuration.detect_local_mode, &self.detect_local_mode);
-        set(&mut configuration.detect_local.bridge_interface, &self.pod_bridge_interface);
-        set(&mut configuration.detect_local.interface_name_prefix, &self.pod_interface_name_prefix);
+        self.local_traffic.apply(&mut configuration);
         if let Some(addresses) = &self.nodeport_addresses {
             configuration.node_port_addresses.clone_from(addresses);
         }
@@ -74,6 +56,10 @@ mod tests {
 
     use super::*;
 
+    fn told_by(mode: &str) -> LocalTraffic {
+        LocalTraffic { detect_local_mode: Some(mode.into()), ..LocalTraffic::default() }
+    }
+
     #[test]
     fn the_file_counts_and_flags_count_more() {
         let mut file = tempfile::NamedTempFile::new().unwrap();
@@ -86,8 +72,8 @@ mod tests {
         assert_eq!(config.detect_local, DetectLocal::BridgeInterface("cni0".into()));
         assert_eq!(config.cluster_cidrs, ["10.1.0.0/16".parse().unwrap()]);
         assert!(config.masquerade_all);
-        let flags =
-            ProxyFlags { detect_local_mode: Some("NodeCIDR".into()), masquerade_all: Some(false), ..flags };
+        let local_traffic = told_by("NodeCIDR");
+        let flags = ProxyFlags { local_traffic, masquerade_all: Some(false), ..flags };
         let config = flags.config().unwrap();
         assert_eq!((config.detect_local, config.masquerade_all), (DetectLocal::NodeCidr, false));
     }
@@ -96,7 +82,7 @@ mod tests {
     fn without_a_word_it_is_as_portolan_up_has_it_and_nonsense_is_refused() {
         let config = ProxyFlags::default().config().unwrap();
         assert_eq!(config.cluster_cidrs, [CLUSTER_CIDR.parse().unwrap()]);
-        let flags = ProxyFlags { detect_local_mode: Some("BridgeInterface".into()), ..ProxyFlags::default() };
+        let flags = ProxyFlags { local_traffic: told_by("BridgeInterface"), ..ProxyFlags::default() };
         let error = flags.config().unwrap_err().to_string();
         assert!(error.contains("detectLocal.bridgeInterface: Required value"), "{error}");
     }
