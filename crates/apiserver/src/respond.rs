@@ -18,7 +18,8 @@ use crate::call::Call;
 use crate::errors::{Result, status_json};
 use crate::limits::{GZIP_BYTES_MIN, WARNING_RUNES_EACH, WARNING_RUNES_TOTAL};
 use crate::negotiate::{self, Format, Shape, Syntax};
-use crate::{object, table};
+use crate::object;
+use crate::table::{self, Layout};
 
 /// Metadata of a list.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -99,7 +100,7 @@ pub(crate) fn list(
         Shape::Table => {
             let options = table_options(call, false)?;
             let now = jiff::Timestamp::now();
-            let mut table = table::render(call.resource, &values, &metadata, options, now);
+            let mut table = table::render(Layout::of(call.resource), &values, &metadata, options, now);
             relabel(&mut table, format);
             table
         }
@@ -153,7 +154,8 @@ pub(crate) fn tabled(call: &Call, format: Format, value: Value, no_headers: bool
     let metadata = json!({ "resourceVersion": value["metadata"]["resourceVersion"] });
     let options = table_options(call, no_headers)?;
     let now = jiff::Timestamp::now();
-    let mut table = table::render(call.resource, &[value], &metadata, options, now);
+    let layout = if value["kind"] == "Scale" { Layout::SCALE } else { Layout::of(call.resource) };
+    let mut table = table::render(layout, &[value], &metadata, options, now);
     relabel(&mut table, format);
     Ok(table)
 }

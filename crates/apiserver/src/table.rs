@@ -3,6 +3,7 @@
 //! clients hide columns of priority 1.
 
 use jiff::Timestamp;
+use portolan_api::printer::{self, Cells, Column};
 use portolan_api::resource::Resource;
 use serde_json::{Value, json};
 
@@ -34,18 +35,34 @@ pub struct Options {
     pub no_headers: bool,
 }
 
+/// What the rows of a table show: the columns of a kind and how an object fills them.
+#[derive(Clone, Copy)]
+pub struct Layout {
+    pub columns: &'static [Column],
+    pub cells: Cells,
+}
+
+impl Layout {
+    /// Of the objects that a resource holds.
+    pub fn of(resource: &Resource) -> Self {
+        Self { columns: resource.columns, cells: resource.cells }
+    }
+
+    /// Of `scale`, whatever it scales.
+    pub const SCALE: Self = Self { columns: printer::SCALE, cells: printer::scale };
+}
+
 /// One Table for `items`. `list_metadata` is the metadata of the list (resourceVersion, continue, remainingItemCount),
 /// or for a single object its resourceVersion as `{"resourceVersion": ..}`.
 pub fn render(
-    resource: &Resource,
+    layout: Layout,
     items: &[Value],
     list_metadata: &Value,
     options: Options,
     now: Timestamp,
 ) -> Value {
-    let rows: Vec<Value> =
-        items.iter().map(|item| row(resource, item, options.include_object, now)).collect();
-    let columns = if options.no_headers { Value::Null } else { columns(resource) };
+    let rows: Vec<Value> = items.iter().map(|item| row(layout, item, options.include_object, now)).collect();
+    let columns = if options.no_headers { Value::Null } else { columns(layout) };
     let mut metadata = json!({});
     for key in ["resourceVersion", "continue", "remainingItemCount"] {
         if let Some(value) = list_metadata.get(key) {
@@ -61,8 +78,8 @@ pub fn render(
     })
 }
 
-fn columns(resource: &Resource) -> Value {
-    let columns = resource.columns.iter().map(|column| {
+fn columns(layout: Layout) -> Value {
+    let columns = layout.columns.iter().map(|column| {
         json!({
             "name": column.name,
             "type": column.ty,
@@ -74,8 +91,8 @@ fn columns(resource: &Resource) -> Value {
     columns.collect()
 }
 
-fn row(resource: &Resource, item: &Value, include: IncludeObject, now: Timestamp) -> Value {
-    let mut row = json!({"cells": (resource.cells)(item, now.as_second())});
+fn row(layout: Layout, item: &Value, include: IncludeObject, now: Timestamp) -> Value {
+    let mut row = json!({"cells": (layout.cells)(item, now.as_second())});
     match include {
         IncludeObject::None => {}
         IncludeObject::Metadata => {
@@ -87,15 +104,15 @@ fn row(resource: &Resource, item: &Value, include: IncludeObject, now: Timestamp
         }
         IncludeObject::Object => row["object"] = item.clone(),
     }
-    if let Some(condition) = completed(resource, item) {
+    if let Some(condition) = completed(item) {
         row["conditions"] = json!([condition]);
     }
     row
 }
 
 /// Rows of finished pods say so, for clients that grey them out.
-fn completed(resource: &Resource, item: &Value) -> Option<Value> {
-    let phase = item.pointer("/status/phase").filter(|_| resource.kind == "Pod")?.as_str()?;
+fn completed(item: &Value) -> Option<Value> {
+    let phase = item.pointer("/status/phase").filter(|_| item["kind"] == "Pod")?.as_str()?;
     let (reason, message) = match phase {
         "Succeeded" => ("Succeeded", "The pod has completed successfully."),
         "Failed" => ("Failed", "The pod failed."),
@@ -116,7 +133,7 @@ mod tests {
     fn table(options: Options) -> Value {
         let metadata =
             json!({"resourceVersion": "9", "continue": "c", "remainingItemCount": 3, "selfLink": "x"});
-        render(&SERVICES, &[service()], &metadata, options, Timestamp::UNIX_EPOCH)
+        render(Layout::of(&SERVICES), &[service()], &metadata, options, Timestamp::UNIX_EPOCH)
     }
 
     #[test]
@@ -155,8 +172,8 @@ mod tests {
 
     #[test]
     fn finished_pods_are_marked() {
-        let pod = json!({"metadata": {"name": "job"}, "status": {"phase": "Succeeded"}});
-        let table = render(&PODS, &[pod], &json!({}), Options::default(), Timestamp::UNIX_EPOCH);
+        let pod = json!({"kind": "Pod", "metadata": {"name": "job"}, "status": {"phase": "Succeeded"}});
+        let table = render(Layout::of(&PODS), &[pod], &json!({}), Options::default(), Timestamp::UNIX_EPOCH);
         assert_eq!(table["rows"][0]["conditions"][0]["type"], "Completed");
     }
 }

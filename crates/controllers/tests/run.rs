@@ -372,6 +372,29 @@ async fn pods_are_spread_over_the_nodes_that_fit() {
 }
 
 #[tokio::test]
+async fn a_pod_made_anew_under_its_name_gets_a_node_too() {
+    let cluster = Cluster::new();
+    let api = &cluster.api;
+    for round in 0..3 {
+        api.put(
+            &paths::PODS,
+            json!({
+                "metadata": { "name": "again", "uid": format!("uid-{round}") },
+                "spec": { "containers": [{ "name": "main" }] },
+                "status": { "phase": "Pending" },
+            }),
+        );
+        cluster
+            .eventually("a node", |api| {
+                let pod = api.get(&paths::PODS, "default", "again").unwrap();
+                if pod["spec"]["nodeName"].is_string() { Ok(()) } else { Err(pod) }
+            })
+            .await;
+        api.remove(&paths::PODS, "default", "again");
+    }
+}
+
+#[tokio::test]
 async fn nodes_get_ranges_that_differ() {
     let cluster = Cluster::new();
     let mut known = node("n0");

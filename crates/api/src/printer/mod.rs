@@ -14,8 +14,8 @@ pub use network::{
 };
 pub use rbac::{BINDING, ROLE, binding, role};
 pub use workload::{
-    CONFIG_MAP, DEPLOYMENT, NAMESPACE, NODE, POD, REPLICA_SET, SECRET, SERVICE_ACCOUNT, config_map,
-    deployment, namespace, node, pod, replica_set, secret, service_account,
+    CONFIG_MAP, DEPLOYMENT, NAMESPACE, NODE, POD, REPLICA_SET, SCALE, SECRET, SERVICE_ACCOUNT, config_map,
+    deployment, namespace, node, pod, replica_set, scale, secret, service_account,
 };
 
 use serde_json::{Value, json};

@@ -314,6 +314,18 @@ pub fn replica_set(object: &Value, now: i64) -> Vec<Value> {
     cells
 }
 
+pub static SCALE: &[Column] = &[
+    NAME,
+    column("Desired", "Replicas that are wanted."),
+    column("Available", "Replicas that are there."),
+    AGE,
+];
+
+pub fn scale(object: &Value, now: i64) -> Vec<Value> {
+    let count = |part: &str| json!(object[part]["replicas"].as_i64().unwrap_or(0));
+    vec![name(object), count("spec"), count("status"), age(object, now)]
+}
+
 /// Containers, images and selector of what makes pods.
 fn template(object: &Value) -> [Value; 3] {
     let containers = items(object, "/spec/template/spec/containers");

@@ -30,6 +30,13 @@ async fn it_is_read_patched_and_replaced() {
     assert_eq!(scale["spec"]["replicas"], 2);
     assert_eq!(scale["status"], json!({ "replicas": 0, "selector": "app=web" }));
 
+    let accept = [("accept", "application/json;as=Table;v=v1;g=meta.k8s.io")];
+    let table = server.send(Method::GET, &path, &accept, "").await.ok();
+    let columns: Vec<&Value> =
+        table["columnDefinitions"].as_array().unwrap().iter().map(|column| &column["name"]).collect();
+    assert_eq!(columns, ["Name", "Desired", "Available", "Age"]);
+    assert_eq!(table["rows"][0]["cells"].as_array().unwrap()[..3], [json!("web"), json!(2), json!(0)]);
+
     // What `kubectl scale` sends.
     let patched = server.patch(&path, "merge", &json!({ "spec": { "replicas": 5 } })).await.ok();
     assert_eq!(patched["spec"]["replicas"], 5);

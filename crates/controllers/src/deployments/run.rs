@@ -138,7 +138,10 @@ impl Controller {
         match self.shared.client.create(&paths::REPLICA_SETS, namespace(key), set).await {
             Ok(created) => {
                 pending.wrote(&created.metadata.name, &created.metadata.resource_version);
-                self.scaled(deployment, &set.metadata.name, (0, set.spec.replicas.unwrap_or(1)));
+                let replicas = set.spec.replicas.unwrap_or(1);
+                if replicas > 0 {
+                    self.scaled(deployment, &set.metadata.name, (0, replicas));
+                }
                 Ok(())
             }
             Err(error) if error.is_already_exists() => self.collided(key, deployment, set, error).await,

@@ -51,7 +51,12 @@ impl Controller {
         let mut state = lock(&self.state);
         state.waiting.remove(key);
         let world = self.shared.world();
-        state.assumed.retain(|key, _| world.pod_at(key).is_some_and(|pod| pod.spec.node_name.is_empty()));
+        // A pod of the same name made anew is another pod, and still without a node.
+        state.assumed.retain(|key, (assumed, _)| {
+            world
+                .pod_at(key)
+                .is_some_and(|pod| pod.metadata.uid == assumed.metadata.uid && pod.spec.node_name.is_empty())
+        });
         let pod = Arc::clone(world.pod_at(key).filter(|pod| is_ours(pod))?);
         if state.assumed.contains_key(key) {
             return None;
