@@ -55,3 +55,18 @@ pub(crate) const SESSION_MESSAGE_BYTES_MAX: usize = 1 << 20;
 
 /// How long a session's output may still come after its process has ended, through a process that was left behind.
 pub(crate) const SESSION_DRAIN: Duration = Duration::from_secs(2);
+
+/// Streams that one SPDY connection has open: two for each connection of a forwarded port, five for a session.
+pub(crate) const SPDY_STREAMS_MAX: usize = 512;
+
+/// A stream's header block, unpacked; real ones take less than a hundred bytes.
+pub(crate) const SPDY_HEADER_BYTES_MAX: usize = 64 << 10;
+
+/// How long a client may take to open the streams that belong together; kubelet's.
+pub(crate) const SPDY_STREAMS_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Time to connect to a forwarded port in its pod.
+pub(crate) const FORWARD_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a client of a forwarded port may still speak after the pod has ended the connection.
+pub(crate) const FORWARD_LINGER: Duration = Duration::from_millis(500);

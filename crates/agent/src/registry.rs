@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use portolan_client::Key;
+use portolan_netlink::netns::Netns;
 use tokio::sync::watch;
 
 use crate::process::Launch;
@@ -80,6 +81,22 @@ impl Registry {
         let pod = pods.get(key).filter(|pod| uid.is_none_or(|uid| uid == pod.uid)).ok_or(Missing::Pod)?;
         pod.containers.get(container).cloned().ok_or(Missing::Container)
     }
+
+    /// Where a pod is; `None` while no container of it runs.
+    pub(crate) fn place(&self, key: &Key, uid: Option<&str>) -> Result<Option<Place>, Missing> {
+        let pods = self.lock();
+        let pod = pods.get(key).filter(|pod| uid.is_none_or(|uid| uid == pod.uid)).ok_or(Missing::Pod)?;
+        let launch = pod.containers.values().find_map(|container| container.launch.as_ref());
+        Ok(launch.map(|launch| Place { uid: pod.uid.clone(), netns: launch.netns.clone() }))
+    }
+}
+
+/// Where a pod's processes are.
+#[derive(Debug)]
+pub(crate) struct Place {
+    pub(crate) uid: String,
+    /// `None`: in the node's own network.
+    pub(crate) netns: Option<Arc<Netns>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -124,7 +124,7 @@ pub(super) async fn connect(host: &str, port: u16) -> io::Result<TcpStream> {
 }
 
 /// As Go words a failed connection.
-pub(super) fn dial_error(address: &str, error: &io::Error) -> String {
+pub(crate) fn dial_error(address: &str, error: &io::Error) -> String {
     let reason = error.to_string();
     let reason = reason.split(" (os error").next().unwrap_or_default().to_lowercase();
     format!("dial tcp {address}: connect: {reason}")

@@ -6,5 +6,5 @@ mod http;
 mod run;
 pub(crate) mod state;
 
-pub(crate) use check::Check;
+pub(crate) use check::{Check, dial_error};
 pub(crate) use run::{Report, start};

@@ -7,7 +7,7 @@ use portolan_client::Key;
 
 use super::request::Streams;
 use super::session::{Channel, Client, Input, success};
-use super::{Body, Refusal, World, waiting, websocket};
+use super::{Body, Refusal, World, upgrade, waiting};
 use crate::log::{Options, Reader};
 use crate::registry::Container;
 
@@ -31,7 +31,7 @@ pub(super) fn answer(
     let path = world.dirs.pod(key).log_path(name, run);
     let options = Options { tail: Some(0), ..Options::default() };
     let news = container.news.clone();
-    websocket::accept(request, streams, move |client| async move {
+    upgrade::session(request, streams, move |client| async move {
         let opened = tokio::task::spawn_blocking(move || Reader::open(&path, options, news)).await;
         if let Ok(Ok(reader)) = opened {
             show(reader, client).await;

@@ -5,7 +5,7 @@ use hyper::body::Incoming;
 use portolan_client::Key;
 
 use super::request::Exec;
-use super::{Body, Refusal, World, session, websocket};
+use super::{Body, Refusal, World, session, upgrade};
 use crate::registry::Container;
 
 pub(super) fn answer(
@@ -27,7 +27,7 @@ pub(super) fn answer(
         launch.env.push(("TERM".into(), "xterm".into()));
     }
     let spawner = world.spawner.clone();
-    websocket::accept(request, asked.streams, move |client| {
+    upgrade::session(request, asked.streams, move |client| {
         session::run(launch, asked.streams, spawner, client)
     })
 }

@@ -1,16 +1,21 @@
-//! What the agent serves about its pods, at the port and in the form that API servers know from kubelet: logs, and
-//! sessions with processes beside a container's.
+//! What the agent serves about its pods, at the port and in the form that API servers know from kubelet: logs, sessions
+//! with processes beside a container's, and connections to its ports.
 //!
 //! Here: TLS, who may ask (the cluster's API servers and nobody else), one request after the other. `request` takes
-//! paths and queries apart, `logs` and `exec` answer, `session` runs a process for a client, `websocket` is how the
-//! client is spoken to. Start at [`serve`].
+//! paths and queries apart, `logs`, `exec`, `attach` and `portforward` answer, `session` runs a process for a client. How
+//! the client is spoken to: `upgrade` takes the connection over, `websocket` and `channels` (over `spdy`) carry a session.
+//! Start at [`serve`].
 
 mod attach;
+mod channels;
 mod exec;
 mod logs;
+mod portforward;
 mod request;
 mod session;
+mod spdy;
 mod terminal;
+mod upgrade;
 mod websocket;
 
 use std::convert::Infallible;
@@ -42,7 +47,7 @@ use crate::limits::{CONNECTIONS_MAX, HANDSHAKE_TIMEOUT};
 use crate::process::Spawner;
 use crate::registry::{Container, Missing, Registry};
 use crate::state_dir::PodDirs;
-use request::{Action, Asked};
+use request::{About, Action, Asked};
 
 /// The common name that API servers show to nodes, as kubeadm issues it.
 const API_SERVER: &str = "kube-apiserver-kubelet-client";
@@ -174,8 +179,11 @@ fn forbidden() -> Refusal {
 }
 
 async fn answer(world: &World, request: Request<Incoming>) -> Result<Response<Body>, Refusal> {
-    let Some(Asked { action, key, uid, container }) = request::read(&request)? else {
+    let Some(Asked { about, key, uid }) = request::read(&request)? else {
         return Ok(Response::new(whole("ok")));
+    };
+    let About::Container(container, action) = about else {
+        return portforward::answer(world, request, &key, uid.as_deref());
     };
     let found = world.registry.find(&key, uid.as_deref(), &container);
     let found = found.map_err(|missing| not_found(missing, &key, &container))?;

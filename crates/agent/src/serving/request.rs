@@ -6,14 +6,20 @@ use portolan_client::Key;
 use super::Refusal;
 use crate::log::{self, Stream};
 
-/// A request about a container.
+/// A request about a pod.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Asked {
-    pub(super) action: Action,
+    pub(super) about: About,
     pub(super) key: Key,
     /// The pod that is meant, where several have had its name.
     pub(super) uid: Option<String>,
-    pub(super) container: String,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum About {
+    Container(String, Action),
+    /// Its ports.
+    Ports,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -57,6 +63,10 @@ fn parse(path: &str, query: &str) -> Result<Option<Asked>, Refusal> {
     let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
     let (action, namespace, pod, uid, container) = match parts[..] {
         ["healthz"] => return Ok(None),
+        ["portForward", namespace, pod, ref uid @ ..] if uid.len() < 2 => {
+            let uid = uid.first().map(|uid| (*uid).to_owned());
+            return Ok(Some(Asked { about: About::Ports, key: Key::new(namespace, pod), uid }));
+        }
         [action, namespace, pod, container] => (action, namespace, pod, None, container),
         [action @ ("exec" | "attach"), namespace, pod, uid, container] => {
             (action, namespace, pod, Some(uid.to_owned()), container)
@@ -76,7 +86,8 @@ fn parse(path: &str, query: &str) -> Result<Option<Asked>, Refusal> {
         "attach" => Action::Attach(streams(&query)?),
         _ => return Err(none()),
     };
-    Ok(Some(Asked { action, key: Key::new(namespace, pod), uid, container: container.to_owned() }))
+    let about = About::Container(container.to_owned(), action);
+    Ok(Some(Asked { about, key: Key::new(namespace, pod), uid }))
 }
 
 fn bad(text: impl Into<String>) -> Refusal {
@@ -186,14 +197,23 @@ mod tests {
         let logs = asked("/containerLogs/shop/web-1/c", "follow=true&tailLines=3&timestamps=true").unwrap();
         assert_eq!(logs.key, Key::new("shop", "web-1"));
         let options = log::Options { tail: Some(3), timestamps: true, ..log::Options::default() };
-        assert_eq!(logs.action, Action::Logs(Logs { follow: true, previous: false, options }));
+        let want = Action::Logs(Logs { follow: true, previous: false, options });
+        assert_eq!(logs.about, About::Container("c".into(), want));
         let exec =
             asked("/exec/shop/web-1/c", "command=sh&command=-c&command=echo+a%26b&output=1&tty=1&error=1");
         let streams = Streams { stdout: true, tty: true, ..Streams::default() };
         let command = ["sh", "-c", "echo a&b"].map(String::from).to_vec();
-        assert_eq!(exec.unwrap().action, Action::Exec(Exec { command, streams }));
+        let want = Action::Exec(Exec { command, streams });
+        assert_eq!(exec.unwrap().about, About::Container("c".into(), want));
         assert_eq!(asked("/attach/shop/p/u-1/c", "output=1").unwrap().uid, Some("u-1".into()));
         assert!(parse("/healthz", "").unwrap().is_none());
+        let ports = |uid: Option<&str>| Asked {
+            about: About::Ports,
+            key: Key::new("shop", "p"),
+            uid: uid.map(str::to_owned),
+        };
+        assert_eq!(asked("/portForward/shop/p", "").unwrap(), ports(None));
+        assert_eq!(asked("/portForward/shop/p/u-1", "").unwrap(), ports(Some("u-1")));
     }
 
     #[test]

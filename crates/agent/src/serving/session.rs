@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 
 use bytes::Bytes;
 use rustix::pipe::{PipeFlags, pipe_with};
+use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::mpsc;
 
@@ -34,6 +35,19 @@ pub(super) enum Input {
     },
     /// The connection is gone.
     Gone,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Size {
+    width: u16,
+    height: u16,
+}
+
+/// An order to resize the terminal, as clients write it; `None` when it is none.
+pub(super) fn resize(order: &[u8]) -> Option<Input> {
+    let size: Size = serde_json::from_slice(order).ok()?;
+    Some(Input::Resize { columns: size.width, rows: size.height })
 }
 
 /// The client as a session sees it.

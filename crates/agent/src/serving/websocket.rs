@@ -4,15 +4,10 @@
 use bytes::{BufMut as _, Bytes, BytesMut};
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt as _, StreamExt as _};
-use http::header::{
-    CONNECTION, HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
-    SEC_WEBSOCKET_PROTOCOL, UPGRADE,
-};
+use http::header::{HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL};
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
-use hyper::upgrade::Upgraded;
-use hyper_util::rt::TokioIo;
-use serde::Deserialize;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 use tokio::sync::mpsc;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
@@ -21,9 +16,10 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 
 use super::request::Streams;
-use super::session::{Channel, Client, Input};
-use super::{Body, Refusal, whole};
-use crate::limits::{SESSION_MESSAGE_BYTES_MAX, SESSION_QUEUE};
+use super::session::{Channel, Client, Input, resize};
+use super::upgrade::{self, Io, common, words};
+use super::{Body, Refusal};
+use crate::limits::{SESSION_MESSAGE_BYTES_MAX, SESSION_QUEUE, SESSION_READ_BYTES};
 
 const STDIN: u8 = 0;
 const RESIZE: u8 = 4;
@@ -33,23 +29,17 @@ const CLOSE: u8 = 255;
 /// The versions spoken, the best one first.
 const PROTOCOLS: [&str; 2] = ["v5.channel.k8s.io", "v4.channel.k8s.io"];
 
-type Socket = WebSocketStream<TokioIo<Upgraded>>;
+type Socket = WebSocketStream<Io>;
 
 /// Takes the connection over for a session.
 pub(super) fn accept<F: Future<Output = ()> + Send + 'static>(
-    mut request: Request<Incoming>,
+    request: Request<Incoming>,
     streams: Streams,
     session: impl FnOnce(Client) -> F + Send + 'static,
 ) -> Result<Response<Body>, Refusal> {
-    let (protocol, accept) = negotiate(request.headers())?;
-    let upgrade = hyper::upgrade::on(&mut request);
-    tokio::spawn(async move {
-        let Ok(upgraded) = upgrade.await else { return };
-        let config = WebSocketConfig::default()
-            .max_message_size(Some(SESSION_MESSAGE_BYTES_MAX))
-            .max_frame_size(Some(SESSION_MESSAGE_BYTES_MAX));
-        let io = TokioIo::new(upgraded);
-        let (sink, stream) = WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await.split();
+    let protocol = common(&PROTOCOLS, &words(request.headers(), &SEC_WEBSOCKET_PROTOCOL))?;
+    take_over(request, protocol, move |socket| async move {
+        let (sink, stream) = socket.split();
         let (input_sender, input) = mpsc::channel(SESSION_QUEUE);
         let (output, outbox) = mpsc::channel(SESSION_QUEUE);
         let reading = tokio::spawn(take(stream, input_sender));
@@ -58,41 +48,68 @@ pub(super) fn accept<F: Future<Output = ()> + Send + 'static>(
         // What was said last is sent before the end.
         let _ = writing.await;
         reading.abort();
-    });
-    let mut response = Response::new(whole(""));
-    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-    let headers = response.headers_mut();
-    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
-    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
-    headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol));
-    headers.extend(accept.map(|accept| (SEC_WEBSOCKET_ACCEPT, accept)));
-    Ok(response)
+    })
 }
 
-fn negotiate(headers: &HeaderMap) -> Result<(&'static str, Option<HeaderValue>), Refusal> {
-    let words = |name: &HeaderName| -> Vec<String> {
-        let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
-        values.flat_map(|value| value.split(',')).map(|word| word.trim().to_owned()).collect()
+/// Takes the connection over for another protocol, whose bytes are what the messages hold.
+pub(super) fn accept_tunnel<F: Future<Output = ()> + Send + 'static>(
+    request: Request<Incoming>,
+    protocol: &'static str,
+    then: impl FnOnce(DuplexStream) -> F + Send + 'static,
+) -> Result<Response<Body>, Refusal> {
+    take_over(request, protocol, |socket| async move {
+        let (near, far) = tokio::io::duplex(SESSION_READ_BYTES);
+        tokio::join!(then(near), tunnel(socket, far));
+    })
+}
+
+fn take_over<F: Future<Output = ()> + Send + 'static>(
+    request: Request<Incoming>,
+    protocol: &'static str,
+    then: impl FnOnce(Socket) -> F + Send + 'static,
+) -> Result<Response<Body>, Refusal> {
+    let key = request.headers().get(SEC_WEBSOCKET_KEY);
+    let key = key.ok_or_else(|| Refusal::new(StatusCode::BAD_REQUEST, "Sec-WebSocket-Key is missing"))?;
+    let accept = HeaderValue::from_str(&derive_accept_key(key.as_bytes())).ok();
+    let mut headers = vec![(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol))];
+    headers.extend(accept.map(|accept| (SEC_WEBSOCKET_ACCEPT, accept)));
+    Ok(upgrade::take_over(request, "websocket", headers, |io| async move {
+        let config = WebSocketConfig::default()
+            .max_message_size(Some(SESSION_MESSAGE_BYTES_MAX))
+            .max_frame_size(Some(SESSION_MESSAGE_BYTES_MAX));
+        then(WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await).await;
+    }))
+}
+
+/// Carries bytes both ways until either side has ended.
+async fn tunnel(socket: Socket, far: DuplexStream) {
+    let (mut sink, mut stream) = socket.split();
+    let (mut from, mut to) = tokio::io::split(far);
+    let inward = async {
+        while let Some(Ok(message)) = stream.next().await {
+            match message {
+                Message::Binary(bytes) if to.write_all(&bytes).await.is_ok() => {}
+                Message::Binary(_) | Message::Close(_) => break,
+                _ => {}
+            }
+        }
+        let _ = to.shutdown().await;
     };
-    let bad = |text: String| Refusal::new(StatusCode::BAD_REQUEST, text);
-    let upgrade = words(&UPGRADE).join(", ");
-    if !upgrade.eq_ignore_ascii_case("websocket") {
-        return Err(bad(format!(
-            "sessions are served over websockets, not over {upgrade:?}: kubectl uses them since 1.31, and 1.29 and 1.30 \
-             do with KUBECTL_REMOTE_COMMAND_WEBSOCKETS=true in the environment"
-        )));
+    let outward = async {
+        let mut read = BytesMut::with_capacity(SESSION_READ_BYTES);
+        while let Ok(1..) = from.read_buf(&mut read).await {
+            if sink.send(Message::Binary(read.split().freeze())).await.is_err() {
+                return;
+            }
+            read.reserve(SESSION_READ_BYTES);
+        }
+        farewell(&mut sink).await;
+    };
+    // The side within ends when it has heard all and said all.
+    tokio::select! {
+        () = outward => {}
+        () = async { inward.await; std::future::pending().await } => {}
     }
-    let offered = words(&SEC_WEBSOCKET_PROTOCOL);
-    let protocol = PROTOCOLS.into_iter().find(|known| offered.iter().any(|offer| offer == known));
-    let protocol = protocol.ok_or_else(|| {
-        bad(format!(
-            "none of the websocket protocols offered ({}) is known; known are {}",
-            offered.join(", "),
-            PROTOCOLS.join(", ")
-        ))
-    })?;
-    let key = headers.get(SEC_WEBSOCKET_KEY).ok_or_else(|| bad("Sec-WebSocket-Key is missing".into()))?;
-    Ok((protocol, HeaderValue::from_str(&derive_accept_key(key.as_bytes())).ok()))
 }
 
 /// From the client to the session.
@@ -112,23 +129,13 @@ async fn take(mut stream: SplitStream<Socket>, input: mpsc::Sender<Input>) {
     let _ = input.send(Input::Gone).await;
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Size {
-    width: u16,
-    height: u16,
-}
-
 /// What a message says; `None` for what means nothing.
 fn read(message: &Bytes) -> Option<Input> {
     let rest = message.slice(1.min(message.len())..);
     match *message.first()? {
         STDIN if rest.is_empty() => None,
         STDIN => Some(Input::Data(rest)),
-        RESIZE => {
-            let size: Size = serde_json::from_slice(&rest).ok()?;
-            Some(Input::Resize { columns: size.width, rows: size.height })
-        }
+        RESIZE => resize(&rest),
         CLOSE if rest.first() == Some(&STDIN) => Some(Input::End),
         _ => None,
     }
@@ -159,6 +166,10 @@ async fn give(
             return;
         }
     }
+    farewell(&mut sink).await;
+}
+
+async fn farewell(sink: &mut SplitSink<Socket, Message>) {
     let end = CloseFrame { code: CloseCode::Normal, reason: "".into() };
     let _ = sink.send(Message::Close(Some(end))).await;
     let _ = sink.close().await;
@@ -189,26 +200,5 @@ mod tests {
         for nonsense in [&b""[..], b"\0", b"\x04{", b"\xff", b"\xff\x01", b"\x01x", b"\x09x"] {
             assert_eq!(said(nonsense), None, "{nonsense:?}");
         }
-    }
-
-    #[test]
-    fn the_best_common_version_is_taken_and_the_rest_refused_with_a_reason() {
-        let headers = |pairs: &[(HeaderName, &'static str)]| -> HeaderMap {
-            pairs.iter().map(|(name, value)| (name.clone(), HeaderValue::from_static(value))).collect()
-        };
-        let both = headers(&[
-            (UPGRADE, "websocket"),
-            (SEC_WEBSOCKET_PROTOCOL, "v4.channel.k8s.io, v5.channel.k8s.io"),
-            (SEC_WEBSOCKET_KEY, "dGhlIHNhbXBsZSBub25jZQ=="),
-        ]);
-        let (protocol, accept) = negotiate(&both).unwrap();
-        assert_eq!(
-            (protocol, accept.unwrap().to_str().unwrap()),
-            ("v5.channel.k8s.io", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")
-        );
-        let spdy = headers(&[(UPGRADE, "SPDY/3.1")]);
-        assert!(negotiate(&spdy).unwrap_err().text.contains("KUBECTL_REMOTE_COMMAND_WEBSOCKETS"));
-        let old = headers(&[(UPGRADE, "websocket"), (SEC_WEBSOCKET_PROTOCOL, "channel.k8s.io")]);
-        assert!(negotiate(&old).unwrap_err().text.contains("channel.k8s.io"));
     }
 }

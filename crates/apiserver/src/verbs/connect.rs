@@ -1,4 +1,4 @@
-//! `pods/log`, `pods/exec`, `pods/attach`: answered by the agent of the pod's node, and handed through.
+//! `pods/log`, `pods/exec`, `pods/attach`, `pods/portforward`: answered by the agent of the pod's node, and handed through.
 //!
 //! Here it is decided which container is meant and whether the request makes sense; bytes of a session pass unread.
 
@@ -46,12 +46,7 @@ pub(crate) async fn run(call: &Call, method: &Method, upgrade: Option<OnUpgrade>
     if subresource == "log" {
         return log(call, &pod).await;
     }
-    if subresource == "portforward" {
-        let text = "port forwarding is not served; reach the pod through a Service of type NodePort, or by its address \
-                    from a node";
-        return Err(status::bad_request(text).into());
-    }
-    let container = container(call, &pod)?;
+    let container = if subresource == "portforward" { None } else { Some(container(call, &pod)?) };
     if pod.spec.node_name.is_empty() {
         return Err(
             status::bad_request(format!("pod {} does not have a host assigned", pod.metadata.name)).into()
@@ -60,6 +55,15 @@ pub(crate) async fn run(call: &Call, method: &Method, upgrade: Option<OnUpgrade>
     let Some(upgrade) = upgrade.filter(|_| call.headers.contains_key(UPGRADE)) else {
         return Err(status::bad_request("Upgrade request required").into());
     };
+    let path = match container {
+        Some(container) => session_path(call, subresource, container),
+        None => format!("/portForward/{}/{}", escaped(call.ns()), escaped(call.object_name())),
+    };
+    session(call, &pod.spec.node_name, method, &path, upgrade).await
+}
+
+/// Where the agent serves a session with a container, and what of it the client wants, in kubelet's words.
+fn session_path(call: &Call, subresource: &str, container: &str) -> String {
     let mut path = format!("/{subresource}{}?", place(call, container));
     for (ours, theirs) in [("stdin", "input"), ("stdout", "output"), ("stderr", "error"), ("tty", "tty")] {
         if call.query.flag(ours) == Some(true) {
@@ -69,7 +73,7 @@ pub(crate) async fn run(call: &Call, method: &Method, upgrade: Option<OnUpgrade>
     for word in call.query.all("command") {
         let _ = write!(path, "command={}&", escaped(word));
     }
-    session(call, &pod.spec.node_name, method, path.trim_end_matches(['&', '?']), upgrade).await
+    path.trim_end_matches(['&', '?']).to_owned()
 }
 
 /// What a container wrote.

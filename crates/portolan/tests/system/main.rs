@@ -19,6 +19,7 @@ mod other_kernel;
 mod place;
 mod pods;
 mod policies;
+mod portforward;
 mod proxy_verb;
 mod snapshot;
 mod soak;

@@ -122,11 +122,14 @@ fn logs_are_followed_to_the_end_and_kept_of_the_run_before() {
     assert!(before.ends_with("last\n"), "{before}");
 }
 
-/// What exec does with this machine's kubectl: old ones speak only SPDY, those of 1.29 and 1.30 websockets if asked to.
-fn exec(bed: &Bed, args: &[&str], input: &str) -> Output {
+/// What carries a session. Old kubectls speak SPDY whatever they are told; new ones websockets, unless told otherwise.
+const CARRIERS: [(&str, &str); 2] =
+    [("KUBECTL_REMOTE_COMMAND_WEBSOCKETS", "true"), ("KUBECTL_REMOTE_COMMAND_WEBSOCKETS", "false")];
+
+fn exec(bed: &Bed, carrier: (&str, &str), args: &[&str], input: &str) -> Output {
     let kubectl = bed.kubectl();
     let mut command = kubectl.command(&[&["exec"], args].concat());
-    command.env("KUBECTL_REMOTE_COMMAND_WEBSOCKETS", "true");
+    command.env(carrier.0, carrier.1);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let host = bed.lab.host(Host::ControlPlane).unwrap();
     let mut child = host.run(|| command.spawn()).unwrap().unwrap();
@@ -138,26 +141,20 @@ fn exec(bed: &Bed, args: &[&str], input: &str) -> Output {
     output
 }
 
-fn speaks_websockets() -> bool {
-    let output = Command::new("kubectl").args(["version", "--client", "-o", "json"]).output().unwrap();
-    let version: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    let minor =
-        version["clientVersion"]["minor"].as_str().unwrap_or_default().trim_end_matches('+').to_owned();
-    minor.parse::<u32>().unwrap() >= 29
-}
-
 #[test]
 fn commands_run_beside_a_container() {
     let bed = Bed::up(1);
     bed.apply(&talker("talk", "exec sleep 1000"));
     bed.wait_ready("app=talk");
-    let side =
-        |args: &[&str], input: &str| exec(&bed, &[&["-i", "talk", "-c", "side", "--"], args].concat(), input);
-    if !speaks_websockets() {
-        let refused = side(&["true"], "");
-        assert!(text(&refused.stderr).contains("served over websockets"), "{}", text(&refused.stderr));
-        return;
+    for carrier in CARRIERS {
+        commands_run(&bed, carrier);
     }
+}
+
+fn commands_run(bed: &Bed, carrier: (&str, &str)) {
+    let side = |args: &[&str], input: &str| {
+        exec(bed, carrier, &[&["-i", "talk", "-c", "side", "--"], args].concat(), input)
+    };
     let both = side(&["sh", "-c", "echo out; echo err >&2; exit 3"], "");
     assert_eq!((both.status.code(), text(&both.stdout)), (Some(3), "out\n".into()), "{}", text(&both.stderr));
     assert!(text(&both.stderr).starts_with("err\n"), "{}", text(&both.stderr));
@@ -170,12 +167,9 @@ fn commands_run_beside_a_container() {
     assert!(echoed.status.success() && echoed.stdout == much.as_bytes(), "{}", text(&echoed.stderr));
     let none = side(&["nosuch"], "");
     assert!(text(&none.stderr).contains("executable file not found in $PATH"), "{}", text(&none.stderr));
-    let none = exec(&bed, &["talk", "-c", "none", "--", "true"], "");
-    assert!(
-        text(&none.stderr).contains("container none is not valid for pod talk"),
-        "{}",
-        text(&none.stderr)
-    );
+    let none = exec(bed, carrier, &["talk", "-c", "none", "--", "true"], "");
+    let said = text(&none.stderr);
+    assert!(said.contains("container none is not valid for pod talk"), "{said}");
 }
 
 #[test]
@@ -183,9 +177,12 @@ fn a_terminal_has_a_size_and_is_the_process_own() {
     let bed = Bed::up(1);
     bed.apply(&talker("talk", "exec sleep 1000"));
     bed.wait_ready("app=talk");
-    if !speaks_websockets() {
-        return commands_need_websockets(&bed);
+    for carrier in CARRIERS {
+        has_a_terminal(&bed, carrier);
     }
+}
+
+fn has_a_terminal(bed: &Bed, carrier: (&str, &str)) {
     let kubectl = bed.kubectl();
     let wanted = kubectl.command(&[]);
     let mut command = Command::new("script");
@@ -195,7 +192,7 @@ fn a_terminal_has_a_size_and_is_the_process_own() {
     let inside = format!("stty cols 91 rows 37; kubectl exec -it talk -c side -- sh -c '{ask}; exit 4'");
     command.args(["-qec", &inside]);
     command.arg("/dev/null").stdin(Stdio::null()).stdout(Stdio::piped());
-    command.env("KUBECTL_REMOTE_COMMAND_WEBSOCKETS", "true");
+    command.env(carrier.0, carrier.1);
     command.envs(wanted.get_envs().filter_map(|(name, value)| Some((name, value?))));
     let host = bed.lab.host(Host::ControlPlane).unwrap();
     let mut child = host.run(|| command.spawn()).unwrap().unwrap();
@@ -204,11 +201,6 @@ fn a_terminal_has_a_size_and_is_the_process_own() {
     assert_eq!(child.wait().unwrap().code(), Some(4), "{seen}");
     assert!(seen.contains("/dev/pts/") && !seen.contains("not a tty"), "{seen}");
     assert!(seen.contains("37 91"), "{seen}");
-}
-
-fn commands_need_websockets(bed: &Bed) {
-    let refused = exec(bed, &["talk", "-c", "side", "--", "true"], "");
-    assert!(text(&refused.stderr).contains("served over websockets"), "{}", text(&refused.stderr));
 }
 
 /// Asks an agent over TLS, with or without a certificate; says what came of it.
