@@ -31,16 +31,17 @@ pub(crate) struct EncryptionArguments {
 }
 
 impl EncryptionArguments {
-    /// Puts encryption in front of a store. `own`: without a file of the administrator's, that of the data directory counts.
+    /// Puts encryption in front of a store: of an etcd where keys begin with `etcd_root`, or else of the data directory, whose
+    /// own file counts where the administrator gives none.
     pub(crate) fn wrap(
         &self,
         store: Arc<dyn Store>,
         data_dir: &Path,
-        own: bool,
+        etcd_root: Option<&str>,
     ) -> anyhow::Result<Option<Sealed>> {
         let path = match &self.encryption_provider_config {
             Some(path) => path.clone(),
-            None if own => {
+            None if etcd_root.is_none() => {
                 let path = pki_dir(data_dir).join(FILE);
                 if !path.exists() {
                     make(&path).with_context(|| path.display().to_string())?;
@@ -50,7 +51,8 @@ impl EncryptionArguments {
             None => return Ok(None),
         };
         let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-        let seal = read(&text).with_context(|| format!("{} cannot be used", path.display()))?;
+        let mut seal = read(&text).with_context(|| format!("{} cannot be used", path.display()))?;
+        seal.root = etcd_root.map(ToOwned::to_owned);
         Ok(Some(Sealed::new(store, seal)))
     }
 
@@ -59,9 +61,9 @@ impl EncryptionArguments {
         &self,
         store: Arc<dyn Store>,
         data_dir: &Path,
-        own: bool,
+        etcd_root: Option<&str>,
     ) -> anyhow::Result<Arc<dyn Store>> {
-        let Some(sealed) = self.wrap(store.clone(), data_dir, own)? else { return Ok(store) };
+        let Some(sealed) = self.wrap(store.clone(), data_dir, etcd_root)? else { return Ok(store) };
         let count = sealed.reseal().await?;
         if count > 0 {
             tracing::info!(count, "Secrets are encrypted anew, as the encryption configuration says now");
@@ -145,7 +147,12 @@ fn read(text: &str) -> anyhow::Result<Seal> {
             entry.resources
         );
     }
-    let mut seal = Seal { prefixes: vec!["/registry/secrets/".into()], keys: Vec::new(), write_plain: false };
+    let mut seal = Seal {
+        prefixes: vec!["/registry/secrets/".into()],
+        keys: Vec::new(),
+        write_plain: false,
+        root: None,
+    };
     for (index, provider) in entry.providers.iter().enumerate() {
         let path = format!("resources[0].providers[{index}]");
         match provider.iter().next().filter(|_| provider.len() == 1) {

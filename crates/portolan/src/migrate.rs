@@ -46,9 +46,9 @@ async fn start(arguments: &Arguments) -> anyhow::Result<()> {
     // What the data directory's own key encrypts is read, and written as the administrator's file says; else plain.
     let from: Arc<dyn Store> = Arc::new(Embedded::open(store::dir(data_dir))?);
     let own = EncryptionArguments::default();
-    let from = own.wrap(from.clone(), data_dir, true)?.map_or(from, |sealed| Arc::new(sealed));
+    let from = own.wrap(from.clone(), data_dir, None)?.map_or(from, |sealed| Arc::new(sealed));
     let etcd = arguments.etcd.connect("migrate").await?;
-    let sealed = arguments.encryption.wrap(etcd.clone(), data_dir, false)?;
+    let sealed = arguments.encryption.wrap(etcd.clone(), data_dir, arguments.etcd.root().as_deref())?;
     let (to, encrypted): (Arc<dyn Store>, bool) = match sealed {
         Some(sealed) => (Arc::new(sealed), true),
         None => (etcd, false),

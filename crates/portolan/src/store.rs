@@ -34,6 +34,11 @@ impl EtcdArguments {
         !self.servers.is_empty()
     }
 
+    /// What keys begin with in etcd; `None` without one.
+    pub(crate) fn root(&self) -> Option<String> {
+        self.given().then(|| format!("/{}", self.prefix.trim_matches('/')))
+    }
+
     /// Connects under a name that no other process has on this etcd.
     pub(crate) async fn connect(&self, identity: &str) -> anyhow::Result<Arc<Etcd>> {
         let config = Config {

@@ -19,6 +19,8 @@ use crate::{Commit, Error, Event, KeyValue, Leases, Op, Page, Revision, Store, T
 /// What sealed values begin with, whatever sealed them.
 const MARK: &[u8] = b"k8s:enc:";
 const PREFIX: &str = "k8s:enc:aesgcm:v1:";
+/// What keys begin with here.
+const ROOT: &str = "/registry";
 
 /// One key.
 pub struct SealKey {
@@ -54,6 +56,8 @@ pub struct Seal {
     pub keys: Vec<SealKey>,
     /// New values are left as they are: for a way back to plain values.
     pub write_plain: bool,
+    /// What keys begin with in etcd instead of `/registry`, where that is so: a kube-apiserver binds values to those keys.
+    pub root: Option<String>,
 }
 
 impl std::fmt::Debug for Seal {
@@ -71,6 +75,14 @@ impl Seal {
     /// Whether something under `prefix` may be sealed.
     fn meets(&self, prefix: &str) -> bool {
         self.covers(prefix) || self.prefixes.iter().any(|own| own.starts_with(prefix))
+    }
+
+    /// The key that a value is bound to.
+    fn place(&self, key: &str) -> Vec<u8> {
+        match (&self.root, key.strip_prefix(ROOT)) {
+            (Some(root), Some(rest)) => [root.as_bytes(), rest.as_bytes()].concat(),
+            _ => key.into(),
+        }
     }
 
     fn first(&self) -> Option<&SealKey> {
@@ -91,7 +103,7 @@ impl Seal {
         let mut nonce = [0; NONCE_LEN];
         SystemRandom::new().fill(&mut nonce).map_err(|_| failed())?;
         let mut sealed = value.to_vec();
-        let aad = Aad::from(key.as_bytes());
+        let aad = Aad::from(self.place(key));
         let unique = Nonce::assume_unique_for_key(nonce);
         first.key.seal_in_place_append_tag(unique, aad, &mut sealed).map_err(|_| failed())?;
         let mut out = BytesMut::with_capacity(first.prefix.len() + NONCE_LEN + sealed.len());
@@ -119,7 +131,7 @@ impl Seal {
         let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| unreadable("and cut short"))?;
         let length = own
             .key
-            .open_in_place(nonce, Aad::from(key.as_bytes()), &mut plain)
+            .open_in_place(nonce, Aad::from(self.place(key)), &mut plain)
             .map_err(|_| unreadable("which does not open it"))?
             .len();
         plain.truncate(length);
@@ -282,6 +294,7 @@ mod tests {
             prefixes: vec!["/registry/secrets/".into()],
             keys: names.iter().map(key).collect(),
             write_plain: false,
+            root: None,
         }
     }
 
@@ -318,6 +331,19 @@ mod tests {
             panic!("it is there")
         };
         assert_eq!(current[0].1.as_ref().unwrap().value, "hush2");
+    }
+
+    #[tokio::test]
+    async fn a_value_is_bound_to_its_key_as_etcd_has_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let raw: Arc<dyn Store> = Arc::new(Embedded::open(dir.path()).unwrap());
+        let under = |root: &str| Sealed::new(raw.clone(), Seal { root: Some(root.into()), ..seal(&["k"]) });
+        under("/other").commit(Txn::new().put(KEY, "hush")).await.unwrap();
+        assert_eq!(value(&under("/other"), KEY).await.unwrap(), "hush");
+        assert!(value(&under("/another"), KEY).await.is_err());
+        assert!(value(&Sealed::new(raw.clone(), seal(&["k"])), KEY).await.is_err());
+        under("/registry").commit(Txn::new().put(KEY, "hush")).await.unwrap();
+        assert_eq!(value(&Sealed::new(raw.clone(), seal(&["k"])), KEY).await.unwrap(), "hush");
     }
 
     #[tokio::test]

@@ -249,6 +249,9 @@ impl Seed<'_> {
             };
         }
         self.state.structs.pop();
+        for field in schema.fields.iter().filter(|field| is_always_there(field)) {
+            object.entry(field.name).or_insert_with(|| zero(Expected::Type(&field.ty)));
+        }
         Ok(Value::Object(object))
     }
 
@@ -385,6 +388,14 @@ fn zero(expected: Expected) -> Value {
             _ => "".into(),
         },
     }
+}
+
+/// Whether Kubernetes' own encoder writes the field even where nobody set it: strict clients rely on it.
+fn is_always_there(field: &Field) -> bool {
+    field.required
+        && field.keep_empty
+        && !field.pointer
+        && matches!(field.ty, Type::String | Type::Bool | Type::Int32 | Type::Int64)
 }
 
 /// Whether Kubernetes' own encoder would leave the field out.

@@ -175,3 +175,13 @@ proptest! {
         _ = decode(&bytes, Service::schema());
     }
 }
+
+#[test]
+fn what_kubernetes_always_writes_is_there() {
+    let pod = br#"{"status":{"containerStatuses":[{"name":"c"}]}}"#;
+    let pod = decode(pod, Pod::schema()).unwrap().value;
+    assert_eq!(
+        pod["status"]["containerStatuses"][0],
+        json!({ "name": "c", "ready": false, "restartCount": 0, "image": "", "imageID": "" })
+    );
+}
