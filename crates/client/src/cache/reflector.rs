@@ -46,10 +46,25 @@ where
             match self.list().await {
                 Ok(version) => self.watch_from(version, &mut backoff).await,
                 Err(error) => {
-                    tracing::warn!(resource = self.api.plural, %error, "list failed, trying again");
+                    let advice = self.advice(&error);
+                    let (resource, version) = (self.api.plural, self.api.api_version());
+                    tracing::warn!(resource, version, %error, "list failed, trying again{advice}");
                     wait(&mut backoff).await;
                 }
             }
+        }
+    }
+
+    /// What an old API server needs to hear of: it is never going to serve the list.
+    fn advice(&self, error: &Error) -> &'static str {
+        match error.status().map(|status| status.code) {
+            Some(404) => {
+                "; the API server is older than this version of the resource, or has it switched off"
+            }
+            Some(400) if self.selectors.fields.is_some() => {
+                "; the API server does not select by this field: Services have been selected so since Kubernetes 1.22"
+            }
+            _ => "",
         }
     }
 

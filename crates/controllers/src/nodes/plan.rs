@@ -49,7 +49,8 @@ pub fn not_ready(pod: &Pod, now: &str) -> Option<Value> {
 /// How long pods stay on a node that is gone, unless they say otherwise: what Kubernetes' admission gives them.
 const TOLERATION_SECONDS: i64 = 300;
 
-/// The patch that gives a node the taints of its state, for schedulers and for its pods; `None` when it has them.
+/// The patch that gives a node the taints of its state, for schedulers and for its pods, and a time to those that evict and
+/// have none; `None` when all is so.
 pub fn tainted(node: &Node, now: &str) -> Option<Value> {
     let key = match node.condition("Ready").map(|ready| ready.status.as_str()) {
         // A node that has said nothing yet is only just starting.
@@ -61,10 +62,15 @@ pub fn tainted(node: &Node, now: &str) -> Option<Value> {
     let has =
         |effect: &str| node.spec.taints.iter().any(|t| Some(t.key.as_str()) == key && t.effect == effect);
     let (present, wanted) = (node.spec.taints.iter().filter(ours).count(), if key.is_some() { 2 } else { 0 });
-    if present == wanted && (key.is_none() || EFFECTS.iter().all(|effect| has(effect))) {
+    let timeless = |taint: &Taint| taint.effect == "NoExecute" && taint.time_added.is_none();
+    let right = present == wanted && (key.is_none() || EFFECTS.iter().all(|effect| has(effect)));
+    if right && !node.spec.taints.iter().any(timeless) {
         return None;
     }
     let mut taints: Vec<Taint> = node.spec.taints.iter().filter(|taint| !ours(taint)).cloned().collect();
+    for taint in taints.iter_mut().filter(|taint| timeless(taint)) {
+        taint.time_added = Some(now.to_owned());
+    }
     taints.extend(key.into_iter().flat_map(|key| {
         EFFECTS.map(|effect| Taint {
             key: key.into(),
@@ -82,17 +88,20 @@ pub fn tainted(node: &Node, now: &str) -> Option<Value> {
 
 /// When a pod has to leave a node with these taints, in seconds since 1970; `None`: it may stay.
 pub fn leaves_at(pod: &Pod, node: &Node) -> Option<i64> {
-    let taint =
-        node.spec.taints.iter().find(|taint| {
-            taint.effect == "NoExecute" && (taint.key == NOT_READY || taint.key == UNREACHABLE)
-        })?;
     if pod.metadata.deleting() || pod.finished() {
         return None;
     }
+    let evicts = node.spec.taints.iter().filter(|taint| taint.effect == "NoExecute");
+    evicts.filter_map(|taint| leaves_for(pod, taint)).min()
+}
+
+/// [`leaves_at`] for one taint.
+fn leaves_for(pod: &Pod, taint: &Taint) -> Option<i64> {
     let since = taint.time_added.as_deref()?.parse::<jiff::Timestamp>().ok()?.as_second();
     let tolerations: Vec<_> = pod.spec.tolerations.iter().filter(|t| tolerates(t, taint)).collect();
     if tolerations.is_empty() {
-        return Some(since + TOLERATION_SECONDS);
+        let gone = taint.key == NOT_READY || taint.key == UNREACHABLE;
+        return Some(if gone { since + TOLERATION_SECONDS } else { since });
     }
     // Without a time it stays for ever; of several times the shortest counts.
     let seconds = tolerations.iter().filter_map(|t| t.toleration_seconds).min()?;
@@ -150,6 +159,30 @@ mod tests {
         assert_eq!(keys(&it), ["gpu", NOT_READY, NOT_READY]);
         it.status.conditions[0].status = "True".into();
         assert_eq!(with_taints(it.clone(), &tainted(&it, now).unwrap()).spec.taints, [own]);
+    }
+
+    #[test]
+    fn a_taint_that_evicts_gets_a_time_and_pods_leave_at_once_or_when_they_said() {
+        let mut it = node("a", "");
+        let taint = |effect: &str| Taint { key: "k".into(), effect: effect.into(), ..Taint::default() };
+        it.spec.taints = vec![taint("NoSchedule")];
+        assert_eq!(tainted(&it, "1970-01-01T00:10:00Z"), None);
+        it.spec.taints.push(taint("NoExecute"));
+        let mut pod = pod("a", "10.0.0.1");
+        assert_eq!(leaves_at(&pod, &it), None, "not before it has a time");
+        let it = with_taints(it.clone(), &tainted(&it, "1970-01-01T00:10:00Z").unwrap());
+        assert_eq!(it.spec.taints.iter().filter(|taint| taint.time_added.is_some()).count(), 1);
+        assert_eq!(tainted(&it, "1970-01-01T00:11:00Z"), None, "once");
+        assert_eq!(leaves_at(&pod, &it), Some(600));
+        let toleration = |seconds| Toleration {
+            operator: "Exists".into(),
+            toleration_seconds: seconds,
+            ..Toleration::default()
+        };
+        pod.spec.tolerations = vec![toleration(Some(30))];
+        assert_eq!(leaves_at(&pod, &it), Some(630));
+        pod.spec.tolerations = vec![toleration(None)];
+        assert_eq!(leaves_at(&pod, &it), None);
     }
 
     #[test]

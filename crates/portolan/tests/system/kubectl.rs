@@ -127,3 +127,46 @@ fn namespaces_hold_and_delete_what_is_in_them() {
     let missing = bed.kubectl().output(&["create", "-n", "shop", "-f", "-"], SERVICE).unwrap();
     assert!(String::from_utf8_lossy(&missing.stderr).contains("namespaces \"shop\" not found"));
 }
+
+#[test]
+fn nodes_are_cordoned_drained_and_tainted() {
+    let bed = Bed::up(2);
+    let pods = "pod --no-headers -o custom-columns=:.metadata.name,:.spec.nodeName";
+    for (name, node) in [("web-1", "node-1"), ("web-2", "node-2")] {
+        bed.apply(&web_pod(name, "app: web", Some(node)));
+    }
+    bed.wait_ready("app=web");
+    bed.run(&["cordon", "node-1"]);
+    assert!(bed.run(&["get", "node", "node-1"]).contains("Ready,SchedulingDisabled"));
+    let drained = bed.run(&["drain", "node-1", "--force", "--timeout=30s"]);
+    assert!(drained.contains("pod/web-1 evicted"), "{drained}");
+    let list = |bed: &Bed| bed.run(&[&["get"], &pods.split(' ').collect::<Vec<_>>()[..]].concat());
+    assert_eq!(list(&bed).split_whitespace().collect::<Vec<_>>(), ["web-2", "node-2"]);
+    bed.run(&["uncordon", "node-1"]);
+
+    let tolerant = web_pod("calm", "app: web", Some("node-2"))
+        .replace("spec:\n", "spec:\n  tolerations: [{operator: Exists}]\n");
+    bed.apply(&tolerant);
+    bed.run(&["taint", "node", "node-2", "maintenance=now:NoExecute"]);
+    bed.run(&["wait", "--for=delete", "pod/web-2", "--timeout=30s"]);
+    assert_eq!(list(&bed).split_whitespace().collect::<Vec<_>>(), ["calm", "node-2"]);
+    let events = bed.run(&["get", "events", "--field-selector", "reason=TaintManagerEviction"]);
+    assert!(events.contains("Marking for deletion Pod default/web-2"), "{events}");
+    bed.run(&["taint", "node", "node-2", "maintenance-"]);
+    assert_eq!(bed.field("node node-2", "{.spec.taints}"), "");
+}
+
+#[test]
+fn a_pod_replaced_by_force_runs_again() {
+    let bed = Bed::up(1);
+    let pod = web_pod("web-1", "app: web", None);
+    bed.apply(&pod);
+    bed.wait_ready("app=web");
+    let before = bed.field("pod web-1", "{.metadata.uid}");
+    let file = std::env::temp_dir().join(unique("portolan-pod-"));
+    std::fs::write(&file, &pod).unwrap();
+    bed.run(&["replace", "--force", "--grace-period=1", "-f", file.to_str().unwrap()]);
+    std::fs::remove_file(&file).unwrap();
+    bed.wait_ready("app=web");
+    assert_ne!(bed.field("pod web-1", "{.metadata.uid}"), before);
+}
