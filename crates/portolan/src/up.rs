@@ -16,7 +16,7 @@ use clap::Args;
 use ipnet::IpNet;
 use portolan_agent::Serving;
 use portolan_apiserver::pki::{Identity, Pki};
-use portolan_apiserver::{ApiServer, TokenKeys, User, tls};
+use portolan_apiserver::{ApiServer, Readable, TokenKeys, User, tls};
 use portolan_client::Client;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -124,7 +124,9 @@ async fn start(arguments: Arguments) -> anyhow::Result<()> {
     let listener = listen(arguments.bind_address, arguments.secure_port).await?;
     let pki = Pki::open(&pki_dir(data_dir))?;
     let store = arguments.etcd.open(data_dir, &node_ip.to_string()).await?;
-    let store = arguments.encryption.open(store, data_dir, !arguments.etcd.given()).await?;
+    let store = arguments.encryption.open(store, data_dir, arguments.etcd.root().as_deref()).await?;
+    // A kube-apiserver on the same etcd writes protobuf unless told otherwise, and a snapshot of such a store holds it.
+    let store = Arc::new(Readable::new(store));
 
     let mut config = portolan_apiserver::Config::new(node_ip, arguments.secure_port);
     config.service_cidrs.clone_from(&arguments.service_cluster_ip_range);

@@ -26,7 +26,7 @@ use futures_util::future::BoxFuture;
 
 pub use error::Error;
 pub use types::{Commit, Compare, Event, KeyValue, Op, Page, Revision, Txn};
-pub use watch::{Watch, WatchSender};
+pub use watch::{Through, Watch, WatchSender};
 
 /// A log of transactions over string keys, and the current value of each key.
 ///

@@ -32,7 +32,7 @@ enum Message {
 }
 
 /// What events go through before they are returned.
-pub(crate) type Through = Arc<dyn Fn(&Arc<[Event]>) -> Result<Arc<[Event]>, Error> + Send + Sync>;
+pub type Through = Arc<dyn Fn(&Arc<[Event]>) -> Result<Arc<[Event]>, Error> + Send + Sync>;
 
 /// The receiving end. Dropping it ends the watch.
 pub struct Watch {
@@ -74,7 +74,8 @@ impl Watch {
     }
 
     /// The same watch, of events that went through `change`.
-    pub(crate) fn through(self, change: Through) -> Watch {
+    #[must_use]
+    pub fn through(self, change: Through) -> Watch {
         Watch { through: Some(change), ..self }
     }
 

@@ -36,9 +36,9 @@ async fn methods_and_media_types_that_do_not_fit() {
     assert_eq!(server.send(Method::POST, "/api/v1/services", &[JSON], "{}").await.refusal().0, 405);
     let protobuf = [("content-type", "application/vnd.kubernetes.protobuf")];
     assert_eq!(server.send(Method::POST, SERVICES, &protobuf, "x").await.refusal().0, 400);
-    let pod = &b"k8s\0\x0a\x09\x0a\x02v1\x12\x03Pod"[..];
+    let job = &b"k8s\0\x0a\x0f\x0a\x08batch/v1\x12\x03Job"[..];
     let (code, reason, message) =
-        server.send(Method::POST, crate::common::PODS, &protobuf, pod).await.refusal();
+        server.send(Method::POST, crate::common::PODS, &protobuf, job).await.refusal();
     assert_eq!((code, reason.as_str()), (415, "UnsupportedMediaType"));
     assert!(message.contains("send it as application/json"), "{message}");
     let plain = [("content-type", "text/plain")];

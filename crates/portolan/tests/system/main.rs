@@ -10,6 +10,7 @@ mod bed;
 mod endpoints;
 mod etcd;
 mod facts;
+mod kube_apiserver;
 mod kubectl;
 mod lab_life;
 mod loadbalancer;
