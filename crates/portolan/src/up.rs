@@ -18,6 +18,7 @@ use portolan_agent::Serving;
 use portolan_apiserver::pki::{Identity, Pki};
 use portolan_apiserver::{ApiServer, Readable, TokenKeys, User, tls};
 use portolan_client::Client;
+use portolan_store::Store;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -114,6 +115,18 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// The store as the API server needs it: opened, unsealed, and in JSON.
+async fn open_store(
+    arguments: &Arguments,
+    data_dir: &Path,
+    node_ip: IpAddr,
+) -> anyhow::Result<Arc<dyn Store>> {
+    let store = arguments.etcd.open(data_dir, &node_ip.to_string()).await?;
+    let store = arguments.encryption.open(store, data_dir, arguments.etcd.root().as_deref()).await?;
+    // A kube-apiserver on the same etcd writes protobuf unless told otherwise, and a snapshot of such a store holds it.
+    Ok(Arc::new(Readable::new(store)))
+}
+
 async fn start(arguments: Arguments) -> anyhow::Result<()> {
     let begin = Instant::now();
     let interrupted = interrupted()?;
@@ -123,10 +136,7 @@ async fn start(arguments: Arguments) -> anyhow::Result<()> {
     let node_ip = node_address::find(arguments.node_ip)?;
     let listener = listen(arguments.bind_address, arguments.secure_port).await?;
     let pki = Pki::open(&pki_dir(data_dir))?;
-    let store = arguments.etcd.open(data_dir, &node_ip.to_string()).await?;
-    let store = arguments.encryption.open(store, data_dir, arguments.etcd.root().as_deref()).await?;
-    // A kube-apiserver on the same etcd writes protobuf unless told otherwise, and a snapshot of such a store holds it.
-    let store = Arc::new(Readable::new(store));
+    let store = open_store(&arguments, data_dir, node_ip).await?;
 
     let mut config = portolan_apiserver::Config::new(node_ip, arguments.secure_port);
     config.service_cidrs.clone_from(&arguments.service_cluster_ip_range);
