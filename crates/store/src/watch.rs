@@ -73,10 +73,14 @@ impl Watch {
         (WatchSender { events: sender, shared }, watch)
     }
 
-    /// The same watch, of events that went through `change`.
+    /// The same watch, of events that went through `change`, after what they go through already.
     #[must_use]
     pub fn through(self, change: Through) -> Watch {
-        Watch { through: Some(change), ..self }
+        let both: Through = match self.through.clone() {
+            Some(before) => Arc::new(move |events| change(&before(events)?)),
+            None => change,
+        };
+        Watch { through: Some(both), ..self }
     }
 
     /// The next events, in order of revision and never empty. `None` after an error or when the store closes.

@@ -114,6 +114,7 @@ impl Store for Readable {
 mod tests {
     use super::*;
     use portolan_store::embedded::Embedded;
+    use portolan_store::sealed::{Seal, SealKey, Sealed};
 
     const KEY: &str = "/registry/secrets/default/s";
     const STRANGE: &[u8] = b"k8s\0\x0a\x0d\x0a\x02v9\x12\x07Nothing\x12\x00";
@@ -148,5 +149,31 @@ mod tests {
         assert!(is_secret(events[0].value.as_ref().unwrap()));
         assert_eq!(events[1].value.as_deref(), Some(STRANGE));
         assert!(is_secret(&events[2].previous.as_ref().unwrap().value));
+    }
+
+    #[tokio::test]
+    async fn what_is_sealed_is_opened_first() {
+        let dir = tempfile::tempdir().unwrap();
+        let raw: Arc<dyn Store> = Arc::new(Embedded::open(dir.path()).unwrap());
+        let seal = Seal {
+            prefixes: vec!["/registry/secrets/".into()],
+            keys: vec![SealKey::new("k", &[1; 32]).unwrap()],
+            write_plain: false,
+            root: None,
+        };
+        let store = Readable::new(Arc::new(Sealed::new(raw.clone(), seal)));
+        let mut watch = store.watch("/registry/", 1).await.unwrap();
+        let secret = super::super::tests::SECRET;
+        store.commit(Txn::new().put(KEY, secret)).await.unwrap();
+        store.commit(Txn::new().put(KEY, "{}")).await.unwrap();
+        assert!(raw.get(KEY).await.unwrap().0.unwrap().value.starts_with(b"k8s:enc:"));
+        assert_eq!(store.get(KEY).await.unwrap().0.unwrap().value, "{}");
+        let mut events: Vec<Event> = Vec::new();
+        while events.len() < 2 {
+            events.extend(watch.next().await.unwrap().unwrap().iter().cloned());
+        }
+        assert!(events[0].value.as_ref().unwrap().starts_with(b"{"));
+        assert!(events[1].previous.as_ref().unwrap().value.starts_with(b"{"));
+        assert_eq!(events[1].value.as_deref(), Some(&b"{}"[..]));
     }
 }
