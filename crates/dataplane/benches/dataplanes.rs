@@ -8,7 +8,8 @@
 //! Nothing is asserted: machines differ.
 //!
 //! `cargo bench -p portolan-dataplane -- uml iptables-legacy ipvs 10 1000` measures in User-Mode Linux, which has IPVS (and
-//! no `nf_tables` of IP); figures from there compare with each other only, and go to a file of their own.
+//! no `nf_tables` of IP), `... -- debian 10 1000` in Debian's own kernel on emulated processors, which has everything.
+//! Figures from there compare with each other only, and go to files of their own.
 
 #![allow(clippy::unwrap_used, reason = "a step that fails ends the benchmark")]
 
@@ -26,6 +27,7 @@ use common::planes::{Iptables, IptablesLegacy, IpvsBehindIptables, IpvsBehindNft
 use common::{Case, World, synthetic};
 use net::{Net, Took};
 use portolan_dataplane::Driver;
+use portolan_guest::Kernel;
 use portolan_netlink::netns::{IP_NETNS_DIR, Netns};
 
 const SIZES: [u32; 3] = [10, 1_000, 10_000];
@@ -49,9 +51,11 @@ const PLANES: [(&str, Measure); 5] = [
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    if arguments.iter().any(|argument| argument == "uml") {
-        let rest: Vec<_> = arguments.iter().filter(|argument| *argument != "uml").cloned().collect();
-        return print!("{}", common::uml::run_inside(&rest.join(" ")));
+    for kernel in [Kernel::UserMode, Kernel::Debian] {
+        if arguments.iter().any(|argument| argument == kernel.name()) {
+            let rest: Vec<_> = arguments.iter().filter(|it| *it != kernel.name()).cloned().collect();
+            return print!("{}", portolan_guest::run_self(kernel, &rest.join(" ")));
+        }
     }
     let sizes: Vec<u32> = arguments.iter().filter_map(|argument| argument.parse().ok()).collect();
     let sizes = if sizes.is_empty() { SIZES.to_vec() } else { sizes };
@@ -117,10 +121,9 @@ impl Row {
 
 /// One row a line, so that rows of an earlier run stay without understanding them.
 fn save(rows: &[Row]) {
-    let default = match std::env::var_os("PORTOLAN_IN_UML") {
-        None => concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/bench/dataplanes.json"),
-        Some(_) => concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/bench/dataplanes-uml.json"),
-    };
+    let kernel = std::env::var(portolan_guest::INSIDE).map(|name| format!("-{name}")).unwrap_or_default();
+    let default =
+        format!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/bench/dataplanes{}.json"), kernel);
     let path = std::env::var_os("PORTOLAN_BENCH_JSON").map_or_else(|| default.into(), PathBuf::from);
     let before = fs::read_to_string(&path).unwrap_or_default();
     let mut lines: Vec<String> = rows.iter().map(Row::json).collect();

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a step that fails fails the test")]
 
 mod common;
+#[path = "contract/ipvs.rs"]
+mod ipvs_alone;
 #[path = "contract/nftables.rs"]
 mod nftables_alone;
 

@@ -5,6 +5,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a step that fails fails the test")]
 
+#[path = "packets/affinity.rs"]
+mod affinity;
 #[path = "packets/algorithms.rs"]
 mod algorithms;
 mod common;
@@ -22,6 +24,7 @@ mod semantics;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
+use common::kernels::has_nftables;
 use common::planes::Plane;
 use common::{Case, World, ip, node, on_every_kernel, on_plane};
 use net::{Host, IMPATIENT, NODE_ADDRESSES, Net, PATIENT, Seen};
@@ -220,82 +223,6 @@ fn server_of(seen: &Seen) -> &str {
     }
 }
 
-/// AFF-1 to AFF-4, in one family.
-fn affinity<P: Plane>(family: usize) {
-    let (cluster_ip, balancer) = [("172.30.0.1", "198.51.100.1"), ("fd00:30::1", "2001:db8:51::1")][family];
-    let case = Case::new("sticky", &[cluster_ip]).node_port(30001).load_balancer(balancer).affinity(10800);
-    let all = everywhere(case, family);
-    let mut lab = Lab::<P>::new(node(), [all.clone()]);
-    let frontends = [(cluster_ip, 80), (balancer, 80), (NODE_ADDRESSES[family], 30001)];
-    let to = frontends.map(|(address, port)| SocketAddr::new(ip(address), port));
-    let servers = |lab: &Lab<P>, from: &str, count: usize| -> BTreeSet<String> {
-        let seen = to.iter().flat_map(|to| lab.net.connect_all(from, Protocol::Tcp, *to, count, PATIENT));
-        seen.map(|seen| server_of(&seen).to_owned()).collect()
-    };
-    let given: Vec<_> = ["outside", "node", "elsewhere", "pod-1"]
-        .into_iter()
-        .map(|from| {
-            let servers = servers(&lab, from, 6);
-            assert_eq!(servers.len(), 1, "{from} changes between {servers:?}");
-            (from, servers.into_iter().next().unwrap())
-        })
-        .collect();
-    let (client, gone) = given[0].clone();
-    let address = lab.net.host(&gone).addresses[family].to_string();
-    lab.put([all.clone().without(&address)]);
-    for (from, before) in &given {
-        let now = servers(&lab, from, 6);
-        assert_eq!(now.len(), 1, "{from} changes between {now:?}");
-        assert_eq!(now.contains(before), *before != gone, "{from} had {before}, {gone} is gone, now {now:?}");
-    }
-    let second: BTreeSet<_> = servers(&lab, client, 1);
-    lab.put([all]);
-    let mut third = servers(&lab, client, 6);
-    if P::RETURNS_CLIENTS {
-        third.remove(&gone);
-    }
-    // Whoever may be back with the endpoint of before is with no third one.
-    if !(P::RETURNS_CLIENTS && third.is_empty()) {
-        assert_eq!(third, second, "the endpoint that is back takes nobody away");
-    }
-}
-
-fn aff_1_2_3_a_client_keeps_its_endpoint_over_ipv4<P: Plane>() {
-    affinity::<P>(0);
-}
-
-fn aff_1_2_3_a_client_keeps_its_endpoint_over_ipv6<P: Plane>() {
-    affinity::<P>(1);
-}
-
-fn aff_1_affinity_ends_after_its_time<P: Plane>() {
-    // IPVS remembers a client while it has an entry of one of its connections, and the last of them takes a second to go.
-    let case = everywhere(Case::new("sticky", &["172.30.0.1"]).affinity(3), 0);
-    let lab = Lab::<P>::new(node(), [case]);
-    let to = SocketAddr::new(ip("172.30.0.1"), 80);
-    let first = lab.net.connect("outside", Protocol::Tcp, to);
-    let deadline = std::time::Instant::now() + std::time::Duration::from_mins(1);
-    let mut pause = std::time::Duration::from_millis(3200);
-    // Each connection starts the time anew, so the pauses must be longer.
-    while lab.net.connect("outside", Protocol::Tcp, to) == first {
-        assert!(std::time::Instant::now() < deadline, "it never ends");
-        std::thread::sleep(pause);
-        pause += std::time::Duration::from_millis(50);
-    }
-}
-
-fn affinity_of_policy_local_knows_both_pools<P: Plane>() {
-    let case = Case::new("sticky", &["172.30.0.1"]).node_port(30001).external_local().affinity(60);
-    let lab = Lab::<P>::new(node(), [everywhere(case, 0)]);
-    let node_port = SocketAddr::new(ip(NODE_ADDRESSES[0]), 30001);
-    let outside = lab.net.connect_all("outside", Protocol::Tcp, node_port, 8, PATIENT);
-    let servers: BTreeSet<_> = outside.iter().map(server_of).collect();
-    assert_eq!(servers.len(), 1, "{servers:?}");
-    assert!(servers.iter().all(|server| server.starts_with("pod-")), "{servers:?}");
-    let client = ip(OUTSIDE[0]);
-    assert!(outside.iter().all(|seen| matches!(seen, Seen::Answer { client: c, .. } if *c == client)));
-}
-
 fn ct_1_and_3_established_connections_survive_every_change_and_a_restart<P: Plane>() {
     use std::io::{Read, Write};
     let case = Case::new("long", &["172.30.0.1"]).endpoint(ELSEWHERE[0], 9090);
@@ -347,7 +274,7 @@ fn ct_4_no_new_connection_fails_while_the_pool_changes<P: Plane>() {
 fn masq_4_other_bits_of_the_mark_stay_as_they_were<P: Plane>() {
     let case = everywhere(Case::new("marked", &["172.30.0.1"]).node_port(30001), 0);
     let lab = Lab::<P>::new(node(), [case]);
-    if !lab.net.has_nft() {
+    if !lab.net.within("node", has_nftables) {
         // IPVS in User-Mode Linux. What is seen there is before the rules that masquerade.
         let mark = |chain: &str, args: &str| {
             lab.net.run("node", &format!("iptables-legacy -t mangle -A {chain} -p tcp {args}"));
@@ -382,10 +309,6 @@ on_every_kernel! {
     local_traffic_by_interface_and_node_ports_on_every_address,
     local_traffic_that_cannot_be_told,
     local_traffic_by_interface_over_ipv6_with_masquerade_all,
-    aff_1_2_3_a_client_keeps_its_endpoint_over_ipv4,
-    aff_1_2_3_a_client_keeps_its_endpoint_over_ipv6,
-    aff_1_affinity_ends_after_its_time,
-    affinity_of_policy_local_knows_both_pools,
     ct_1_and_3_established_connections_survive_every_change_and_a_restart,
     ct_4_no_new_connection_fails_while_the_pool_changes,
     masq_4_other_bits_of_the_mark_stay_as_they_were,
@@ -397,6 +320,5 @@ on_plane! {
     IptablesLegacy,
     every_frontend_from_everywhere_by_tcp_over_ipv4,
     every_frontend_from_everywhere_by_tcp_over_ipv6,
-    aff_1_2_3_a_client_keeps_its_endpoint_over_ipv4,
     ct_4_no_new_connection_fails_while_the_pool_changes,
 }

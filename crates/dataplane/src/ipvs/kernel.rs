@@ -9,16 +9,18 @@ use std::path::PathBuf;
 
 use ipnet::IpNet;
 use portolan_forward::Family;
-use portolan_netlink::ipvs::{
-    self, DestinationState, Fake, Info, Ipvs, Op, OpError, Server, ServerKey, Timeouts,
-};
+use portolan_netlink::ipvs::{self, Fake, Ipvs};
 use portolan_netlink::rt::{PROTOCOL_PORTOLAN, Route, RouteKind, RouteScope, Rt};
 use thiserror::Error;
 
 use super::layout::{Setting, range};
 use super::observe::families;
 
-pub trait Kernel: Ipvs + Send {
+pub trait Kernel: Send {
+    type Ipvs: Ipvs;
+
+    fn ipvs(&mut self) -> &mut Self::Ipvs;
+
     fn setting(&mut self, setting: Setting) -> io::Result<u8>;
 
     fn set(&mut self, setting: Setting, value: u8) -> io::Result<()>;
@@ -75,6 +77,12 @@ fn about(setting: Setting) -> impl Fn(io::Error) -> io::Error {
 }
 
 impl Kernel for Machine {
+    type Ipvs = ipvs::Socket;
+
+    fn ipvs(&mut self) -> &mut ipvs::Socket {
+        &mut self.ipvs
+    }
+
     fn setting(&mut self, setting: Setting) -> io::Result<u8> {
         let mut text = String::new();
         File::open(self.path(setting))
@@ -115,24 +123,6 @@ impl Kernel for Machine {
     }
 }
 
-impl Ipvs for Machine {
-    fn info(&mut self) -> io::Result<Info> {
-        self.ipvs.info()
-    }
-    fn servers(&mut self) -> io::Result<Vec<Server>> {
-        self.ipvs.servers()
-    }
-    fn destinations(&mut self, server: &ServerKey) -> io::Result<Vec<DestinationState>> {
-        self.ipvs.destinations(server)
-    }
-    fn timeouts(&mut self) -> io::Result<Timeouts> {
-        self.ipvs.timeouts()
-    }
-    fn apply(&mut self, ops: &[Op]) -> Result<(), OpError> {
-        self.ipvs.apply(ops)
-    }
-}
-
 /// A fake for tests of what is written.
 #[derive(Debug, Default)]
 pub struct FakeMachine {
@@ -142,6 +132,11 @@ pub struct FakeMachine {
 }
 
 impl Kernel for FakeMachine {
+    type Ipvs = Fake;
+
+    fn ipvs(&mut self) -> &mut Fake {
+        &mut self.ipvs
+    }
     fn setting(&mut self, setting: Setting) -> io::Result<u8> {
         Ok(self.settings.get(&setting).copied().unwrap_or(setting.initial()))
     }
@@ -159,23 +154,5 @@ impl Kernel for FakeMachine {
     fn remove_range(&mut self, family: Family) -> io::Result<()> {
         self.ranges.remove(&family);
         Ok(())
-    }
-}
-
-impl Ipvs for FakeMachine {
-    fn info(&mut self) -> io::Result<Info> {
-        self.ipvs.info()
-    }
-    fn servers(&mut self) -> io::Result<Vec<Server>> {
-        self.ipvs.servers()
-    }
-    fn destinations(&mut self, server: &ServerKey) -> io::Result<Vec<DestinationState>> {
-        self.ipvs.destinations(server)
-    }
-    fn timeouts(&mut self) -> io::Result<Timeouts> {
-        self.ipvs.timeouts()
-    }
-    fn apply(&mut self, ops: &[Op]) -> Result<(), OpError> {
-        self.ipvs.apply(ops)
     }
 }

@@ -61,7 +61,7 @@ pub(super) fn servers<K: std::hash::Hash + Eq, V>(
             out.insert(Key::Server(key), Value::Server { scheduler: scheduler.into(), persistence });
             out.extend(endpoints.iter().map(|endpoint| {
                 let key = Key::Destination(key, endpoint.address, endpoint.port);
-                (key, Value::Destination { weight: WEIGHT })
+                (key, Value::Destination { weight: WEIGHT, sticky: persistence.is_some() })
             }));
         }
     }

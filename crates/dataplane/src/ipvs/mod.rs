@@ -76,11 +76,13 @@ pub struct Ipvs<F, K> {
     terminating: Terminating,
     /// Which schedulers the kernel has, as far as that was asked.
     schedulers: BTreeMap<Box<str>, bool>,
+    cleanup_failures: u64,
 }
 
 impl<F: Front, K: Kernel> Ipvs<F, K> {
     pub fn new(front: F, kernel: K, config: Config) -> Self {
-        Self { front, kernel, config, terminating: Terminating::default(), schedulers: BTreeMap::new() }
+        let (terminating, schedulers) = (Terminating::default(), BTreeMap::new());
+        Self { front, kernel, config, terminating, schedulers, cleanup_failures: 0 }
     }
 
     pub fn front(&mut self) -> &mut F {
@@ -95,13 +97,13 @@ impl<F: Front, K: Kernel> Ipvs<F, K> {
     /// kernel's where virtual servers of others are at work, as the timeouts are theirs as well.
     pub fn prepare(&mut self, timeouts: Timeouts) -> Result<(), Error<F::Error>> {
         let probe = probe(&self.config.scheduler);
-        match self.kernel.apply(&[Op::NewServer(probe.clone())]) {
+        match self.kernel.ipvs().apply(&[Op::NewServer(probe.clone())]) {
             Err(error) if error.source.kind() != io::ErrorKind::AlreadyExists => return Err(error.into()),
-            _ => self.kernel.apply(&[Op::DelServer(probe.key)])?,
+            _ => self.kernel.ipvs().apply(&[Op::DelServer(probe.key)])?,
         }
-        let alone = self.kernel.servers()?.iter().all(|server| layout::is_ours(&server.key));
+        let alone = self.kernel.ipvs().servers()?.iter().all(|server| layout::is_ours(&server.key));
         let tcp_fin = if timeouts.tcp_fin == 0 && alone { FIN_TIMEOUT_SECONDS } else { timeouts.tcp_fin };
-        Ok(self.kernel.apply(&[Op::SetTimeouts(Timeouts { tcp_fin, ..timeouts })])?)
+        Ok(self.kernel.ipvs().apply(&[Op::SetTimeouts(Timeouts { tcp_fin, ..timeouts })])?)
     }
 
     /// The scheduler of a Service: what it asks for if the kernel has it.
@@ -131,9 +133,9 @@ impl<F: Front, K: Kernel> Ipvs<F, K> {
 
     fn ask_for_scheduler(&mut self, name: &str) -> Result<bool, OpError> {
         let probe = probe(name);
-        let there = match self.kernel.apply(&[Op::NewServer(probe.clone())]) {
+        let there = match self.kernel.ipvs().apply(&[Op::NewServer(probe.clone())]) {
             Ok(()) => {
-                self.kernel.apply(&[Op::DelServer(probe.key)])?;
+                self.kernel.ipvs().apply(&[Op::DelServer(probe.key)])?;
                 true
             }
             Err(error) if error.source.kind() == io::ErrorKind::NotFound => {
@@ -153,13 +155,19 @@ impl<F: Front, K: Kernel> Ipvs<F, K> {
     /// Takes away destinations that have no connections any more. Nobody minds if that must wait.
     fn bury(&mut self, mut done: Vec<Op>) {
         for server in self.terminating.servers(layout::ASKED_PER_COMMIT) {
-            match self.kernel.destinations(&server) {
+            match self.kernel.ipvs().destinations(&server) {
                 Ok(states) => done.extend(self.terminating.done(&server, &states, Instant::now())),
                 Err(_) => self.terminating.forget_server(&server),
             }
         }
-        if let Err(error) = self.kernel.apply(&done) {
-            tracing::debug!(%error, "a destination without connections stays for now");
+        if let Err(error) = self.kernel.ipvs().apply(&done) {
+            tracing::warn!(%error, "a destination without connections stays for now");
+            self.cleanup_failures += 1;
+            let left = done[error.index..].iter().filter_map(|op| match op {
+                Op::DelDestination(server, address, port) => Some((*server, *address, *port)),
+                _ => None,
+            });
+            self.terminating.add(left.collect(), Instant::now());
         }
     }
 }
@@ -237,11 +245,11 @@ impl<F: Front, K: Kernel> DataPlane for Ipvs<F, K> {
             self.kernel.add_range(*family)?;
         }
         self.check_schedulers(&mut batch.before)?;
-        self.kernel.apply(&batch.before)?;
+        self.kernel.ipvs().apply(&batch.before)?;
         if let Some(front) = batch.front {
             self.front.commit(front).map_err(Error::Front)?;
         }
-        self.kernel.apply(&batch.after)?;
+        self.kernel.ipvs().apply(&batch.after)?;
         batch.revived.iter().for_each(|place| self.terminating.forget(place));
         if let Some(last) = batch.last {
             self.front.commit(last).map_err(Error::Front)?;
@@ -250,6 +258,15 @@ impl<F: Front, K: Kernel> DataPlane for Ipvs<F, K> {
         let done = self.terminating.add(batch.retired, Instant::now());
         self.bury(done);
         Ok(())
+    }
+
+    /// The front's: nobody hears of changes of IPVS.
+    fn transactions(&self) -> u64 {
+        self.front.transactions()
+    }
+
+    fn cleanup_failures(&self) -> u64 {
+        self.cleanup_failures + self.front.cleanup_failures()
     }
 
     fn observe(&mut self) -> Result<Objects<Self::Key, Self::Value>, Self::Error> {
@@ -275,7 +292,7 @@ impl<F: Front, K: Kernel> DataPlane for Ipvs<F, K> {
 /// Whether there is anything for [`remove`] to remove in the caller's network namespace.
 pub fn is_there() -> bool {
     let Some(mut machine) = is_loaded().then(Machine::open).and_then(Result::ok) else { return false };
-    let servers = machine.servers().unwrap_or_default();
+    let servers = machine.ipvs().servers().unwrap_or_default();
     servers.iter().any(|server| layout::is_ours(&server.key))
         || machine.ranges().is_ok_and(|ranges| !ranges.is_empty())
 }
@@ -297,11 +314,11 @@ pub fn remove() -> Vec<io::Error> {
 /// they are for more than IPVS.
 fn remove_from(kernel: &mut impl Kernel) -> Vec<io::Error> {
     let mut errors = Vec::new();
-    match kernel.servers() {
+    match kernel.ipvs().servers() {
         Ok(servers) => {
             let ours = servers.iter().filter(|server| layout::is_ours(&server.key));
             let ops: Vec<_> = ours.map(|server| Op::DelServer(server.key)).collect();
-            errors.extend(kernel.apply(&ops).err().map(io::Error::other));
+            errors.extend(kernel.ipvs().apply(&ops).err().map(io::Error::other));
             if ops.len() == servers.len() {
                 let reset = |setting| kernel.set(setting, layout::Setting::initial(setting)).err();
                 errors.extend(layout::Setting::ALWAYS.into_iter().filter_map(reset));

@@ -27,9 +27,11 @@ pub enum Value<V> {
         scheduler: Box<str>,
         persistence: Option<u32>,
     },
-    /// `weight` is [`super::layout::WEIGHT`], but for one that somebody else made or changed.
+    /// `weight` is [`super::layout::WEIGHT`], but for one that somebody else made or changed. `sticky`: its virtual server
+    /// remembers clients.
     Destination {
         weight: u32,
+        sticky: bool,
     },
     Front(V),
 }

@@ -5,7 +5,7 @@ use std::io;
 use std::time::Instant;
 
 use portolan_forward::Family;
-use portolan_netlink::ipvs::{Op, ServerKey};
+use portolan_netlink::ipvs::{Ipvs as _, Op, Server};
 
 use super::kernel::Kernel;
 use super::layout::{self, Setting};
@@ -33,11 +33,11 @@ pub(super) fn observe<K: Hash + Eq, V>(
         out.insert(Key::Range(family), Value::Range);
     }
     let mut done = Vec::new();
-    for server in kernel.servers()?.into_iter().filter(|server| layout::is_ours(&server.key)) {
+    for server in kernel.ipvs().servers()?.into_iter().filter(|server| layout::is_ours(&server.key)) {
         let key = server.key;
+        done.extend(destinations(kernel, terminating, &server, out)?);
         let value = Value::Server { scheduler: server.scheduler, persistence: server.persistence };
         out.insert(Key::Server(key), value);
-        done.extend(destinations(kernel, terminating, key, out)?);
     }
     Ok(done)
 }
@@ -45,10 +45,11 @@ pub(super) fn observe<K: Hash + Eq, V>(
 fn destinations<K: Hash + Eq, V>(
     kernel: &mut impl Kernel,
     terminating: &mut Terminating,
-    server: ServerKey,
+    server: &Server,
     out: &mut Objects<Key<K>, Value<V>>,
 ) -> io::Result<Vec<Op>> {
-    let (now, states) = (Instant::now(), kernel.destinations(&server)?);
+    let (server, sticky) = (server.key, server.persistence.is_some());
+    let (now, states) = (Instant::now(), kernel.ipvs().destinations(&server)?);
     let mut done = Vec::new();
     for state in &states {
         let destination = state.destination;
@@ -58,7 +59,7 @@ fn destinations<K: Hash + Eq, V>(
             done.extend(terminating.add(vec![place], now));
         } else {
             let weight = if ours { destination.weight } else { NOT_OURS };
-            out.insert(Key::Destination(place.0, place.1, place.2), Value::Destination { weight });
+            out.insert(Key::Destination(place.0, place.1, place.2), Value::Destination { weight, sticky });
         }
     }
     done.extend(terminating.done(&server, &states, now));

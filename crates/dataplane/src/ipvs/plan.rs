@@ -72,9 +72,16 @@ pub fn plan<K, V, B>(
             }
             (Key::Server(key), ..) => batch.gone.push(key),
             (Key::Destination(server, ..), _, None) if gone.contains(&server) => {}
-            (Key::Destination(server, address, port), _, None) => {
-                removals.extend(batch.leaves((server, address, port), terminating));
+            (Key::Destination(server, address, port), from, None) => {
+                let sticky = matches!(from, Some(Value::Destination { sticky: true, .. }));
+                removals.extend(batch.leaves((server, address, port), sticky, terminating));
             }
+            // Whether clients are remembered is the server's affair.
+            (
+                Key::Destination(..),
+                Some(Value::Destination { weight: from, .. }),
+                Some(Value::Destination { weight: to, .. }),
+            ) if from == to => {}
             (Key::Destination(server, address, port), from, Some(_)) => {
                 let op = batch.comes((server, address, port), from.is_some(), terminating);
                 if new.contains(&server) { batch.before.push(op) } else { batch.after.push(op) }
@@ -112,10 +119,12 @@ fn front_value<V>(value: Value<V>) -> Option<V> {
 }
 
 impl<B> Batch<B> {
-    fn leaves(&mut self, place: Place, terminating: &Terminating) -> Option<Op> {
+    /// Some go at once: of UDP, whose flows are to be given another endpoint (CT-2), and of servers that remember clients.
+    /// IPVS gives the packets of a client's port to the destination that it had last, affinity or not, for as long as it
+    /// has an entry of that; only when the destination goes do its entries go too (AFF-3).
+    fn leaves(&mut self, place: Place, sticky: bool, terminating: &Terminating) -> Option<Op> {
         let (server, address, port) = place;
-        if !waits_for_its_connections(&server) {
-            // CT-2: its flows are to be given another endpoint at once.
+        if sticky || !waits_for_its_connections(&server) {
             return Some(Op::DelDestination(server, address, port));
         }
         self.retired.push(place);

@@ -7,8 +7,8 @@
     reason = "each test file includes this one and uses its own part"
 )]
 
+pub mod kernels;
 pub mod planes;
-pub mod uml;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -205,31 +205,32 @@ macro_rules! on_every_plane {
     };
 }
 
-/// The same for tests that send packets. IPVS is not in every kernel: see [`uml`].
+/// The same for tests that send packets. IPVS is not in every kernel: see [`kernels`].
 #[allow(unused_macros, reason = "benchmarks include this file too")]
 macro_rules! on_every_kernel {
     ($($test:ident),* $(,)?) => {
         $crate::common::on_plane!(nftables, Nftables, $($test),*);
         $crate::common::on_plane!(iptables, Iptables, $($test),*);
         mod ipvs {
-            $(
-                #[test]
-                fn $test() {
-                    let name = concat!(module_path!(), "::", stringify!($test));
-                    let test = super::$test::<crate::common::planes::IpvsBehindIptables>;
-                    crate::common::uml::with_ipvs(name, test);
-                }
-            )*
+            $($crate::common::in_kernel!(with_ipvs, $test, super::$test::<crate::common::planes::IpvsBehindIptables>);)*
         }
-        /// No kernel at hand has both: the kernel of most tests no IPVS, User-Mode Linux no `nf_tables` of IP.
         mod behind_nftables {
-            $(
-                #[test]
-                #[ignore = "it needs a kernel with IPVS and nf_tables, such as Debian's own"]
-                fn $test() {
-                    super::$test::<crate::common::planes::IpvsBehindNftables>();
-                }
-            )*
+            $($crate::common::in_kernel!(
+                with_ipvs_and_nftables,
+                $test,
+                super::$test::<crate::common::planes::IpvsBehindNftables>
+            );)*
+        }
+    };
+}
+
+/// A test of this name that runs in another kernel if it must.
+#[allow(unused_macros, reason = "benchmarks include this file too")]
+macro_rules! in_kernel {
+    ($with:ident, $name:ident, $test:expr) => {
+        #[test]
+        fn $name() {
+            $crate::common::kernels::$with(concat!(module_path!(), "::", stringify!($name)), $test);
         }
     };
 }
@@ -250,4 +251,4 @@ macro_rules! on_plane {
     };
 }
 #[allow(unused_imports, reason = "benchmarks include this file too")]
-pub(crate) use {on_every_kernel, on_every_plane, on_plane};
+pub(crate) use {in_kernel, on_every_kernel, on_every_plane, on_plane};

@@ -122,16 +122,6 @@ impl Net {
         self.host(host).space.netns.run(work).unwrap()
     }
 
-    /// Whether the kernel has `nf_tables` of IP.
-    pub fn has_nft(&self) -> bool {
-        let check = || Command::new("nft").args(["add", "table", "ip", "probe"]).output();
-        let there = self.within("node", check).expect("the tests need the nft tool").status.success();
-        if there {
-            self.nft_load("delete table ip probe");
-        }
-        there
-    }
-
     /// Runs a program in a host's namespace and gives what it says.
     pub fn run(&self, host: &str, command: &str) -> String {
         let mut words = command.split_whitespace();
@@ -218,6 +208,20 @@ impl Net {
         self.connect_all(from, protocol, to, 1, PATIENT).remove(0)
     }
 
+    /// One new TCP connection from a host's port.
+    pub fn connect_from(&self, from: &str, port: u16, to: SocketAddr) -> Seen {
+        self.within(from, || {
+            let socket =
+                socket2::Socket::new(socket2::Domain::for_address(to), socket2::Type::STREAM, None).unwrap();
+            socket.set_reuse_address(true).unwrap();
+            let any: IpAddr =
+                if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+            socket.bind(&SocketAddr::new(any, port).into()).unwrap();
+            let connected = socket.connect_timeout(&to.into(), PATIENT);
+            seen(connected.and_then(|()| answer(socket.into(), PATIENT)))
+        })
+    }
+
     /// So many new connections from a host, one after the other.
     pub fn connect_all(
         &self,
@@ -292,7 +296,10 @@ fn attach(node: &mut Host, index: usize, name: &'static str, addresses: [IpAddr;
 }
 
 fn tcp(to: SocketAddr, patience: Duration) -> io::Result<String> {
-    let mut stream = TcpStream::connect_timeout(&to, patience)?;
+    answer(TcpStream::connect_timeout(&to, patience)?, patience)
+}
+
+fn answer(mut stream: TcpStream, patience: Duration) -> io::Result<String> {
     stream.set_read_timeout(Some(patience))?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;

@@ -7,8 +7,8 @@ use portolan_dataplane::ipvs::layout::is_ours;
 use portolan_forward::{Algorithm, NoteKind, Protocol};
 use portolan_netlink::ipvs::{Ipvs as _, Socket};
 
-use super::common::planes::{self, Plane};
-use super::common::{Case, World, node, uml};
+use super::common::planes::{IpvsBehindIptables, IpvsBehindNftables, Plane};
+use super::common::{Case, World, in_kernel, node};
 use super::net::PATIENT;
 use super::semantics::{CLUSTER_IP, at, frontends, full};
 use super::{Lab, server_of};
@@ -82,8 +82,8 @@ super::common::on_plane! {
 }
 
 /// Every scheduler of the kernel takes connections, a change of the annotation reaches it, and the rest is said.
-fn every_scheduler_by_name() {
-    let mut lab = Lab::<planes::IpvsBehindIptables>::new(node(), [full()]);
+fn every_scheduler_by_name<P: Plane>() {
+    let mut lab = Lab::<P>::new(node(), [full()]);
     for algorithm in Algorithm::ALL {
         let delta = lab.world.put([asking_for(algorithm)]);
         let report = lab.driver.apply(&delta).unwrap();
@@ -102,20 +102,22 @@ fn every_scheduler_by_name() {
     }
 }
 
-mod ipvs {
-    #[test]
-    fn every_scheduler_by_name() {
-        let name = concat!(module_path!(), "::every_scheduler_by_name");
-        super::uml::with_ipvs(name, super::every_scheduler_by_name);
-    }
+fn round_robin_and_source_hash<P: Plane>() {
+    round_robin_takes_one_after_the_other::<P>();
+    source_hash_gives_a_client_one_endpoint::<P>();
+    algorithms_go_with_affinity_and_policies::<P>();
+}
 
-    #[test]
-    fn round_robin_and_source_hash() {
-        let name = concat!(module_path!(), "::round_robin_and_source_hash");
-        super::uml::with_ipvs(name, || {
-            super::round_robin_takes_one_after_the_other::<super::planes::IpvsBehindIptables>();
-            super::source_hash_gives_a_client_one_endpoint::<super::planes::IpvsBehindIptables>();
-            super::algorithms_go_with_affinity_and_policies::<super::planes::IpvsBehindIptables>();
-        });
-    }
+mod ipvs {
+    use super::{IpvsBehindIptables, every_scheduler_by_name as every, round_robin_and_source_hash as both};
+
+    super::in_kernel!(with_ipvs, every_scheduler_by_name, every::<IpvsBehindIptables>);
+    super::in_kernel!(with_ipvs, round_robin_and_source_hash, both::<IpvsBehindIptables>);
+}
+
+mod behind_nftables {
+    use super::{IpvsBehindNftables, every_scheduler_by_name as every, round_robin_and_source_hash as both};
+
+    super::in_kernel!(with_ipvs_and_nftables, every_scheduler_by_name, every::<IpvsBehindNftables>);
+    super::in_kernel!(with_ipvs_and_nftables, round_robin_and_source_hash, both::<IpvsBehindNftables>);
 }

@@ -7,7 +7,7 @@ use portolan_dataplane::{DataPlane, Driver};
 use portolan_forward::Protocol;
 
 use super::common::planes::{self, Plane};
-use super::common::{Case, ip, node, uml};
+use super::common::{Case, in_kernel, ip, node};
 use super::net::PATIENT;
 use super::{ELSEWHERE, Lab, everywhere, open, server_of};
 
@@ -90,18 +90,31 @@ fn between_nftables_and_ipvs() {
     );
 }
 
+/// Where IPVS has nftables before it, nothing of the two is the same.
+fn between_iptables_and_ipvs_behind_nftables() {
+    take_turns::<planes::Iptables, planes::IpvsBehindNftables>(
+        |_, a| assert!(a.plane_mut().cleanup().is_empty()),
+        |_, b| assert!(b.plane_mut().cleanup().is_empty()),
+    );
+}
+
 mod ipvs {
-    #[test]
-    fn iptables_and_ipvs_take_turns_without_a_failed_connection() {
-        let name = concat!(module_path!(), "::iptables_and_ipvs_take_turns_without_a_failed_connection");
-        super::uml::with_ipvs(name, super::between_iptables_and_ipvs);
-    }
+    super::in_kernel!(
+        with_ipvs,
+        iptables_and_ipvs_take_turns_without_a_failed_connection,
+        super::between_iptables_and_ipvs
+    );
 }
 
 mod behind_nftables {
-    #[test]
-    #[ignore = "it needs a kernel with IPVS and nf_tables, such as Debian's own"]
-    fn nftables_and_ipvs_take_turns_without_a_failed_connection() {
-        super::between_nftables_and_ipvs();
-    }
+    super::in_kernel!(
+        with_ipvs_and_nftables,
+        nftables_and_ipvs_take_turns_without_a_failed_connection,
+        super::between_nftables_and_ipvs
+    );
+    super::in_kernel!(
+        with_ipvs_and_nftables,
+        iptables_and_ipvs_take_turns_without_a_failed_connection,
+        super::between_iptables_and_ipvs_behind_nftables
+    );
 }

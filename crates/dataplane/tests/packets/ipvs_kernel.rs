@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use portolan_netlink::ipvs::{Destination, Fake, Ipvs, Op, Server, ServerKey, Socket, Timeouts};
 
-use super::common::{ip, uml};
+use super::common::{in_kernel, ip};
 use super::net::Net;
 
 const STEPS: u32 = 600;
@@ -112,21 +112,6 @@ fn ipvsadm_sees_what_was_written() {
 }
 
 mod ipvs {
-    use super::uml::with_ipvs;
-
-    #[test]
-    fn the_fake_agrees_with_the_kernel() {
-        with_ipvs(
-            concat!(module_path!(), "::the_fake_agrees_with_the_kernel"),
-            super::the_fake_agrees_with_the_kernel,
-        );
-    }
-
-    #[test]
-    fn ipvsadm_sees_what_was_written() {
-        with_ipvs(
-            concat!(module_path!(), "::ipvsadm_sees_what_was_written"),
-            super::ipvsadm_sees_what_was_written,
-        );
-    }
+    super::in_kernel!(with_ipvs, the_fake_agrees_with_the_kernel, super::the_fake_agrees_with_the_kernel);
+    super::in_kernel!(with_ipvs, ipvsadm_sees_what_was_written, super::ipvsadm_sees_what_was_written);
 }

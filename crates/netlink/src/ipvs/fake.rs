@@ -20,11 +20,14 @@ struct Entry {
     destinations: BTreeMap<(IpAddr, u16), DestinationState>,
 }
 
+/// The error number for the next operation that something is true of.
+type Failure = (fn(&Op) -> bool, i32);
+
 #[derive(Debug)]
 pub struct Fake {
     servers: BTreeMap<ServerKey, Entry>,
     timeouts: Timeouts,
-    fail_next: Option<i32>,
+    fail_next: Option<Failure>,
     /// Every operation that was accepted.
     log: Vec<Op>,
 }
@@ -42,7 +45,12 @@ impl Fake {
 
     /// The next list of operations fails at its first, with this error number.
     pub fn fail_next(&mut self, errno: i32) {
-        self.fail_next = Some(errno);
+        self.fail_next_with(|_| true, errno);
+    }
+
+    /// The next operation of this kind fails.
+    pub fn fail_next_with(&mut self, which: fn(&Op) -> bool, errno: i32) {
+        self.fail_next = Some((which, errno));
     }
 
     /// Pretends that a destination has so many active connections.
@@ -154,7 +162,10 @@ impl Ipvs for Fake {
 
     fn apply(&mut self, ops: &[Op]) -> Result<(), OpError> {
         for (index, op) in ops.iter().enumerate() {
-            let refused = self.fail_next.take().map_or_else(|| self.run(op), Err);
+            let refused = match self.fail_next.take_if(|(which, _)| which(op)) {
+                Some((_, errno)) => Err(errno),
+                None => self.run(op),
+            };
             if let Err(errno) = refused {
                 return Err(OpError { index, op: op.clone(), source: io::Error::from_raw_os_error(errno) });
             }

@@ -69,7 +69,6 @@ where
 
     // One message each: the weight of the one that leaves, the one that comes.
     const CHANGE_COSTS: (usize, usize, usize) = (1, 1, 2);
-    const RETURNS_CLIENTS: bool = true;
 
     fn open() -> Self::Real {
         let mut plane = ipvs::Ipvs::new(B::open_before_ipvs(), Machine::open().unwrap(), Config::default());
@@ -124,10 +123,10 @@ where
 
     fn endpoints(family: Family) -> usize {
         let mut machine = Machine::open().unwrap();
-        let servers = machine.servers().unwrap();
+        let servers = machine.ipvs().servers().unwrap();
         let of =
             |server: &&Server| layout::is_ours(&server.key) && server.key.is_ipv6() == (family == Family::V6);
-        servers.iter().filter(of).map(|server| machine.destinations(&server.key).unwrap().len()).sum()
+        servers.iter().filter(of).map(|server| machine.ipvs().destinations(&server.key).unwrap().len()).sum()
     }
 
     /// Connection entries without a port of the client.

@@ -34,8 +34,6 @@ pub trait Plane: 'static {
 
     /// What removing one of ten endpoints, adding it, and replacing one comes to in [`DataPlane::weight`].
     const CHANGE_COSTS: (usize, usize, usize);
-    /// Whether a client may be with the endpoint that it had before, once that is back within the time of its affinity.
-    const RETURNS_CLIENTS: bool = false;
 
     /// The kernel of the caller's network namespace, as a process that has just started.
     fn open() -> Self::Real;
