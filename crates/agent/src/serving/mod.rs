@@ -11,6 +11,7 @@ mod channels;
 mod exec;
 mod logs;
 mod portforward;
+mod ports;
 mod request;
 mod session;
 mod spdy;
@@ -182,8 +183,9 @@ async fn answer(world: &World, request: Request<Incoming>) -> Result<Response<Bo
     let Some(Asked { about, key, uid }) = request::read(&request)? else {
         return Ok(Response::new(whole("ok")));
     };
-    let About::Container(container, action) = about else {
-        return portforward::answer(world, request, &key, uid.as_deref());
+    let (container, action) = match about {
+        About::Container(container, action) => (container, action),
+        About::Ports(ports) => return portforward::answer(world, request, &key, uid.as_deref(), ports),
     };
     let found = world.registry.find(&key, uid.as_deref(), &container);
     let found = found.map_err(|missing| not_found(missing, &key, &container))?;

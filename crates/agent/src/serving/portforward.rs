@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 use super::spdy::{self, Connection, Gone, Input, Output, Piece, Stream};
 use super::upgrade::{Protocol, common, take_over, words};
-use super::{Body, Refusal, World, channels, websocket};
+use super::{Body, Refusal, World, channels, ports, websocket};
 use crate::limits::{FORWARD_CONNECT_TIMEOUT, FORWARD_LINGER, SESSION_READ_BYTES, SPDY_STREAMS_PATIENCE};
 use crate::probe::dial_error;
 
@@ -33,6 +33,7 @@ pub(super) fn answer(
     request: Request<Incoming>,
     key: &Key,
     uid: Option<&str>,
+    wanted: Vec<u16>,
 ) -> Result<Response<Body>, Refusal> {
     let none = |_| Refusal::new(StatusCode::NOT_FOUND, format!("pods {:?} not found", key.name));
     let place = world.registry.place(key, uid).map_err(none)?.ok_or_else(|| {
@@ -47,18 +48,27 @@ pub(super) fn answer(
             Ok(take_over(request, spdy::NAME, [version], |io| forward(spdy::connect(io), target)))
         }
         Protocol::Websocket => {
-            let protocol = common(&[TUNNELLED], &words(request.headers(), &SEC_WEBSOCKET_PROTOCOL))?;
-            websocket::accept_tunnel(request, protocol, |io| forward(spdy::connect(io), target))
+            let offered = words(request.headers(), &SEC_WEBSOCKET_PROTOCOL);
+            let protocol = common(&[TUNNELLED, ports::PROTOCOL], &offered)?;
+            if protocol == TUNNELLED {
+                return websocket::accept_tunnel(request, protocol, |io| forward(spdy::connect(io), target));
+            }
+            if wanted.is_empty() || wanted.len() > ports::PORTS_MAX {
+                let text =
+                    format!("ports: from 1 to {} must be named, not {}", ports::PORTS_MAX, wanted.len());
+                return Err(Refusal::new(StatusCode::BAD_REQUEST, text));
+            }
+            websocket::take_over(request, protocol, |socket| ports::forward(socket, wanted, target))
         }
     }
 }
 
 /// The pod whose ports are meant.
 #[derive(Debug, Clone)]
-struct Target {
+pub(super) struct Target {
     /// `None`: the node's own.
-    netns: Option<Arc<Netns>>,
-    name: String,
+    pub(super) netns: Option<Arc<Netns>>,
+    pub(super) name: String,
 }
 
 /// Serves the client's connections until it goes.
@@ -130,7 +140,7 @@ async fn serve(target: Target, port: u16, data: Stream, error: Stream) {
 }
 
 /// To the pod's own loopback, as if from inside.
-async fn connect(netns: Option<Arc<Netns>>, port: u16) -> Result<TcpStream, String> {
+pub(super) async fn connect(netns: Option<Arc<Netns>>, port: u16) -> Result<TcpStream, String> {
     let dial = move || {
         let to = |address: SocketAddr| StdStream::connect_timeout(&address, FORWARD_CONNECT_TIMEOUT);
         let four = SocketAddr::from((Ipv4Addr::LOCALHOST, port));

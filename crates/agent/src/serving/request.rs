@@ -18,8 +18,8 @@ pub(super) struct Asked {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum About {
     Container(String, Action),
-    /// Its ports.
-    Ports,
+    /// Its ports; which ones, where the client does not say so later.
+    Ports(Vec<u16>),
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -65,7 +65,8 @@ fn parse(path: &str, query: &str) -> Result<Option<Asked>, Refusal> {
         ["healthz"] => return Ok(None),
         ["portForward", namespace, pod, ref uid @ ..] if uid.len() < 2 => {
             let uid = uid.first().map(|uid| (*uid).to_owned());
-            return Ok(Some(Asked { about: About::Ports, key: Key::new(namespace, pod), uid }));
+            let about = About::Ports(ports(&Query::parse(query))?);
+            return Ok(Some(Asked { about, key: Key::new(namespace, pod), uid }));
         }
         [action, namespace, pod, container] => (action, namespace, pod, None, container),
         [action @ ("exec" | "attach"), namespace, pod, uid, container] => {
@@ -92,6 +93,12 @@ fn parse(path: &str, query: &str) -> Result<Option<Asked>, Refusal> {
 
 fn bad(text: impl Into<String>) -> Refusal {
     Refusal::new(StatusCode::BAD_REQUEST, text)
+}
+
+fn ports(query: &Query) -> Result<Vec<u16>, Refusal> {
+    let port = |text: &str| text.parse().ok().filter(|port| *port != 0);
+    let ports = query.all("port").map(|text| port(text).ok_or_else(|| bad(format!("{text:?} is no port"))));
+    ports.collect()
 }
 
 fn logs(query: &Query) -> Result<Logs, Refusal> {
@@ -207,19 +214,22 @@ mod tests {
         assert_eq!(exec.unwrap().about, About::Container("c".into(), want));
         assert_eq!(asked("/attach/shop/p/u-1/c", "output=1").unwrap().uid, Some("u-1".into()));
         assert!(parse("/healthz", "").unwrap().is_none());
-        let ports = |uid: Option<&str>| Asked {
-            about: About::Ports,
+        let ports = |uid: Option<&str>, ports: &[u16]| Asked {
+            about: About::Ports(ports.to_vec()),
             key: Key::new("shop", "p"),
             uid: uid.map(str::to_owned),
         };
-        assert_eq!(asked("/portForward/shop/p", "").unwrap(), ports(None));
-        assert_eq!(asked("/portForward/shop/p/u-1", "").unwrap(), ports(Some("u-1")));
+        assert_eq!(asked("/portForward/shop/p", "").unwrap(), ports(None, &[]));
+        assert_eq!(asked("/portForward/shop/p", "port=80&port=81").unwrap(), ports(None, &[80, 81]));
+        assert_eq!(asked("/portForward/shop/p/u-1", "").unwrap(), ports(Some("u-1"), &[]));
     }
 
     #[test]
     fn what_is_wrong_is_said() {
         for (path, query, text) in [
             ("/exec/a/b/c", "output=1", "at least 1 command"),
+            ("/portForward/a/b", "port=0", "\"0\" is no port"),
+            ("/portForward/a/b", "port=http", "\"http\" is no port"),
             ("/exec/a/b/c", "command=x", "at least 1 of stdin"),
             ("/containerLogs/a/b/c", "tailLines=x", "tailLines \"x\""),
             ("/containerLogs/a/b/c", "sinceTime=noon", "sinceTime \"noon\""),

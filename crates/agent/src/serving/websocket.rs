@@ -1,5 +1,5 @@
-//! Sessions over websockets, in the protocols `v5.channel.k8s.io` and `v4.channel.k8s.io`: every message is binary and
-//! begins with the number of its channel. The fifth version lets the client end its input.
+//! Sessions over websockets, in the protocols `v5.channel.k8s.io` and `v4.channel.k8s.io`: every message begins with the
+//! number of its channel. Ours are binary; some clients send text. The fifth version lets the client end its input.
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use futures_util::stream::{SplitSink, SplitStream};
@@ -29,7 +29,7 @@ const CLOSE: u8 = 255;
 /// The versions spoken, the best one first.
 const PROTOCOLS: [&str; 2] = ["v5.channel.k8s.io", "v4.channel.k8s.io"];
 
-type Socket = WebSocketStream<Io>;
+pub(super) type Socket = WebSocketStream<Io>;
 
 /// Takes the connection over for a session.
 pub(super) fn accept<F: Future<Output = ()> + Send + 'static>(
@@ -63,7 +63,8 @@ pub(super) fn accept_tunnel<F: Future<Output = ()> + Send + 'static>(
     })
 }
 
-fn take_over<F: Future<Output = ()> + Send + 'static>(
+/// Takes the connection over; what comes of the messages is another's.
+pub(super) fn take_over<F: Future<Output = ()> + Send + 'static>(
     request: Request<Incoming>,
     protocol: &'static str,
     then: impl FnOnce(Socket) -> F + Send + 'static,
@@ -87,10 +88,10 @@ async fn tunnel(socket: Socket, far: DuplexStream) {
     let (mut from, mut to) = tokio::io::split(far);
     let inward = async {
         while let Some(Ok(message)) = stream.next().await {
-            match message {
-                Message::Binary(bytes) if to.write_all(&bytes).await.is_ok() => {}
-                Message::Binary(_) | Message::Close(_) => break,
-                _ => {}
+            match content(message) {
+                Content::Bytes(bytes) if to.write_all(&bytes).await.is_ok() => {}
+                Content::Bytes(_) | Content::End => break,
+                Content::Nothing => {}
             }
         }
         let _ = to.shutdown().await;
@@ -115,10 +116,10 @@ async fn tunnel(socket: Socket, far: DuplexStream) {
 /// From the client to the session.
 async fn take(mut stream: SplitStream<Socket>, input: mpsc::Sender<Input>) {
     while let Some(Ok(message)) = stream.next().await {
-        let word = match message {
-            Message::Binary(bytes) => read(&bytes),
-            Message::Close(_) => break,
-            _ => None,
+        let word = match content(message) {
+            Content::Bytes(bytes) => read(&bytes),
+            Content::End => break,
+            Content::Nothing => None,
         };
         if let Some(word) = word
             && input.send(word).await.is_err()
@@ -127,6 +128,24 @@ async fn take(mut stream: SplitStream<Socket>, input: mpsc::Sender<Input>) {
         }
     }
     let _ = input.send(Input::Gone).await;
+}
+
+/// What a message carries.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Content {
+    Bytes(Bytes),
+    End,
+    Nothing,
+}
+
+/// Python's client sends text that it is given as text.
+pub(super) fn content(message: Message) -> Content {
+    match message {
+        Message::Binary(bytes) => Content::Bytes(bytes),
+        Message::Text(text) => Content::Bytes(text.into()),
+        Message::Close(_) => Content::End,
+        _ => Content::Nothing,
+    }
 }
 
 /// What a message says; `None` for what means nothing.
@@ -169,7 +188,7 @@ async fn give(
     farewell(&mut sink).await;
 }
 
-async fn farewell(sink: &mut SplitSink<Socket, Message>) {
+pub(super) async fn farewell(sink: &mut SplitSink<Socket, Message>) {
     let end = CloseFrame { code: CloseCode::Normal, reason: "".into() };
     let _ = sink.send(Message::Close(Some(end))).await;
     let _ = sink.close().await;
@@ -190,6 +209,15 @@ fn message(channel: Channel, bytes: &[u8]) -> Message {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn text_is_heard_as_bytes_are() {
+        let same = Content::Bytes(Bytes::from_static(b"\0ls\n"));
+        assert_eq!(content(Message::text("\0ls\n")), same);
+        assert_eq!(content(Message::Binary(Bytes::from_static(b"\0ls\n"))), same);
+        assert_eq!(content(Message::Close(None)), Content::End);
+        assert_eq!(content(Message::Ping(Bytes::new())), Content::Nothing);
+    }
 
     #[test]
     fn messages_are_read_and_nonsense_is_passed_over() {

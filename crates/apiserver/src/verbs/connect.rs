@@ -57,7 +57,7 @@ pub(crate) async fn run(call: &Call, method: &Method, upgrade: Option<OnUpgrade>
     };
     let path = match container {
         Some(container) => session_path(call, subresource, container),
-        None => format!("/portForward/{}/{}", escaped(call.ns()), escaped(call.object_name())),
+        None => ports_path(call),
     };
     session(call, &pod.spec.node_name, method, &path, upgrade).await
 }
@@ -72,6 +72,15 @@ fn session_path(call: &Call, subresource: &str, container: &str) -> String {
     }
     for word in call.query.all("command") {
         let _ = write!(path, "command={}&", escaped(word));
+    }
+    path.trim_end_matches(['&', '?']).to_owned()
+}
+
+/// Where the agent forwards ports. Clients name them in one parameter or in several, or later.
+fn ports_path(call: &Call) -> String {
+    let mut path = format!("/portForward/{}/{}?", escaped(call.ns()), escaped(call.object_name()));
+    for port in call.query.all("ports").flat_map(|ports| ports.split(',')) {
+        let _ = write!(path, "port={}&", escaped(port));
     }
     path.trim_end_matches(['&', '?']).to_owned()
 }

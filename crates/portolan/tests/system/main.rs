@@ -7,6 +7,7 @@
 mod access;
 mod bad_input;
 mod bed;
+mod clients;
 mod endpoints;
 mod etcd;
 mod facts;
