@@ -21,6 +21,9 @@ pub const RECORDS_MAX: usize = 2_048;
 /// Messages taken from the kernel with one call. 128 measured a tenth better than 64 under load, 256 no better.
 pub const BATCH: usize = 128;
 
+/// Questions of a batch that are looked up side by side: about as many reads of memory as one core has under way.
+pub const GROUP: usize = 16;
+
 /// Bytes the kernel may queue on each UDP socket while a worker is busy: some thousand questions.
 pub const RECEIVE_BUFFER_BYTES: usize = 4 << 20;
 

@@ -18,6 +18,8 @@ use crate::limits::{BATCH, MESSAGE_MAX};
 /// Room for a question: longer ones are cut and refused. An odd number of cache lines, so that the questions of a batch do
 /// not all fall into the same sets of the cache.
 const RECEIVE_BYTES: usize = 21 * 64;
+/// Where answers start: each in a cache line of its own.
+const LINE_BYTES: usize = 64;
 /// Room for one packet-info message of either family.
 const CONTROL_BYTES: usize = 64;
 
@@ -42,6 +44,7 @@ pub(super) struct Batch {
     received: Box<[libc::mmsghdr]>,
     to_send: Box<[libc::mmsghdr]>,
     answers: Vec<Answer>,
+    /// Bytes of `send` in use: answers stand close together, so that few pages are touched.
     filled: usize,
     info: bool,
     /// Answers to one client leave together.
@@ -54,7 +57,8 @@ pub(super) struct Batch {
 struct Answer {
     to: Way,
     length: Reverse<u16>,
-    slot: u16,
+    /// Where it starts in the buffer for answers.
+    start: u32,
     index: u16,
 }
 
@@ -77,7 +81,7 @@ impl Batch {
             unsafe { (zeroed(), zeroed(), zeroed()) };
         let mut batch = Batch {
             receive: vec![[0; RECEIVE_BYTES]; BATCH].into(),
-            send: vec![0; BATCH * send_bytes].into(),
+            send: vec![0; BATCH * send_bytes.next_multiple_of(LINE_BYTES)].into(),
             send_bytes,
             peers: vec![peer; BATCH].into(),
             controls: vec![Control([0; CONTROL_BYTES]); BATCH].into(),
@@ -133,8 +137,7 @@ impl Batch {
         if message.msg_hdr.msg_flags & libc::MSG_TRUNC != 0 || length > RECEIVE_BYTES {
             return None;
         }
-        let start = self.filled * self.send_bytes;
-        Some((&self.receive[index][..length], &mut self.send[start..start + self.send_bytes]))
+        Some((&self.receive[index][..length], &mut self.send[self.filled..self.filled + self.send_bytes]))
     }
 
     /// Who sent packet number `index`.
@@ -163,10 +166,10 @@ impl Batch {
         self.answers.push(Answer {
             to,
             length: Reverse(length),
-            slot: self.filled as u16,
+            start: self.filled as u32,
             index: index as u16,
         });
-        self.filled += 1;
+        self.filled += usize::from(length).next_multiple_of(LINE_BYTES);
     }
 
     /// Sends every answer and gives the number of those that could not be sent: what one client cannot be sent does not
@@ -229,7 +232,7 @@ impl Batch {
             let (first, message) = (self.answers[start], ends.len());
             for at in start..end {
                 let answer = self.answers[at];
-                let base = &mut self.send[usize::from(answer.slot) * self.send_bytes];
+                let base = &mut self.send[answer.start as usize];
                 self.send_iov[at] =
                     libc::iovec { iov_base: (&raw mut *base).cast(), iov_len: usize::from(answer.length.0) };
             }

@@ -92,7 +92,22 @@ impl Handler {
         peer: IpAddr,
         tally: &Tally,
     ) -> Step {
-        let query = match Query::parse(packet) {
+        self.answer(snapshot, packet, Query::parse(packet), buffer, transport, peer, tally)
+    }
+
+    /// Answers a packet that has been read as `query`.
+    #[expect(clippy::too_many_arguments, reason = "a packet, what is known of it, and where the answer goes")]
+    pub fn answer(
+        &self,
+        snapshot: &Snapshot,
+        packet: &[u8],
+        query: Result<Query, Refusal>,
+        buffer: &mut [u8],
+        transport: Transport,
+        peer: IpAddr,
+        tally: &Tally,
+    ) -> Step {
+        let query = match query {
             Ok(query) => query,
             Err(Refusal::Drop) => return Step::Nothing,
             Err(Refusal::Reply(rcode)) => {

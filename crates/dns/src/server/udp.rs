@@ -5,20 +5,22 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use smallvec::SmallVec;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::runtime::Handle;
 
 use super::batch::{self, Batch};
 use super::limit::{Limiter, Verdict};
 use super::{Handler, Pending, Snapshot, Step};
-use crate::limits::RECEIVE_BUFFER_BYTES;
+use crate::limits::{GROUP, RECEIVE_BUFFER_BYTES, UDP_PAYLOAD_MAX};
 use crate::metrics::{Tally, Transport};
-use crate::wire::flag;
+use crate::wire::{Query, Refusal, Reply, Style, flag};
 
 /// After an error that is not one client's: sockets do not heal within less.
 const AGAIN: Duration = Duration::from_millis(20);
@@ -134,8 +136,8 @@ impl Worker {
         let begin = Instant::now();
         let now_ms = begin.duration_since(self.started).as_millis() as u32;
         let snapshot = self.shared.handler.snapshot();
-        for index in 0..count {
-            self.answer(batch, index, &snapshot, now_ms);
+        for start in (0..count).step_by(GROUP) {
+            self.answer_group(batch, start..count.min(start + GROUP), &snapshot, now_ms);
         }
         drop(snapshot);
         let failed = batch.send(&self.socket);
@@ -143,7 +145,24 @@ impl Worker {
         self.tally.durations(Transport::Udp, begin.elapsed(), count as u64);
     }
 
-    fn answer(&self, batch: &mut Batch, index: usize, snapshot: &Snapshot, now_ms: u32) {
+    /// Reads all questions of a group before it answers the first, so that their look-ups overlap.
+    fn answer_group(&self, batch: &mut Batch, group: Range<usize>, snapshot: &Snapshot, now_ms: u32) {
+        let read = |index| batch.packet(index).map(|(packet, _)| (index, Query::parse(packet)));
+        let questions: SmallVec<[_; GROUP]> = group.filter_map(read).collect();
+        snapshot.zone.read_ahead(questions.iter().filter_map(|(_, query)| Some(&query.as_ref().ok()?.name)));
+        for (index, query) in questions {
+            self.answer(batch, index, query, snapshot, now_ms);
+        }
+    }
+
+    fn answer(
+        &self,
+        batch: &mut Batch,
+        index: usize,
+        query: Result<Query, Refusal>,
+        snapshot: &Snapshot,
+        now_ms: u32,
+    ) {
         let peer = batch.peer(index);
         // Nobody asks from port 0: an answer there would be sent to whom the source was forged for.
         if peer.port() == 0 {
@@ -154,13 +173,15 @@ impl Worker {
         if verdict != Verdict::Answer {
             self.tally.limited();
             if verdict == Verdict::Truncate
-                && let Some(length) = truncated(packet, buffer)
+                && let Ok(query) = &query
+                && let Some(length) = truncated(packet, query, buffer)
             {
                 batch.answer(index, length);
             }
             return;
         }
-        match self.shared.handler.handle(snapshot, packet, buffer, Transport::Udp, peer.ip(), &self.tally) {
+        let handler = &self.shared.handler;
+        match handler.answer(snapshot, packet, query, buffer, Transport::Udp, peer.ip(), &self.tally) {
             Step::Send(length) => batch.answer(index, length),
             Step::Nothing => {}
             Step::Later(pending) => self.later(pending, peer, batch.local(index)),
@@ -182,10 +203,9 @@ impl Worker {
 }
 
 /// The question with the bits that send a client to TCP.
-fn truncated(packet: &[u8], buffer: &mut [u8]) -> Option<usize> {
-    let query = crate::wire::Query::parse(packet).ok()?;
-    let style = crate::wire::Style { recursion: true, payload: crate::limits::UDP_PAYLOAD_MAX };
-    let mut reply = crate::wire::Reply::new(buffer, packet, &query, style).ok()?;
+fn truncated(packet: &[u8], query: &Query, buffer: &mut [u8]) -> Option<usize> {
+    let style = Style { recursion: true, payload: UDP_PAYLOAD_MAX };
+    let mut reply = Reply::new(buffer, packet, query, style).ok()?;
     reply.set_flags(flag::TRUNCATED);
     Some(reply.finish())
 }
