@@ -2,12 +2,11 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::process::ExitStatusExt;
-use std::process::{Child, ExitStatus};
 use std::sync::Arc;
 
 use rustix::process::{
-    Pid, PidfdFlags, Signal, WaitOptions, kill_process_group, pidfd_open, pidfd_send_signal,
+    Pid, PidfdFlags, Signal, WaitOptions, WaitStatus, kill_process, kill_process_group, pidfd_open,
+    pidfd_send_signal, waitpid,
 };
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -17,7 +16,7 @@ use super::strays::Realm;
 /// A process that was started. Waiting costs no thread: the kernel makes its descriptor readable at its end.
 #[derive(Debug)]
 pub(crate) struct Handle {
-    child: Child,
+    child: Pid,
     fd: Arc<AsyncFd<OwnedFd>>,
     /// The mount namespace that was made for it, if one was.
     realm: Option<Realm>,
@@ -28,7 +27,7 @@ pub(crate) struct Handle {
 /// What signals are sent through, also while somebody waits for the end.
 #[derive(Debug, Clone)]
 pub(crate) struct Signaller {
-    pid: u32,
+    pid: Pid,
     fd: Arc<AsyncFd<OwnedFd>>,
 }
 
@@ -41,32 +40,36 @@ pub(crate) struct Exit {
     pub(crate) signal: i32,
 }
 
-impl From<ExitStatus> for Exit {
-    fn from(status: ExitStatus) -> Self {
-        let signal = status.signal().unwrap_or(0);
-        Self { code: status.code().unwrap_or(128 + signal), signal }
+impl From<WaitStatus> for Exit {
+    fn from(status: WaitStatus) -> Self {
+        let signal = status.terminating_signal().unwrap_or(0);
+        Self { code: status.exit_status().unwrap_or(128 + signal), signal }
     }
 }
 
+/// Kills a child that nobody has a [`Handle`] of, and takes note of its end.
+pub(super) fn end_now(child: Pid) {
+    let _ = kill_process(child, Signal::KILL);
+    let _ = waitpid(Some(child), WaitOptions::empty());
+}
+
 impl Handle {
-    pub(super) fn new(mut child: Child, realm: Option<Realm>) -> io::Result<Self> {
-        let fd = Pid::from_raw(child.id() as i32)
-            .ok_or_else(|| io::Error::other("no process id"))
-            .and_then(|pid| Ok(pidfd_open(pid, PidfdFlags::NONBLOCK)?))
+    pub(super) fn new(child: Pid, realm: Option<Realm>) -> io::Result<Self> {
+        let fd = pidfd_open(child, PidfdFlags::NONBLOCK)
+            .map_err(io::Error::from)
             // SAFETY: the descriptor is owned by the `AsyncFd` and never replaced or closed before it.
             .and_then(|fd| Ok(unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }?));
         match fd {
             Ok(fd) => Ok(Self { child, fd: Arc::new(fd), realm, reaped: false }),
             Err(e) => {
-                drop(child.kill());
-                drop(child.wait());
+                end_now(child);
                 Err(e)
             }
         }
     }
 
     pub(crate) fn signaller(&self) -> Signaller {
-        Signaller { pid: self.child.id(), fd: self.fd.clone() }
+        Signaller { pid: self.child, fd: self.fd.clone() }
     }
 
     pub(crate) fn realm(&self) -> Option<Realm> {
@@ -79,7 +82,7 @@ impl Handle {
         loop {
             let mut guard = self.fd.readable().await?;
             self.kill_group();
-            if let Some(status) = self.child.try_wait()? {
+            if let Some((_, status)) = waitpid(Some(self.child), WaitOptions::NOHANG)? {
                 self.reaped = true;
                 return Ok(status.into());
             }
@@ -89,10 +92,8 @@ impl Handle {
 
     /// Only before it is reaped: until then its number, which names the group, stays taken.
     fn kill_group(&self) {
-        if let Some(pid) = Pid::from_raw(self.child.id() as i32) {
-            // Fails when nobody is left, which is the usual case.
-            let _ = kill_process_group(pid, Signal::KILL);
-        }
+        // Fails when nobody is left, which is the usual case.
+        let _ = kill_process_group(self.child, Signal::KILL);
     }
 }
 
@@ -103,12 +104,12 @@ impl Drop for Handle {
             return;
         }
         self.kill_group();
-        if self.child.try_wait().is_ok_and(|status| status.is_some()) {
+        let pid = self.child;
+        if waitpid(Some(pid), WaitOptions::NOHANG).is_ok_and(|status| status.is_some()) {
             return;
         }
-        let Some(pid) = Pid::from_raw(self.child.id() as i32) else { return };
         let reap = move || {
-            let _ = rustix::process::waitpid(Some(pid), WaitOptions::empty());
+            let _ = waitpid(Some(pid), WaitOptions::empty());
         };
         // Usually a matter of microseconds; but a process that hangs in the kernel, on a disk that is gone say, does not
         // die, and nobody here may hang with it.
@@ -127,7 +128,7 @@ impl Drop for Handle {
 
 impl Signaller {
     pub(crate) fn pid(&self) -> u32 {
-        self.pid
+        self.pid.as_raw_nonzero().get().unsigned_abs()
     }
 
     /// Sends a signal to the first process. One that has ended already is no error.

@@ -4,6 +4,7 @@
 //! lives as long as the agent: should the agent be killed, its pods go with it. What those had started themselves may
 //! survive that; the next agent finds it by its network namespace (see [`crate::state_dir`]).
 
+mod birth;
 mod exit;
 mod log;
 mod mounts;

@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, mount_bind, mount_change};
 use rustix::thread::UnshareFlags;
 
-/// Ready for use between fork and exec, where nothing may be allocated.
+/// Ready for use in a child that must not allocate.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Mounts {
     /// The file, and the path at which it appears.

@@ -2,21 +2,19 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::process::CommandExt;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::mpsc;
 
 use portolan_netlink::cgroup::Group;
 use portolan_netlink::netns::{self, Netns};
-use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Signal, getpid, getppid, set_parent_process_death_signal, setsid};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
 use tokio::sync::oneshot;
 
-use super::exit::Handle;
+use super::birth::{self, Program};
+use super::exit::{Handle, end_now};
 use super::mounts::Mounts;
 use super::strays::Realm;
 
@@ -56,7 +54,7 @@ impl Space {
         Some(Self { mounts: open("mnt")?, name: open("uts")? })
     }
 
-    /// Between fork and exec.
+    /// In the child.
     fn enter(&self) -> io::Result<()> {
         move_into_link_name_space(self.name.as_fd(), Some(LinkNameSpaceType::HostNameAndNISDomainName))?;
         Ok(move_into_link_name_space(self.mounts.as_fd(), Some(LinkNameSpaceType::Mount))?)
@@ -74,7 +72,7 @@ pub(crate) enum Output {
     Pipe(OwnedFd),
 }
 
-type Reply = oneshot::Sender<io::Result<(Child, Option<Realm>)>>;
+type Reply = oneshot::Sender<io::Result<(Pid, Option<Realm>)>>;
 
 /// Starts processes. The last clone dropped ends the thread, and with it every process it started.
 #[derive(Debug, Clone)]
@@ -89,9 +87,8 @@ impl Spawner {
         std::thread::Builder::new().name("pod-spawner".into()).spawn(move || {
             for (launch, output, reply) in inbox {
                 // Who asked may have gone: then the child is dropped and reaped by nobody, so kill it.
-                if let Err(Ok((mut child, _))) = reply.send(start(launch, output)) {
-                    drop(child.kill());
-                    drop(child.wait());
+                if let Err(Ok((child, _))) = reply.send(start(launch, output)) {
+                    end_now(child);
                 }
             }
         })?;
@@ -107,43 +104,32 @@ impl Spawner {
     }
 }
 
-fn start(launch: Launch, output: Output) -> io::Result<(Child, Option<Realm>)> {
+fn start(launch: Launch, output: Output) -> io::Result<(Pid, Option<Realm>)> {
     let terminal = matches!(output, Output::Terminal(_));
+    let nothing = || File::open("/dev/null").map(OwnedFd::from);
     let (stdin, stdout, stderr) = match output {
-        Output::Streams { stdin, stdout, stderr } => {
-            (stdin.map_or_else(Stdio::null, Stdio::from), Stdio::from(stdout), Stdio::from(stderr))
+        Output::Streams { stdin, stdout, stderr } => (stdin.map_or_else(nothing, Ok)?, stdout, stderr),
+        Output::Terminal(fd) => (fd.try_clone()?, fd.try_clone()?, fd),
+        Output::Pipe(fd) => (nothing()?, fd.try_clone()?, fd),
+    };
+    let Launch { program, args, env, working_dir, netns, hostname, mounts, space, group } = launch;
+    let program = Program::new(&program, &args, &env, working_dir)?;
+    let (parent, mut realm) = (getpid(), None);
+    let mut prepare = || {
+        begin(parent)?;
+        if terminal {
+            rustix::process::ioctl_tiocsctty(rustix::stdio::stdin())?;
         }
-        Output::Terminal(fd) => (Stdio::from(fd.try_clone()?), Stdio::from(fd.try_clone()?), Stdio::from(fd)),
-        Output::Pipe(fd) => (Stdio::null(), Stdio::from(fd.try_clone()?), Stdio::from(fd)),
+        group.as_ref().map_or(Ok(()), |group| group.enter())?;
+        netns.as_ref().map_or(Ok(()), |netns| netns::enter(netns.as_fd()))?;
+        if let Some(space) = &space {
+            return space.enter();
+        }
+        realm = make_space(hostname.as_deref(), &mounts)?;
+        Ok(())
     };
-    let mut command = Command::new(&launch.program);
-    command.args(&launch.args).env_clear().envs(launch.env.iter().map(|(k, v)| (k, v)));
-    command.stdin(stdin).stdout(stdout).stderr(stderr);
-    if let Some(dir) = &launch.working_dir {
-        command.current_dir(dir);
-    }
-    let parent = getpid();
-    let (told, tell) = pipe_with(PipeFlags::CLOEXEC)?;
-    let Launch { netns, hostname, mounts, space, group, .. } = launch;
-    // SAFETY: between fork and exec only system calls are made; nothing allocates or locks.
-    unsafe {
-        command.pre_exec(move || {
-            begin(parent)?;
-            if terminal {
-                rustix::process::ioctl_tiocsctty(rustix::stdio::stdin())?;
-            }
-            group.as_ref().map_or(Ok(()), |group| group.enter())?;
-            netns.as_ref().map_or(Ok(()), |netns| netns::enter(netns.as_fd()))?;
-            match &space {
-                Some(space) => space.enter(),
-                None => make_space(hostname.as_deref(), &mounts, tell.as_fd()),
-            }
-        })
-    };
-    let child = command.spawn()?;
-    // With the pipe's other end: who did not make a namespace says nothing.
-    drop(command);
-    Ok((child, Realm::told(told.as_fd())))
+    let pid = birth::start(&program, [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()], &mut prepare)?;
+    Ok((pid, realm))
 }
 
 /// In the child: its session, and its end with its parent's.
@@ -157,12 +143,12 @@ fn begin(parent: Pid) -> io::Result<()> {
     Ok(())
 }
 
-/// In the child: its own name and files.
-fn make_space(hostname: Option<&str>, mounts: &Mounts, tell: BorrowedFd<'_>) -> io::Result<()> {
+/// In the child: its own name and files, and the mount namespace for them.
+fn make_space(hostname: Option<&str>, mounts: &Mounts) -> io::Result<Option<Realm>> {
     if let Some(hostname) = hostname {
         // SAFETY: the child has one thread and shares nothing that UTS names would touch.
         unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWUTS)? };
         rustix::system::sethostname(hostname.as_bytes())?;
     }
-    if mounts.apply()? { Realm::tell(tell) } else { Ok(()) }
+    if mounts.apply()? { Realm::own().map(Some) } else { Ok(None) }
 }

@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt as _;
 use std::time::Instant;
 
@@ -22,18 +22,9 @@ const LOOKS_AFTER_FORKS: u32 = 10;
 pub(crate) struct Realm(u64);
 
 impl Realm {
-    /// In a child that has made itself one, between fork and exec: tells the parent.
-    pub(super) fn tell(to: BorrowedFd<'_>) -> io::Result<()> {
-        let inode = rustix::fs::stat(c"/proc/self/ns/mnt")?.st_ino;
-        rustix::io::write(to, &inode.to_ne_bytes())?;
-        Ok(())
-    }
-
-    /// In the parent, once the child runs. `None`: it made none.
-    pub(super) fn told(from: BorrowedFd<'_>) -> Option<Self> {
-        let mut inode = [0; 8];
-        let len = rustix::io::read(from, &mut inode).ok()?;
-        (len == inode.len()).then(|| Self(u64::from_ne_bytes(inode)))
+    /// That of the calling process. System calls only: for a child that has just made itself one.
+    pub(super) fn own() -> io::Result<Self> {
+        Ok(Self(rustix::fs::stat(c"/proc/self/ns/mnt")?.st_ino))
     }
 
     fn holds(self, pid: u32) -> bool {
@@ -82,28 +73,33 @@ impl Realm {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::process::CommandExt as _;
-    use std::process::Command;
+    use std::fs::File;
+    use std::os::fd::AsFd as _;
+
+    use rustix::process::{WaitOptions, waitpid};
+
+    use crate::process::birth::{self, Program};
 
     #[test]
     fn daemons_are_found_by_their_mounts() {
-        let mut command = Command::new("sh");
-        command.args(["-c", "setsid sleep 1000 & setsid setsid sleep 1000 & wait"]);
-        let (told, tell) = rustix::pipe::pipe().unwrap();
-        let make = move || {
+        let script = "setsid sleep 1000 & setsid setsid sleep 1000 & wait";
+        let program = Program::new("sh", &["-c".to_owned(), script.to_owned()], &[], None).unwrap();
+        let null = File::options().read(true).write(true).open("/dev/null").unwrap();
+        let mut realm = None;
+        let mut make = || {
             // SAFETY: the child has one thread.
             unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNS)? };
-            Realm::tell(std::os::fd::AsFd::as_fd(&tell))
+            realm = Some(Realm::own()?);
+            Ok(())
         };
-        // SAFETY: only system calls.
-        unsafe { command.pre_exec(make) };
-        let mut child = command.spawn().unwrap();
-        drop(command);
-        let realm = Realm::told(std::os::fd::AsFd::as_fd(&told)).unwrap();
-        assert!(realm.holds(child.id()) && !realm.holds(std::process::id()));
-        let reaper = std::thread::spawn(move || child.wait());
+        let child = birth::start(&program, [null.as_fd(); 3], &mut make).unwrap();
+        let realm = realm.unwrap();
+        let number = |pid: Pid| pid.as_raw_nonzero().get().unsigned_abs();
+        assert!(realm.holds(number(child)) && !realm.holds(std::process::id()));
+        let reaper = std::thread::spawn(move || waitpid(Some(child), WaitOptions::empty()));
         assert_eq!(realm.end(), 0);
-        assert!(!reaper.join().unwrap().unwrap().success());
+        let (_, status) = reaper.join().unwrap().unwrap().unwrap();
+        assert!(status.terminating_signal().is_some());
         assert!(realm.stop_all().is_empty());
     }
 }
