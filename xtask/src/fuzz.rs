@@ -4,14 +4,22 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
 use portolan_apiserver::fuzzing::{Input, TARGETS, Target};
+use portolan_dns::fuzzing::{ANSWERS, QUESTIONS, answer, question};
+
+/// The messages of names.
+static DNS: &[Target] = &[
+    Target { name: "dns-question", run: asked, seeds: QUESTIONS },
+    Target { name: "dns-answer", run: answer, seeds: ANSWERS },
+];
 
 /// Inputs between two looks at the clock.
 const ROUND: usize = 200;
 
 /// Feeds one target, or all of them in turn, each for so long.
 pub(crate) fn run(name: Option<&str>, seconds: u64, seed: Option<u64>) -> anyhow::Result<()> {
-    let known = || TARGETS.iter().map(|target| target.name).collect::<Vec<_>>().join(", ");
-    let chosen: Vec<&Target> = TARGETS.iter().filter(|t| name.is_none_or(|name| t.name == name)).collect();
+    let all = || TARGETS.iter().chain(DNS);
+    let known = || all().map(|target| target.name).collect::<Vec<_>>().join(", ");
+    let chosen: Vec<&Target> = all().filter(|t| name.is_none_or(|name| t.name == name)).collect();
     anyhow::ensure!(!chosen.is_empty(), "no target {:?}; there are {}", name.unwrap_or_default(), known());
     let seed = match seed {
         Some(seed) => seed,
@@ -22,6 +30,12 @@ pub(crate) fn run(name: Option<&str>, seconds: u64, seed: Option<u64>) -> anyhow
         println!("{:<16} {inputs:>9} inputs, seed {seed}", target.name);
     }
     Ok(())
+}
+
+/// With the room of a plain client, and of one with EDNS.
+fn asked(packet: &[u8]) {
+    question(packet, 512);
+    question(packet, 1232);
 }
 
 fn feed(target: &Target, time: Duration, seed: u64) -> anyhow::Result<usize> {

@@ -29,7 +29,7 @@ pub struct Target {
     /// Feeds it.
     pub run: fn(&[u8]),
     /// What inputs are made from.
-    pub seeds: &'static [&'static str],
+    pub seeds: &'static [&'static [u8]],
 }
 
 /// All of them.
@@ -47,7 +47,17 @@ pub static TARGETS: &[Target] = &[
     Target { name: "stored", run: stored, seeds: OBJECTS },
 ];
 
-const OBJECTS: &[&str] = &[
+/// Seeds that are text.
+const fn bytes<const N: usize>(texts: [&'static str; N]) -> [&'static [u8]; N] {
+    let (mut all, mut n) = ([&[] as &[u8]; N], 0);
+    while n < N {
+        all[n] = texts[n].as_bytes();
+        n += 1;
+    }
+    all
+}
+
+const OBJECTS: &[&[u8]] = &bytes([
     r#"{"apiVersion":"v1","kind":"Service","metadata":{"name":"a","labels":{"x":"y"},"finalizers":["f"]},"spec":{"type":"NodePort","selector":{"app":"a"},"ports":[{"name":"http","port":80,"targetPort":"web","nodePort":30080,"protocol":"TCP"},{"name":"dns","port":53,"protocol":"UDP"}],"sessionAffinityConfig":{"clientIP":{"timeoutSeconds":10}}},"status":{"loadBalancer":{"ingress":[{"ip":"192.0.2.1"}]}}}"#,
     r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"a","ownerReferences":[{"uid":"1","kind":"X","name":"x","apiVersion":"v1"}]},"spec":{"containers":[{"name":"c","image":"i","ports":[{"containerPort":80}],"env":[{"name":"A","value":"1"}],"args":["a","b"]}],"tolerations":[{"key":"k"}],"nodeSelector":{"a":"b"}}}"#,
     r#"{"metadata":{"creationTimestamp":null,"annotations":null},"spec":{"ports":null,"clusterIPs":["10.0.0.1"]}}"#,
@@ -56,37 +66,44 @@ const OBJECTS: &[&str] = &[
     "{}",
     "1e400",
     "\"\\ud800\"",
-];
-const YAML: &[&str] = &[
+]);
+const YAML: &[&[u8]] = &bytes([
     "apiVersion: v1\nkind: Service\nmetadata:\n  name: &n a\n  labels: {x: *n}\nspec:\n  ports:\n  - {port: 0x50, name: \"a\"}\n",
     "a: |\n  text\n  more\nb: >-\n  folded\n? complex\n: yes\n",
     "--- !!binary aGk=\n...\n---\n- a\n-\n  - b\n",
     "<<: {a: 1}\n",
-];
-const PROTOBUF: &[&str] = &[
+]);
+const PROTOBUF: &[&[u8]] = &bytes([
     "k8s\0\n\r\n\x02v1\x12\x07Service\x12\x10\n\x0e\n\x01a\x12\0\x1a\x07default",
     "k8s\0\n\x16\n\x02v1\x12\x10DeleteOptions\0\0\0\x12\x02\x08\x05",
     "k8s\0",
-];
-const JSON_PATCHES: &[&str] = &[
+]);
+const JSON_PATCHES: &[&[u8]] = &bytes([
     r#"[{"op":"add","path":"/metadata/labels/a~1b","value":{"c":[1]}},{"op":"remove","path":"/spec/ports/0"},{"op":"copy","from":"/spec","path":"/spec/x"},{"op":"move","from":"/spec/x","path":"/y"},{"op":"test","path":"","value":null},{"op":"replace","path":"/spec/ports/-","value":1}]"#,
     r#"[{"op":"add","path":"/spec/ports/-","value":{"port":1}}]"#,
     "[]",
-];
-const STRATEGIC: &[&str] = &[
+]);
+const STRATEGIC: &[&[u8]] = &bytes([
     r#"{"spec":{"ports":[{"port":80,"$patch":"delete"},{"$patch":"replace"},{"port":81}],"$setElementOrder/ports":[{"port":81}],"$retainKeys":["ports"]}}"#,
     r#"{"metadata":{"$deleteFromPrimitiveList/finalizers":["f"],"finalizers":["g"],"labels":{"$patch":"replace","a":"b"}}}"#,
     r#"{"$patch":"merge","spec":{"containers":[{"name":"c","env":[{"name":"A","$patch":"delete"}]}]}}"#,
-];
-const LABELS: &[&str] =
-    &["a=b,c!=d", "x in (a,b,,c),!y", "a notin (b), z", "n>5,m<7", "example.com/name==v", " , ", "a in ("];
-const FIELDS: &[&str] =
-    &["metadata.name=a,spec.nodeName!=b", "status.phase==R\\,x\\=\\\\", "metadata.name=", "=a", ",,"];
-const REQUESTS: &[&str] = &[
+]);
+const LABELS: &[&[u8]] = &bytes([
+    "a=b,c!=d",
+    "x in (a,b,,c),!y",
+    "a notin (b), z",
+    "n>5,m<7",
+    "example.com/name==v",
+    " , ",
+    "a in (",
+]);
+const FIELDS: &[&[u8]] =
+    &bytes(["metadata.name=a,spec.nodeName!=b", "status.phase==R\\,x\\=\\\\", "metadata.name=", "=a", ",,"]);
+const REQUESTS: &[&[u8]] = &bytes([
     "/api/v1/namespaces/default/pods/a/exec?command=ls&command=-l&container=c%20d\napplication/json;as=Table;v=v1;g=meta.k8s.io,application/json\ngzip;q=0.5",
     "/apis/apps/v1/watch/deployments?watch=1&labelSelector=a%3Db&limit=5&continue=e30\n*/*;q=0.1, application/vnd.kubernetes.protobuf\nidentity",
     "/api/v1/%zz?a=%ff&&=&b\napplication/yaml\n",
-];
+]);
 
 /// Whatever is decoded decodes to the same again, and without complaint.
 fn json(bytes: &[u8]) {
@@ -116,7 +133,7 @@ fn protobuf(bytes: &[u8]) {
 /// The current object stays as it is, and what comes out can be written.
 fn patched(kind: Kind, bytes: &[u8]) {
     for (resource, seed) in [(&SERVICES, OBJECTS[0]), (&PODS, OBJECTS[1])] {
-        let current: Value = serde_json::from_str(seed).expect("a seed of ours");
+        let current: Value = serde_json::from_slice(seed).expect("a seed of ours");
         if let Ok(new) = patch::apply(kind, (resource.schema)(), &current, bytes) {
             let again: Value = serde_json::from_slice(&object::encode(&new)).expect("written by us");
             assert_eq!(again, new);
@@ -131,7 +148,7 @@ fn apply(bytes: &[u8]) {
         return;
     }
     for (resource, seed) in [(&SERVICES, OBJECTS[0]), (&PODS, OBJECTS[1])] {
-        let live: Value = serde_json::from_str(seed).expect("a seed of ours");
+        let live: Value = serde_json::from_slice(seed).expect("a seed of ours");
         let manager = Manager {
             name: "fuzz".into(),
             operation: Operation::Apply,
@@ -167,7 +184,7 @@ fn labels(bytes: &[u8]) {
 
 fn fields(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
-    let object: Value = serde_json::from_str(OBJECTS[1]).expect("a seed of ours");
+    let object: Value = serde_json::from_slice(OBJECTS[1]).expect("a seed of ours");
     if let Ok(query) = FieldQuery::parse(text, &PODS) {
         query.matches(&object);
         query.exact("metadata.name");
@@ -282,7 +299,7 @@ impl Input {
             return vast(random);
         }
         let seed = target.seeds.choose(random).copied().unwrap_or_default();
-        let mut bytes = seed.as_bytes().to_vec();
+        let mut bytes = seed.to_vec();
         for _ in 0..random.random_range(0..6) {
             change(&mut bytes, target, random);
         }
@@ -301,7 +318,7 @@ fn change(bytes: &mut Vec<u8>, target: &Target, random: &mut SmallRng) {
             bytes.splice(to..to, piece);
         }
         2 => {
-            let other = target.seeds.choose(random).copied().unwrap_or_default().as_bytes();
+            let other = target.seeds.choose(random).copied().unwrap_or_default();
             let from = random.random_range(0..=other.len());
             let piece = other[from..(from + 40).min(other.len())].to_vec();
             bytes.splice(at..end, piece);

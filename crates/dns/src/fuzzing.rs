@@ -17,6 +17,19 @@ const STRANGER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 /// Bytes at which names are read, beyond the header: pointers lead from there to anywhere.
 const STARTS: std::ops::Range<usize> = 12..40;
 
+/// What questions are made from: with an OPT record, for a port, for an address, and a message of two questions.
+pub const QUESTIONS: &[&[u8]] = &[
+    b"\x12\x34\x01\0\0\x01\0\0\0\0\0\x01\x03web\x07default\x03svc\x07cluster\x05local\0\0\x01\0\x01\0\0\x29\x04\xd0\0\0\x80\0\0\x0c\0\x0a\0\x0812345678",
+    b"\0\0\x01\0\0\x01\0\0\0\0\0\0\x05_hTTp\x04_tcp\x03web\x07default\x03svc\x07cluster\x05local\0\0\x21\0\x01",
+    b"\xff\xff\x01\0\0\x01\0\0\0\0\0\0\x011\x012\x010\x03192\x07in-addr\x04arpa\0\0\x0c\0\x01",
+    b"\x12\x34\0\0\0\x02\0\0\0\0\0\0\x07192-0-2\x07default\x03pod\x07cluster\x05local\0\0\x1c\0\x01\xc0\x0c\0\xff\0\xff",
+];
+/// What upstreams' answers are made from: an alias with its target, and a denial.
+pub const ANSWERS: &[&[u8]] = &[
+    b"\x12\x34\x81\x80\0\x01\0\x02\0\0\0\x01\x03www\x07example\x03com\0\0\x01\0\x01\xc0\x0c\0\x05\0\x01\0\0\0\x3c\0\x04\x01a\xc0\x10\xc0\x2d\0\x01\0\x01\0\0\0\x3c\0\x04\xc0\0\x02\x01\0\0\x29\x04\xd0\0\0\0\0\0\0",
+    b"\x12\x34\x81\x83\0\x01\0\0\0\x01\0\0\x02no\x07example\0\0\x1c\0\x01\xc0\x0f\0\x06\0\x01\0\0\0\x05\0\x1c\x02ns\xc0\x0f\x01h\xc0\x0f\0\0\0\x01\0\0\0\x02\0\0\0\x03\0\0\0\x04\0\0\0\x05",
+];
+
 /// Answers for a Service with an address and for one without.
 static HANDLER: LazyLock<Handler> = LazyLock::new(|| {
     let mut catalogue = Catalogue::new(Options::new("cluster.local").expect("a name")).expect("options");
