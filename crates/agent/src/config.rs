@@ -25,9 +25,14 @@ pub struct Config {
     pub network: NetworkConfig,
     pub names: Names,
     pub restart_backoff: BackoffLimits,
+    /// Most processes and threads of a pod, as kubelet's `podPidsLimit`; absent: no limit.
+    pub pod_max_pids: Option<u32>,
     /// Serve logs and sessions to API servers; absent: not at all.
     pub serving: Option<Serving>,
 }
+
+/// A thousand times what most pods have, and a small part of what a kernel has.
+pub const POD_MAX_PIDS: u32 = 4096;
 
 impl Config {
     /// An agent with the usual settings.
@@ -46,6 +51,7 @@ impl Config {
             network: NetworkConfig::default(),
             names: Names::default(),
             restart_backoff: BackoffLimits::default(),
+            pod_max_pids: Some(POD_MAX_PIDS),
             serving: None,
         }
     }

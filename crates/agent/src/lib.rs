@@ -25,7 +25,7 @@ mod registry;
 mod serving;
 mod state_dir;
 
-pub use config::{BackoffLimits, Config, Names, NetworkConfig};
+pub use config::{BackoffLimits, Config, Names, NetworkConfig, POD_MAX_PIDS};
 pub use error::Error;
 pub use manager::run;
 pub use serving::{Serving, ServingError};

@@ -35,6 +35,10 @@ pub(crate) const PROBE_OUTPUT_DRAIN: Duration = Duration::from_millis(100);
 /// How long processes that were killed may take to be gone.
 pub(crate) const KILL_PATIENCE: Duration = Duration::from_secs(5);
 
+/// How often a pod's refused forks are looked for where the kernel does not tell of them, as the controller of the first
+/// version does not.
+pub(crate) const PIDS_LOOK: Duration = Duration::from_secs(5);
+
 /// Read of a log and sent to its reader in one piece.
 pub(crate) const LOG_CHUNK_BYTES: usize = 64 << 10;
 

@@ -1,17 +1,23 @@
 //! Control groups (version 2) that hold all processes of something: nobody leaves by forking, and the kernel ends all at
 //! once.
 //!
-//! One group each, next to the maker's own. Nothing is limited or accounted by it, so it needs no controller, only a
-//! mount that may be written; where there is none, [`Group::make`] says so. The kernel keeps a group without processes,
+//! One group each, next to the maker's own, or inside of one that limits processes ([`PidsLimit`]). By itself it limits
+//! nothing, so it needs no controller, only a mount that may be written; where there is none, [`Group::make`] says so. The kernel keeps a group without processes,
 //! so its name says who made it, and [`sweep`] removes those of makers that are no more.
+
+mod pids;
 
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
-use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+pub use pids::PidsLimit;
 
 /// How long processes that were killed may take to be gone.
 const KILL_PATIENCE: Duration = Duration::from_secs(5);
@@ -21,12 +27,17 @@ const PREFIX: &str = "portolan-";
 
 /// The process's own group, below which it may make others.
 static OWN: LazyLock<Option<PathBuf>> = LazyLock::new(|| {
-    let read = |file| fs::read_to_string(file).unwrap_or_default();
-    own(&read("/proc/self/mountinfo"), &read("/proc/self/cgroup"))
+    let (mountinfo, cgroup) = own_text();
+    own(&mountinfo, &cgroup)
 });
 
 /// How many were made.
 static MADE: AtomicU64 = AtomicU64::new(0);
+
+fn own_text() -> (String, String) {
+    let read = |file| fs::read_to_string(file).unwrap_or_default();
+    (read("/proc/self/mountinfo"), read("/proc/self/cgroup"))
+}
 
 /// Where `cgroup` (of a process) lies according to `mountinfo`.
 fn own(mountinfo: &str, cgroup: &str) -> Option<PathBuf> {
@@ -46,13 +57,20 @@ pub struct Group {
     path: PathBuf,
     /// Writing into it moves a process here.
     door: File,
+    limit: Option<Arc<PidsLimit>>,
+}
+
+/// That of no other group, of any process.
+fn unique_name() -> Option<String> {
+    let (me, number) = (std::process::id(), MADE.fetch_add(1, Ordering::Relaxed));
+    Some(format!("{PREFIX}{me}-{}-{number}", start_time(me)?))
 }
 
 impl Group {
-    /// `None` where it cannot be made.
-    pub fn make() -> Option<Self> {
-        let (me, number) = (std::process::id(), MADE.fetch_add(1, Ordering::Relaxed));
-        let path = OWN.as_ref()?.join(format!("{PREFIX}{me}-{}-{number}", start_time(me)?));
+    /// Whose processes count for `limit` too. `None` where it cannot be made.
+    pub fn make(limit: Option<&Arc<PidsLimit>>) -> Option<Self> {
+        let parent = limit.and_then(|limit| limit.parent()).or(OWN.as_deref())?;
+        let path = parent.join(unique_name()?);
         fs::create_dir(&path).ok()?;
         let open = || {
             // Linux 5.14.
@@ -60,16 +78,16 @@ impl Group {
             File::options().write(true).open(path.join("cgroup.procs"))
         };
         if let Ok(door) = open() {
-            return Some(Self { path, door });
+            return Some(Self { path, door, limit: limit.cloned() });
         }
         drop(fs::remove_dir(&path));
         None
     }
 
-    /// The calling process moves here. Between fork and exec.
+    /// The calling process moves here. System calls only.
     pub fn enter(&self) -> io::Result<()> {
         rustix::io::write(self.door.as_fd(), b"0")?;
-        Ok(())
+        self.limit.as_ref().map_or(Ok(()), |limit| limit.enter())
     }
 
     /// Ends all its processes, also those that are started meanwhile, and removes it. Blocks.
@@ -80,7 +98,8 @@ impl Group {
 
 /// Ends and removes every group whose maker is no more. Goes on after an error; returns all of them.
 pub fn sweep() -> Vec<io::Error> {
-    let Some(entries) = OWN.as_ref().and_then(|own| fs::read_dir(own).ok()) else { return Vec::new() };
+    let homes = [OWN.as_ref(), pids::FIRST.as_ref()].into_iter().flatten();
+    let entries = homes.filter_map(|home| fs::read_dir(home).ok()).flatten();
     let orphan = |name: &str| {
         let mut parts = name.strip_prefix(PREFIX)?.split('-');
         let (maker, started) = (parts.next()?.parse().ok()?, parts.next()?);
@@ -108,8 +127,23 @@ fn end(path: &Path) -> io::Result<()> {
             _ => return Ok(()),
         }
         // Again each time: who was on the way in is met as well.
-        drop(fs::write(path.join("cgroup.kill"), "1"));
+        kill(path);
+        let inside = fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
+        inside.filter(|path| path.is_dir()).for_each(|path| drop(fs::remove_dir(path)));
         std::thread::sleep(POLL);
+    }
+}
+
+/// All processes of a group and of those inside.
+fn kill(path: &Path) {
+    if fs::write(path.join("cgroup.kill"), "1").is_ok() {
+        return;
+    }
+    // The first version kills one by one.
+    let processes = fs::read_to_string(path.join("cgroup.procs")).unwrap_or_default();
+    for pid in processes.lines().filter_map(|line| Pid::from_raw(line.parse().ok()?)) {
+        // It may have ended by itself.
+        let _ = kill_process(pid, Signal::KILL);
     }
 }
 
@@ -127,7 +161,7 @@ mod tests {
     #[test]
     fn groups_of_makers_that_are_gone_are_swept() {
         // Without a second version that may be written there is nothing to sweep.
-        let (Some(own), Some(living)) = (OWN.as_ref(), Group::make()) else { return };
+        let (Some(own), Some(living)) = (OWN.as_ref(), Group::make(None)) else { return };
         let dead = own.join(format!("{PREFIX}{}-0-{}", std::process::id(), "dead"));
         fs::create_dir(&dead).unwrap();
         assert!(sweep().is_empty());

@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::Args;
 use ipnet::IpNet;
-use portolan_agent::{Names, Serving};
+use portolan_agent::{Names, POD_MAX_PIDS, Serving};
 use portolan_api::core::v1;
 use portolan_client::{Client, paths};
 use portolan_proxy::{Mode, Progress};
@@ -57,6 +57,29 @@ pub(crate) struct Arguments {
     names: NameArguments,
     #[command(flatten)]
     proxy: ProxyArguments,
+    #[command(flatten)]
+    pods: PodArguments,
+}
+
+/// What pods may cost this host.
+#[derive(Debug, Args)]
+pub(crate) struct PodArguments {
+    /// Most processes and threads of a pod; -1 for no limit
+    #[arg(long, default_value_t = i64::from(POD_MAX_PIDS), allow_negative_numbers = true, value_parser = pod_max_pids)]
+    pod_max_pids: i64,
+}
+
+fn pod_max_pids(text: &str) -> Result<i64, String> {
+    match text.parse() {
+        Ok(number) if number == -1 || (1..=i64::from(u32::MAX)).contains(&number) => Ok(number),
+        _ => Err("a number from 1 on, or -1 for no limit".into()),
+    }
+}
+
+impl PodArguments {
+    pub(crate) fn max_pids(&self) -> Option<u32> {
+        u32::try_from(self.pod_max_pids).ok()
+    }
 }
 
 /// How Services get into the kernel.
@@ -112,6 +135,7 @@ pub(crate) struct NodeSettings {
     pub(crate) node_ip: IpAddr,
     /// Absent: this node serves neither logs nor sessions.
     pub(crate) serving: Option<Serving>,
+    pub(crate) pod_max_pids: Option<u32>,
     pub(crate) data_dir: PathBuf,
     pub(crate) cluster_cidrs: Vec<IpNet>,
     pub(crate) service_cidrs: Vec<IpNet>,
@@ -143,6 +167,7 @@ async fn alone(arguments: Arguments) -> anyhow::Result<()> {
         proxy_client: Client::from_kubeconfig(&arguments.kubeconfig, "portolan-proxy")?,
         node_name: arguments.node_name.unwrap_or_else(hostname),
         node_ip,
+        pod_max_pids: arguments.pods.max_pids(),
         data_dir: arguments.data_dir,
         cluster_cidrs: arguments.cluster_cidr,
         names: arguments.names.names(&arguments.service_cluster_ip_range),
@@ -218,6 +243,7 @@ pub(crate) async fn start(settings: NodeSettings, stopped: &watch::Receiver<bool
     config.network.cluster_cidrs.clone_from(&settings.cluster_cidrs);
     config.names = settings.names;
     config.serving = settings.serving;
+    config.pod_max_pids = settings.pod_max_pids;
     let agent = portolan_agent::run(settings.agent_client, config, stops(stopped));
     let agent = tokio::spawn(said("the agent stopped", agent));
     let mut config = portolan_proxy::Config::new(settings.node_name.clone());

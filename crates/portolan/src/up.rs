@@ -88,6 +88,8 @@ pub(crate) struct Arguments {
     names: crate::node::NameArguments,
     #[command(flatten)]
     proxy: crate::node::ProxyArguments,
+    #[command(flatten)]
+    pods: node::PodArguments,
 }
 
 pub(crate) fn pki_dir(data_dir: &Path) -> PathBuf {
@@ -170,21 +172,7 @@ async fn start(arguments: Arguments) -> anyhow::Result<()> {
     let node = if arguments.control_plane {
         None
     } else {
-        let name = arguments.node_name.clone().unwrap_or_else(hostname);
-        let settings = NodeSettings {
-            agent_client: in_process::client(&server, user(&Identity::node(&name)), "portolan-agent"),
-            proxy_client: in_process::client(&server, user(&Identity::proxy()), "portolan-proxy"),
-            serving: Some(agent_serving(&pki, &name, SocketAddr::new(node_ip, arguments.kubelet_port))?),
-            node_name: name,
-            node_ip,
-            data_dir: data_dir.join("node"),
-            cluster_cidrs: arguments.cluster_cidr.clone(),
-            names: arguments.names.names(&arguments.service_cluster_ip_range),
-            service_cidrs: arguments.service_cluster_ip_range.clone(),
-            proxy_mode: arguments.proxy.proxy_mode,
-            // Its pods end with this process: rules that lead to them must not stay.
-            clean_up: true,
-        };
+        let settings = node_settings(&arguments, &server, &pki, data_dir, node_ip)?;
         let node = node::start(settings, &stopped).await?;
         monitored.announcer = Some(node.announced());
         Some(node)
@@ -211,6 +199,32 @@ async fn start(arguments: Arguments) -> anyhow::Result<()> {
     let _ = serving.await;
     server.leave().await;
     Ok(())
+}
+
+/// The node of this host.
+fn node_settings(
+    arguments: &Arguments,
+    server: &Arc<ApiServer>,
+    pki: &Pki,
+    data_dir: &Path,
+    node_ip: IpAddr,
+) -> anyhow::Result<NodeSettings> {
+    let name = arguments.node_name.clone().unwrap_or_else(hostname);
+    Ok(NodeSettings {
+        agent_client: in_process::client(server, user(&Identity::node(&name)), "portolan-agent"),
+        proxy_client: in_process::client(server, user(&Identity::proxy()), "portolan-proxy"),
+        serving: Some(agent_serving(pki, &name, SocketAddr::new(node_ip, arguments.kubelet_port))?),
+        node_name: name,
+        node_ip,
+        pod_max_pids: arguments.pods.max_pids(),
+        data_dir: data_dir.join("node"),
+        cluster_cidrs: arguments.cluster_cidr.clone(),
+        names: arguments.names.clone().names(&arguments.service_cluster_ip_range),
+        service_cidrs: arguments.service_cluster_ip_range.clone(),
+        proxy_mode: arguments.proxy.proxy_mode,
+        // Its pods end with this process: rules that lead to them must not stay.
+        clean_up: true,
+    })
 }
 
 /// The agent of this host's node, as the API server reaches it.

@@ -39,7 +39,7 @@ impl Worker {
             Ok(launch) => launch,
             Err(refusal) => return self.block(index, refusal),
         };
-        launch.group = Group::make().map(Arc::new);
+        launch.group = Group::make(self.pids.as_ref().map(|pids| &pids.limit)).map(Arc::new);
         self.note_restart(index);
         let pulled = format!("Container image {:?} already present on machine", spec.image);
         self.event(Normal, "Pulled", &spec.name, &pulled);

@@ -3,7 +3,7 @@
 //! [`container`] is what is remembered, [`plan`] decides what starts, [`status`] derives what is reported, [`image`],
 //! [`env`] and [`services`] say what a container runs, [`hosts`] and [`resolv`] what it reads about names, [`backoff`]
 //! when it runs again: all pure. [`worker`] does it, with `containers` for what it does to containers, [`files`] for
-//! what the pod finds under `/etc`, [`sources`] for what is fetched, and `writer` for the status.
+//! what the pod finds under `/etc`, [`sources`] for what is fetched, `pids` for the limit on processes, and `writer` for the status.
 
 pub(crate) mod backoff;
 pub(crate) mod container;
@@ -15,6 +15,7 @@ pub(crate) mod fixtures;
 pub(crate) mod hosts;
 pub(crate) mod image;
 mod life;
+mod pids;
 pub(crate) mod plan;
 pub(crate) mod projected;
 pub(crate) mod resolv;

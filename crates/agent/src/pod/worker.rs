@@ -20,6 +20,7 @@ use tokio::sync::{mpsc, watch};
 use super::container::{self, Record, RestartPolicy, State};
 use super::files;
 use super::life::Life;
+use super::pids::PodPids;
 use super::plan::{is_over, plan};
 use super::projected::Projected;
 use super::services::ServiceView;
@@ -74,8 +75,18 @@ pub(crate) struct Input {
 /// News from a container's tasks. `id` tells the run, so that news of an earlier one are known as such.
 #[derive(Debug)]
 pub(super) enum News {
-    Exited { index: usize, id: String, exit: Exit },
-    Probe { index: usize, id: String, report: probe::Report },
+    Exited {
+        index: usize,
+        id: String,
+        exit: Exit,
+    },
+    Probe {
+        index: usize,
+        id: String,
+        report: probe::Report,
+    },
+    /// A fork failed, as the pod has as many processes as it may.
+    PidsRefused,
 }
 
 pub(super) struct Worker {
@@ -90,6 +101,8 @@ pub(super) struct Worker {
     pub(super) lives: Vec<Option<Life>>,
     pub(super) attachment: Option<Attachment>,
     pub(super) pod_ips: Vec<IpAddr>,
+    /// Absent where pods are not limited, or cannot be.
+    pub(super) pids: Option<PodPids>,
     /// The pod's own files under `/etc`.
     pub(super) mounts: Arc<Mounts>,
     /// Its volumes, where they are kept up.
@@ -116,6 +129,7 @@ pub(crate) async fn run(ctx: Arc<Context>, key: Key, mut input: watch::Receiver<
         lives: records.iter().map(|_| None).collect(),
         attachment: None,
         pod_ips: Vec::new(),
+        pids: None,
         mounts: Arc::default(),
         projected: Projected::default(),
         network_ready: false,
@@ -202,6 +216,8 @@ impl Worker {
             self.event(EventType::Warning, reason, "", &message);
         }
         self.projected = Projected::make(&self.ctx.client, &self.pod, &self.dir).await?;
+        let most = self.ctx.config.pod_max_pids;
+        self.pids = most.and_then(|most| PodPids::make(most, self.outbox.clone()));
         Ok(())
     }
 
@@ -296,14 +312,26 @@ impl Worker {
     }
 
     fn take(&mut self, news: News) {
-        let (News::Exited { index, id, .. } | News::Probe { index, id, .. }) = &news;
+        let (News::Exited { index, id, .. } | News::Probe { index, id, .. }) = &news else {
+            return self.pids_refused();
+        };
         if self.records[*index].running().is_none_or(|running| running.id != *id) {
             return;
         }
         match news {
             News::Exited { index, exit, .. } => self.exited(index, exit),
             News::Probe { index, report, .. } => self.probed(index, &report),
+            News::PidsRefused => {}
         }
+    }
+
+    fn pids_refused(&self) {
+        let most = self.ctx.config.pod_max_pids.unwrap_or_default();
+        let message = format!(
+            "The pod has as many processes and threads as it may, {most}, and a fork in it failed: \
+             if it needs more, raise the node's --pod-max-pids"
+        );
+        self.event(EventType::Warning, "PidsLimitReached", "", &message);
     }
 
     /// Hands the present status to the writer.
@@ -330,6 +358,7 @@ impl Worker {
     /// Ends what is left of the pod on this node.
     async fn tear_down(&mut self) {
         self.lives.iter_mut().for_each(|life| *life = None);
+        self.pids = None;
         let (ctx, dir, attachment) = (self.ctx.clone(), self.dir.clone(), self.attachment.take());
         let errors = blocking(move || {
             let mut errors = dir.end_processes();

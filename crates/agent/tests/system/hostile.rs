@@ -165,3 +165,31 @@ fn a_probe_that_flaps_is_followed() {
     until("it is gone", || node.pod("flaps").is_none());
     assert!(begin.elapsed() < Duration::from_secs(20));
 }
+
+#[test]
+fn a_fork_bomb_meets_the_pods_limit_and_nobody_else_notices() {
+    const MOST: usize = 40;
+    let node = Node::start_limited(MOST as u32);
+    bystander(&node);
+    let marker = "a-bomb-of-its-own";
+    let bomb =
+        format!("bomb() {{ bomb {marker} & bomb {marker} & wait; }}; while :; do (bomb {marker}); done");
+    node.run(
+        "bomb",
+        pod(&json!({"name": "c", "image": "portolan.dev/host", "command": ["sh", "-c", bomb, marker]})),
+    );
+    let told = || node.events("bomb", "PidsLimitReached");
+    until("the user is told", || !told().is_empty());
+    assert!(told()[0].contains("as it may, 40"), "{:?}", told());
+    for _ in 0..100 {
+        let count = command_lines(marker);
+        assert!(count <= MOST, "{count} processes");
+    }
+    // A second container of its size has all the room that it wants: the limit is each pod's own.
+    node.run("other", pod(&shell("for n in 1 2 3 4 5 6 7 8 9 10; do sleep 1000 & done; wait")));
+    node.wait_ready("other");
+    assert!(node.is_ready("good") && node.events("other", "PidsLimitReached").is_empty());
+    node.delete("bomb", 1);
+    until("the bomb ends", || node.pod("bomb").is_none() && command_lines(marker) == 0);
+    assert_eq!(told().len(), 1, "once is enough");
+}

@@ -138,11 +138,30 @@ impl Node {
         api.put(&paths::NODES, node);
     }
 
+    /// As [`Node::start`], with pods of so many processes at most.
+    pub(crate) fn start_limited(pod_max_pids: u32) -> Self {
+        let api = FakeApi::new();
+        Self::give_range(&api, "node-a", 1);
+        let ns = Namespace::new().with_address("192.0.2.1/24");
+        Self::start_configured(api, ns, "node-a", 1, |config| config.pod_max_pids = Some(pod_max_pids))
+    }
+
     pub(crate) fn start_without_range(api: Arc<FakeApi>, ns: Namespace, name: &str, number: u8) -> Self {
+        Self::start_configured(api, ns, name, number, |_| {})
+    }
+
+    fn start_configured(
+        api: Arc<FakeApi>,
+        ns: Namespace,
+        name: &str,
+        number: u8,
+        configure: impl FnOnce(&mut Config),
+    ) -> Self {
         let data = tempfile::tempdir().unwrap();
         let ip = IpAddr::from([192, 0, 2, number]);
         let mut config = Config::new(name, ip, data.path(), env!("CARGO_BIN_EXE_portolan-echo"));
         config.restart_backoff.initial = Duration::from_millis(300);
+        configure(&mut config);
         let agent = Agent::start(&ns.netns, &api, config.clone());
         Self { agent, api, ns, config, data }
     }
