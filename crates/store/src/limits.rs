@@ -39,8 +39,23 @@ pub const COMPACT_RECORDS_MAX: usize = 4_096;
 /// Pause between attempts to write to a disk that was full. Each opens the database anew.
 pub const FULL_RETRY_MS: u64 = 1_000;
 
-/// redb's page cache. All current values are in memory already; the cache serves writes only.
-pub const PAGE_CACHE_BYTES: usize = 16 << 20;
+/// redb's page cache. All current values are in memory already; the cache serves writes only, which touch the end of the
+/// log and the few pages of records that are removed.
+pub const PAGE_CACHE_BYTES: usize = 2 << 20;
+
+/// Values shorter than this are held in memory as they are: little is to be won.
+pub const PACK_BYTES_MIN: usize = 128;
+
+/// What values of one kind are packed against: a few typical objects. Each write looks at all of it, at some
+/// microseconds for this much.
+pub const SAMPLE_BYTES_MAX: usize = 4 << 10;
+
+/// Samples of a kind are begun anew after so many values at the earliest. Old ones stay as long as values that need them,
+/// so that all samples together stay far below the values.
+pub const SAMPLE_VALUES_MIN: usize = 1_024;
+
+/// Events of a watch's replay that are opened at once.
+pub const REPLAY_EVENTS: usize = 256;
 
 /// Time one call may take at one etcd member before another is asked: longer than an election. etcd itself would try
 /// for 5 s and more, but what became of a write can be asked at any member.

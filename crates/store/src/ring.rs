@@ -18,61 +18,75 @@ impl Default for RingLimits {
     }
 }
 
+/// What a ring holds.
+pub(crate) trait Dated {
+    fn revision(&self) -> Revision;
+
+    /// How much memory it takes.
+    fn size(&self) -> usize;
+}
+
 #[derive(Debug)]
-pub(crate) struct Ring {
-    events: VecDeque<Event>,
+pub(crate) struct Ring<E> {
+    events: VecDeque<E>,
     bytes: usize,
     limits: RingLimits,
 }
 
-impl Ring {
-    pub(crate) fn new(limits: RingLimits) -> Ring {
+impl<E: Dated> Ring<E> {
+    pub(crate) fn new(limits: RingLimits) -> Ring<E> {
         Ring { events: VecDeque::new(), bytes: 0, limits }
     }
 
-    pub(crate) fn push(&mut self, event: Event) {
-        self.bytes += size(&event);
+    pub(crate) fn push(&mut self, event: E) {
+        self.bytes += event.size();
         self.events.push_back(event);
     }
 
     /// Drop the oldest revisions while the ring is over its limits. A revision leaves whole or stays whole.
-    pub(crate) fn evict_excess(&mut self) -> Vec<Event> {
+    pub(crate) fn evict_excess(&mut self) -> Vec<E> {
         let (mut events, mut bytes, mut through) = (self.events.len(), self.bytes, 0);
         for event in &self.events {
             let over = events > self.limits.events || bytes > self.limits.bytes;
-            if !over && event.revision != through {
+            if !over && event.revision() != through {
                 break;
             }
-            through = event.revision;
+            through = event.revision();
             events -= 1;
-            bytes -= size(event);
+            bytes -= event.size();
         }
         self.evict_through(through)
     }
 
     /// Drop everything up to and including a revision.
-    pub(crate) fn evict_through(&mut self, through: Revision) -> Vec<Event> {
+    pub(crate) fn evict_through(&mut self, through: Revision) -> Vec<E> {
         let count = self.index_after(through);
-        let evicted: Vec<Event> = self.events.drain(..count).collect();
-        self.bytes -= evicted.iter().map(size).sum::<usize>();
+        let evicted: Vec<E> = self.events.drain(..count).collect();
+        self.bytes -= evicted.iter().map(E::size).sum::<usize>();
         evicted
     }
 
     /// The events newer than `after`, oldest first.
-    pub(crate) fn after(&self, after: Revision) -> impl DoubleEndedIterator<Item = &Event> {
+    pub(crate) fn after(&self, after: Revision) -> impl DoubleEndedIterator<Item = &E> {
         self.events.range(self.index_after(after)..)
     }
 
     fn index_after(&self, revision: Revision) -> usize {
-        self.events.partition_point(|e| e.revision <= revision)
+        self.events.partition_point(|e| e.revision() <= revision)
     }
 }
 
-fn size(event: &Event) -> usize {
-    // The key twice over, the links of the queue, and both values: the previous one may live on only here.
-    let previous = event.previous.as_ref().map_or(0, |p| p.value.len());
-    let value = event.value.as_ref().map_or(0, bytes::Bytes::len);
-    size_of::<Event>() + event.key.len() + value + previous
+impl Dated for Event {
+    fn revision(&self) -> Revision {
+        self.revision
+    }
+
+    fn size(&self) -> usize {
+        // The key twice over, the links of the queue, and both values: the previous one may live on only here.
+        let previous = self.previous.as_ref().map_or(0, |p| p.value.len());
+        let value = self.value.as_ref().map_or(0, bytes::Bytes::len);
+        size_of::<Event>() + self.key.len() + value + previous
+    }
 }
 
 #[cfg(test)]

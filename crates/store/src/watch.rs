@@ -2,6 +2,7 @@
 //!
 //! The sending side never waits: a watcher with too many events waiting is cut off instead.
 
+use std::iter::Peekable;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
@@ -21,13 +22,15 @@ struct Shared {
     start: Revision,
 }
 
+/// Past events, some at a time and never none. What a store keeps packed is opened as the watcher gets there.
+pub(crate) type Replay = Box<dyn Iterator<Item = Arc<[Event]>> + Send + Sync>;
+
 /// What travels between the ends.
-#[derive(Debug)]
 enum Message {
     /// Counts against the watcher's bound.
     Live(Arc<[Event]>),
     /// The history a watch starts with. The ring bounds it, so it does not count.
-    Replay(Arc<[Event]>),
+    Replay(Replay),
     Failed(Error),
 }
 
@@ -38,6 +41,8 @@ pub type Through = Arc<dyn Fn(&Arc<[Event]>) -> Result<Arc<[Event]>, Error> + Se
 pub struct Watch {
     events: mpsc::UnboundedReceiver<Message>,
     shared: Arc<Shared>,
+    /// What is left of the history, which comes before everything else that is sent.
+    replay: Option<Peekable<Replay>>,
     ended: bool,
     through: Option<Through>,
 }
@@ -69,7 +74,8 @@ impl Watch {
         let (sender, receiver) = mpsc::unbounded_channel();
         let shared =
             Arc::new(Shared { pending: AtomicUsize::new(0), cut: AtomicBool::new(false), progress, start });
-        let watch = Watch { events: receiver, shared: shared.clone(), ended: false, through: None };
+        let watch =
+            Watch { events: receiver, shared: shared.clone(), replay: None, ended: false, through: None };
         (WatchSender { events: sender, shared }, watch)
     }
 
@@ -99,10 +105,15 @@ impl Watch {
         if self.ended {
             return None;
         }
+        if !self.is_cut()
+            && let Some(events) = self.replayed()
+        {
+            return Some(Ok(events));
+        }
         let next = self.events.recv().await;
         // A cut watch fails at once: what still waits for it is released, not replayed to a slow reader.
-        if self.shared.cut.load(Ordering::Acquire) {
-            self.ended = true;
+        if self.is_cut() {
+            (self.ended, self.replay) = (true, None);
             let pending = self.shared.pending.load(Ordering::Relaxed);
             self.events.close();
             while self.events.try_recv().is_ok() {}
@@ -113,7 +124,13 @@ impl Watch {
                 self.shared.pending.fetch_sub(events.len(), Ordering::AcqRel);
                 Some(Ok(events))
             }
-            Some(Message::Replay(events)) => Some(Ok(events)),
+            Some(Message::Replay(replay)) => {
+                self.replay = Some(replay.peekable());
+                match self.replayed() {
+                    Some(events) => Some(Ok(events)),
+                    None => Box::pin(self.receive()).await,
+                }
+            }
             Some(Message::Failed(error)) => {
                 self.ended = true;
                 Some(Err(error))
@@ -125,12 +142,26 @@ impl Watch {
         }
     }
 
+    fn is_cut(&self) -> bool {
+        self.shared.cut.load(Ordering::Acquire)
+    }
+
+    fn replayed(&mut self) -> Option<Arc<[Event]>> {
+        let replay = self.replay.as_mut()?;
+        let events = replay.next();
+        // At once, not at the next call: `progress` must not wait for that.
+        if replay.peek().is_none() {
+            self.replay = None;
+        }
+        events
+    }
+
     /// A revision up to which [`next`](Watch::next) has returned everything, or `None` while events wait.
     /// It is what a bookmark may carry.
     pub fn progress(&self) -> Option<Revision> {
         // The sender queues first and advances the counter second, so the order here must be the reverse.
         let revision = self.shared.progress.load(Ordering::Acquire).max(self.shared.start);
-        self.events.is_empty().then_some(revision)
+        (self.events.is_empty() && self.replay.is_none()).then_some(revision)
     }
 }
 
@@ -151,9 +182,14 @@ impl WatchSender {
     /// Queue the history that a watch starts with.
     pub fn replay(&self, events: Arc<[Event]>) {
         if !events.is_empty() {
-            // It fails when the receiver has gone; the next send says so.
-            let _ = self.events.send(Message::Replay(events));
+            self.replay_with(Box::new(std::iter::once(events)));
         }
+    }
+
+    /// The same of events that are yet to be opened.
+    pub(crate) fn replay_with(&self, replay: Replay) {
+        // It fails when the receiver has gone; the next send says so.
+        let _ = self.events.send(Message::Replay(replay));
     }
 
     /// Ends when the watcher has gone.

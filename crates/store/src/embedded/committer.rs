@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 
 use super::disk::{Disk, Garbage, Record};
+use super::packed::{Held, Packer, Past};
 use super::state::State;
 use crate::limits::{COMPACT_RECORDS_MAX, FULL_RETRY_MS, GROUP_BYTES_MAX, GROUP_TXNS_MAX};
 use crate::{Commit, Compare, Error, Event, KeyValue, Op, Revision, Txn};
@@ -25,6 +26,7 @@ pub(super) struct Committer {
     pub(super) requests: mpsc::Receiver<Request>,
     /// Records to remove, in order of the revision that made them garbage.
     pub(super) garbage: VecDeque<Garbage>,
+    pub(super) packer: Packer,
     pub(super) failed: Option<Failed>,
 }
 
@@ -89,13 +91,33 @@ impl Committer {
         let Group { events, replies, .. } = group;
         let outcome = if events.is_empty() { self.check() } else { self.write(&events) };
         if outcome.is_ok() {
-            let garbage = self.write_state(|state| state.apply(events));
-            self.garbage.extend(garbage);
+            self.apply(&events);
         }
         for (reply, commit) in replies {
             // A caller that has given up does not listen.
             let _ = reply.send(outcome.clone().map(|()| commit));
         }
+    }
+
+    /// Takes durable events into memory.
+    fn apply(&mut self, events: &[Event]) {
+        let packed = self.pack(events);
+        let garbage = self.write_state(|state| state.apply(events, packed));
+        self.garbage.extend(garbage);
+    }
+
+    /// Before the state is locked for writing: readers do not wait for it.
+    fn pack(&mut self, events: &[Event]) -> Vec<Past> {
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        let mut newest: HashMap<&str, Option<Held>> = HashMap::new();
+        let mut packed = Vec::with_capacity(events.len());
+        for event in events {
+            let previous = newest.remove(&*event.key).unwrap_or_else(|| state.held(&event.key).cloned());
+            let past = self.packer.past(event, previous);
+            newest.insert(&event.key, past.current());
+            packed.push(past);
+        }
+        packed
     }
 
     fn compact(&mut self, before: Revision, reply: oneshot::Sender<Result<(), Error>>) {
@@ -125,8 +147,7 @@ impl Committer {
         let recovered = self.disk.reopen().and_then(|()| self.disk.after(self.read(State::revision)));
         let records = recovered.inspect_err(|error| self.fail(error))?;
         let events = self.read(|state| events(state, records));
-        let garbage = self.write_state(|state| state.apply(events));
-        self.garbage.extend(garbage);
+        self.apply(&events);
         self.failed = None;
         tracing::info!("the disk has room again; the store writes");
         Ok(())
@@ -180,14 +201,12 @@ impl Committer {
 
 impl Group {
     fn decide(&mut self, state: &State, txn: Txn) -> Commit {
-        let holds = |compare: &Compare| match (compare, self.current(state, compare.key())) {
+        let holds = |compare: &Compare| match (compare, self.revision_of(state, compare.key())) {
             (Compare::Absent(_), current) => current.is_none(),
-            (Compare::Revision(_, revision), current) => {
-                current.is_some_and(|kv| kv.mod_revision == *revision)
-            }
+            (Compare::Revision(_, revision), current) => current == Some(*revision),
         };
         if !txn.compares.iter().all(holds) {
-            let current = |c: &Compare| (c.key().clone(), self.current(state, c.key()).cloned());
+            let current = |c: &Compare| (c.key().clone(), self.current(state, c.key()));
             return Commit::Conflict { current: txn.compares.iter().map(current).collect() };
         }
         let revision = self.revision + 1;
@@ -202,7 +221,7 @@ impl Group {
     }
 
     fn put(&mut self, state: &State, op: Op, revision: Revision) {
-        let previous = self.current(state, op.key()).cloned();
+        let previous = self.current(state, op.key());
         let (key, value) = match op {
             Op::Put(key, value) => (key, Some(value)),
             Op::Delete(_) if previous.is_none() => return,
@@ -215,10 +234,17 @@ impl Group {
         self.events.push(event);
     }
 
-    fn current<'a>(&'a self, state: &'a State, key: &str) -> Option<&'a KeyValue> {
+    fn current(&self, state: &State, key: &str) -> Option<KeyValue> {
         match self.overlay.get(key) {
-            Some(changed) => changed.as_ref(),
+            Some(changed) => changed.clone(),
             None => state.get(key),
+        }
+    }
+
+    fn revision_of(&self, state: &State, key: &str) -> Option<Revision> {
+        match self.overlay.get(key) {
+            Some(changed) => changed.as_ref().map(|kv| kv.mod_revision),
+            None => state.held(key).map(|held| held.mod_revision),
         }
     }
 }
@@ -228,7 +254,7 @@ fn events(state: &State, records: Vec<Record>) -> Vec<Event> {
     let mut overlay: HashMap<Arc<str>, Option<KeyValue>> = HashMap::new();
     let mut events = Vec::with_capacity(records.len());
     for Record { revision, key, value, .. } in records {
-        let previous = overlay.get(&key).cloned().unwrap_or_else(|| state.get(&key).cloned());
+        let previous = overlay.get(&key).cloned().unwrap_or_else(|| state.get(&key));
         let event = Event { revision, key, value, previous };
         overlay.insert(event.key.clone(), event.current());
         events.push(event);

@@ -1,13 +1,14 @@
 //! The store in one data directory of this machine.
 //!
 //! Memory holds all current values and recent history, so reads never touch the disk; the disk holds the log they
-//! are rebuilt from. [`committer`] writes, [`state`] answers, [`disk`] is the file format, [`lock`] keeps a second
+//! are rebuilt from. [`committer`] writes, [`state`] answers, [`packed`] keeps what memory holds small, [`disk`] is the file format, [`lock`] keeps a second
 //! process out.
 
 mod committer;
 mod disk;
 mod lock;
 mod medium;
+mod packed;
 #[cfg(test)]
 mod power_loss;
 mod restore;
@@ -25,7 +26,8 @@ use tokio::sync::{mpsc, oneshot};
 use self::committer::{Committer, Request};
 use self::disk::Disk;
 use self::lock::DirLock;
-use self::state::State;
+use self::packed::Packer;
+use self::state::{PackedPage, State};
 use crate::limits::QUEUE_TXNS_MAX;
 use crate::{Commit, Error, KeyValue, Page, Revision, Store, Txn, Watch};
 
@@ -62,14 +64,16 @@ impl Embedded {
     fn start(disk: Disk, limits: RingLimits, lock: Option<DirLock>) -> Result<Embedded, Error> {
         let mut state = State::new(limits);
         let mut garbage = VecDeque::new();
+        let mut packer = Packer::default();
         let compacted = disk.load(|record, compacted| {
-            garbage.extend(state.load(record, compacted));
+            garbage.extend(state.load(record, compacted, &mut packer));
             Ok(())
         })?;
         state.loaded(compacted);
         let state = Arc::new(RwLock::new(state));
         let (requests, receiver) = mpsc::channel(QUEUE_TXNS_MAX);
-        let committer = Committer { disk, state: state.clone(), requests: receiver, garbage, failed: None };
+        let committer =
+            Committer { disk, state: state.clone(), requests: receiver, garbage, packer, failed: None };
         let committer = std::thread::Builder::new()
             .name("store-commit".into())
             .spawn(move || committer.run())
@@ -110,7 +114,7 @@ impl Drop for Embedded {
 impl Store for Embedded {
     fn get(&self, key: &str) -> BoxFuture<'_, Result<(Option<KeyValue>, Revision), Error>> {
         let state = self.read();
-        ready(Ok((state.get(key).cloned(), state.revision()))).boxed()
+        ready(Ok((state.get(key), state.revision()))).boxed()
     }
 
     fn list(
@@ -120,7 +124,9 @@ impl Store for Embedded {
         limit: usize,
         at: Option<Revision>,
     ) -> BoxFuture<'_, Result<Page, Error>> {
-        ready(self.read().list(prefix, after, limit, at)).boxed()
+        // In two steps: the first holds up the writer.
+        let page = self.read().list(prefix, after, limit, at);
+        ready(page.map(PackedPage::open)).boxed()
     }
 
     fn commit(&self, txn: Txn) -> BoxFuture<'_, Result<Commit, Error>> {

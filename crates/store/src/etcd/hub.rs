@@ -9,7 +9,7 @@ use crate::{Error, Event, Revision, Watch, WatchSender};
 
 #[derive(Debug)]
 pub(super) struct Hub {
-    ring: Ring,
+    ring: Ring<Event>,
     /// The ring has everything after this revision.
     oldest: Revision,
     /// And up to this one.
