@@ -10,10 +10,11 @@ use portolan_client::{
 
 use crate::Config;
 use crate::gc::plan::Owners;
+use crate::kept::{self, Kept, KeptSlice};
 use crate::objects::{Lease, Meta, Namespace, Node, Pod, Service};
 use crate::slices::SliceIndex;
 use crate::world::World;
-use crate::written::{EndpointSlice, Endpoints};
+use crate::written::Endpoints;
 
 /// One watch per kind, however many controllers read it.
 pub(crate) struct Caches {
@@ -22,8 +23,8 @@ pub(crate) struct Caches {
     pub(crate) nodes: Cache<Node>,
     pub(crate) leases: Cache<Lease>,
     pub(crate) namespaces: Cache<Namespace>,
-    pub(crate) endpoints: Cache<Endpoints>,
-    pub(crate) slices: Cache<EndpointSlice>,
+    pub(crate) endpoints: Cache<Kept<Endpoints>>,
+    pub(crate) slices: Cache<KeptSlice>,
     pub(crate) deployments: Cache<Deployment>,
     pub(crate) replica_sets: Cache<ReplicaSet>,
 }
@@ -41,8 +42,8 @@ impl Caches {
             nodes: Cache::start(client.clone(), paths::NODES, all(), cache::json),
             leases: Cache::start(client.clone(), paths::LEASES, leases, cache::json),
             namespaces: Cache::start(client.clone(), paths::NAMESPACES, all(), cache::json),
-            endpoints: Cache::start(client.clone(), paths::ENDPOINTS, all(), cache::json),
-            slices: Cache::start(client.clone(), paths::ENDPOINT_SLICES, all(), cache::json),
+            endpoints: Cache::start(client.clone(), paths::ENDPOINTS, all(), kept::endpoints),
+            slices: Cache::start(client.clone(), paths::ENDPOINT_SLICES, all(), kept::slice),
             deployments: Cache::start(client.clone(), paths::DEPLOYMENTS, all(), cache::json),
             replica_sets: Cache::start(client.clone(), paths::REPLICA_SETS, all(), cache::json),
         }

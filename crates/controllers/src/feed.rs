@@ -10,11 +10,10 @@ use portolan_client::{Dirty, Key};
 
 use crate::caches::{LEASE_NAMESPACE, Shared};
 use crate::gc::plan::{Dependent, OwnerKey};
+use crate::kept::Manager;
 use crate::objects::Owner;
 use crate::queue::{Backoff, Queue};
 use crate::scheduler;
-use crate::written::ObjectMeta;
-use crate::{endpointslice, mirroring};
 
 /// One queue per controller.
 #[derive(Clone)]
@@ -225,13 +224,13 @@ impl Feed {
     fn slices(&self, keys: HashSet<Key>) {
         for key in keys {
             let slice = self.shared.caches.slices.get(&key);
-            let owners = slice.as_ref().map(|slice| owners(&slice.metadata));
-            self.owned(Dependent::EndpointSlice, &key, owners.as_deref());
+            let owners = slice.as_ref().map(|slice| slice.owners());
+            self.owned(Dependent::EndpointSlice, &key, owners);
             for (service, manager) in self.shared.slices().update(&key, slice) {
-                match manager.as_str() {
-                    endpointslice::MANAGED_BY => self.queues.slices.add(service),
-                    mirroring::MANAGED_BY => self.queues.mirroring.add(service),
-                    _ => {}
+                match manager {
+                    Manager::EndpointSlices => self.queues.slices.add(service),
+                    Manager::Mirroring => self.queues.mirroring.add(service),
+                    Manager::Other => {}
                 }
             }
         }
@@ -243,8 +242,8 @@ impl Feed {
             if endpoints.is_none() {
                 self.owner_gone(&key, "Endpoints");
             }
-            let owners = endpoints.as_ref().map(|endpoints| owners(&endpoints.metadata));
-            self.owned(Dependent::Endpoints, &key, owners.as_deref());
+            let owners = endpoints.as_ref().map(|endpoints| &*endpoints.owners);
+            self.owned(Dependent::Endpoints, &key, owners);
             self.queues.endpoints.add(key.clone());
             self.queues.mirroring.add(key);
         }
@@ -262,17 +261,6 @@ impl Feed {
         let dependents = self.shared.owners().dependents(&owner);
         self.queues.gc.extend(dependents);
     }
-}
-
-fn owners(meta: &ObjectMeta) -> Vec<Owner> {
-    let owners = meta.owner_references.iter().map(|owner| Owner {
-        api_version: owner.api_version.clone(),
-        kind: owner.kind.clone(),
-        name: owner.name.clone(),
-        uid: owner.uid.clone(),
-        controller: owner.controller.unwrap_or_default(),
-    });
-    owners.collect()
 }
 
 fn owner(owner: &portolan_api::meta::v1::OwnerReference) -> Owner {

@@ -22,6 +22,7 @@ pub mod endpoints;
 pub mod endpointslice;
 mod feed;
 pub mod gc;
+pub mod kept;
 pub mod leader;
 pub mod loadbalancer;
 pub mod mirroring;

@@ -30,21 +30,21 @@ impl Controller {
     }
 
     pub(crate) async fn sync(&self, key: Key) -> Outcome {
-        let current = self.shared.caches.endpoints.get(&key);
+        let current = self.shared.caches.endpoints.get(&key).map(|kept| kept.open());
         let known = {
             let world = self.shared.world();
             world.service_at(&key).cloned().map(|service| (service, world.pods_of(&key)))
         };
         let Some((service, pods)) = known else {
             lock(&self.tracker).forget(&key);
-            return self.remove_leftover(&key, current.as_deref()).await;
+            return self.remove_leftover(&key, current.as_ref()).await;
         };
         lock(&self.gone).remove(&key);
         if service.selector().is_none() {
             return Outcome::Done;
         }
         let trigger = lock(&self.tracker).look(&key, &service, &pods);
-        let Some(write) = plan(&service, &pods, current.as_deref(), trigger.as_deref()) else {
+        let Some(write) = plan(&service, &pods, current.as_ref(), trigger.as_deref()) else {
             return Outcome::Done;
         };
         self.write(&key, &service, write).await

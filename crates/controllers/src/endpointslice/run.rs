@@ -9,9 +9,10 @@ use portolan_client::{DeleteOptions, Error, EventRecorder, EventType, Key, paths
 use super::plan::{Input, Plan, Topology, Write, plan};
 use super::topology::{Obstacle, is_auto, shares};
 use crate::caches::{Shared, event, lock, lost_race, namespace, namespace_ends};
+use crate::kept::Manager;
 use crate::objects::Service;
 use crate::queue::Outcome;
-use crate::slices::Pending;
+use crate::slices::{self, Pending};
 use crate::trigger::Tracker;
 use crate::written::AddressType;
 
@@ -87,7 +88,8 @@ impl Controller {
 
     /// The writes for a Service as everything is now; `None` for one that is gone or that a user looks after.
     fn plan(&self, key: &Key) -> Option<(Arc<Service>, Plan)> {
-        let slices = self.shared.slices().of(key, super::MANAGED_BY);
+        let slices = self.shared.slices().of(key, Manager::EndpointSlices);
+        let slices = slices::open(&slices);
         let (service, pods, zones, shares) = {
             let world = self.shared.world();
             let service = Arc::clone(world.service_at(key)?);

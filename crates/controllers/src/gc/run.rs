@@ -49,7 +49,7 @@ impl Controller {
             "Deployment" => caches.deployments.get(key).map(|object| object.metadata.uid.clone()),
             "ReplicaSet" => caches.replica_sets.get(key).map(|object| object.metadata.uid.clone()),
             "Pod" => caches.pods.get(key).map(|object| object.metadata.uid.to_string()),
-            _ => caches.endpoints.get(key).map(|object| object.metadata.uid.clone()),
+            _ => caches.endpoints.get(key).map(|object| object.uid.to_string()),
         }
     }
 

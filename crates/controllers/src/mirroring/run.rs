@@ -7,7 +7,9 @@ use portolan_client::{EventRecorder, EventType, Key, ObjectRef};
 use super::plan::{ADDRESSES_PER_SUBSET_MAX, Input, Plan, plan};
 use crate::caches::{Shared, lost_race, namespace_ends};
 use crate::endpointslice::SliceWriter;
+use crate::kept::Manager;
 use crate::queue::Outcome;
+use crate::slices;
 use crate::written::Endpoints;
 
 pub(crate) struct Controller {
@@ -26,11 +28,12 @@ impl Controller {
         if let Some(wait) = self.writer.wait(&key) {
             return Outcome::Again(wait);
         }
-        let slices = self.shared.slices().of(&key, super::MANAGED_BY);
+        let slices = self.shared.slices().of(&key, Manager::Mirroring);
+        let slices = slices::open(&slices);
         let service = self.shared.world().service_at(&key).cloned();
-        let endpoints = self.shared.caches.endpoints.get(&key);
+        let endpoints = self.shared.caches.endpoints.get(&key).map(|kept| kept.open());
         let plan =
-            plan(&Input { service: service.as_deref(), endpoints: endpoints.as_deref(), slices: &slices });
+            plan(&Input { service: service.as_deref(), endpoints: endpoints.as_ref(), slices: &slices });
         if let Some(endpoints) = &endpoints {
             self.tell(endpoints, &plan);
         }
