@@ -1,7 +1,10 @@
-//! How the allocator of the C library keeps memory, for processes that grow once and then stay.
+//! How the allocator of the C library keeps memory, for processes that need much for a moment and little in between.
 //!
-//! The first sync of a large cluster needs much for a moment, and by itself the allocator would keep most of that: it
-//! learns from the first large block that is freed to keep blocks of that size, and gives each thread a heap of its own.
+//! The first sync of a large cluster, or the list of all its objects, needs much, and by itself the allocator would keep
+//! most of that: it learns from the first large block that is freed to keep blocks of that size, gives each thread a heap
+//! of its own, and returns only what is free at a heap's end.
+
+use std::time::Duration;
 
 /// Blocks of this size and more come from the kernel one by one and go back to it.
 #[cfg(target_env = "gnu")]
@@ -12,6 +15,11 @@ const FREE_END_BYTES: i32 = 1 << 20;
 /// Heaps; threads share them. Ours wait for the network and the kernel, not for the allocator.
 #[cfg(target_env = "gnu")]
 const HEAPS: i32 = 2;
+
+/// How often a control plane looks whether it has grown.
+const LOOK_INTERVAL: Duration = Duration::from_secs(5);
+/// Growth after which free pages are given back: that takes milliseconds, for which some requests wait.
+const GROWTH_BYTES: u64 = 8 << 20;
 
 /// To be called before the first thread starts.
 pub(crate) fn keep_little() {
@@ -34,4 +42,29 @@ pub(crate) fn give_back() {
     unsafe {
         libc::malloc_trim(0);
     }
+}
+
+/// Gives free pages back whenever the process has grown, until the runtime ends.
+pub(crate) async fn give_back_after_growth() {
+    let mut lowest = u64::MAX;
+    loop {
+        tokio::time::sleep(LOOK_INTERVAL).await;
+        let Some(mut now) = resident_bytes() else { return };
+        if now > lowest.saturating_add(GROWTH_BYTES) {
+            if tokio::task::spawn_blocking(give_back).await.is_err() {
+                return;
+            }
+            now = resident_bytes().unwrap_or(now);
+            lowest = now;
+        }
+        lowest = lowest.min(now);
+    }
+}
+
+/// `None` where the kernel does not say.
+fn resident_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kilobytes: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
+    Some(kilobytes << 10)
 }

@@ -29,7 +29,7 @@ use crate::failure::Failure;
 use crate::monitor::{self, Roles};
 use crate::node::{self, NodeSettings};
 use crate::store::EtcdArguments;
-use crate::{announcer, in_process, kernel_check, logging, node_address, ready};
+use crate::{announcer, in_process, kernel_check, logging, memory, node_address, ready};
 
 pub(crate) const DATA_DIR: &str = "/var/lib/portolan";
 
@@ -110,7 +110,9 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         kernel_check::of_mode(arguments.proxy.proxy_mode)?;
     }
     logging::start();
+    memory::keep_little();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.spawn(memory::give_back_after_growth());
     runtime.block_on(start(arguments))?;
     // A task that does not end by itself has had its time.
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));

@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
+use super::process;
 use super::stats::{self, Distribution};
 
 /// Where the control plane is, in a namespace that has nothing but a loopback.
@@ -67,7 +68,8 @@ fn measure(exe: &Path, effort: Effort) -> anyhow::Result<()> {
         println!("{what:<44} {:>8.1} MiB", plane.resident_mib()?);
         lists(&plane, effort).await?;
         fan_out(&plane, effort).await?;
-        println!("{:<44} {:>8.1} MiB", "memory after all", plane.resident_mib()?);
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        println!("{:<44} {:>8.1} MiB", "memory after all, at rest", plane.resident_mib()?);
         Ok(())
     })
 }
@@ -114,9 +116,7 @@ impl Plane {
     }
 
     fn resident_mib(&self) -> anyhow::Result<f64> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
-        Ok(line.trim().trim_end_matches(" kB").parse::<f64>()? / 1024.0)
+        process::resident_mib(self.child.id())
     }
 }
 
@@ -192,11 +192,21 @@ async fn creates(plane: &Plane, kind: &'static str, effort: Effort) -> anyhow::R
         "services" => (&paths::SERVICES, (0..effort.creates).map(|n| service(&name(n))).collect()),
         _ => (&paths::CONFIG_MAPS, (0..effort.creates).map(|n| config_map(&name(n))).collect()),
     };
-    let begin = Instant::now();
+    let processors = || {
+        let of = |pid| process::processor_time(pid).map(|time| time.as_secs_f64());
+        Ok::<_, anyhow::Error>([of(plane.child.id())?, of(std::process::id())?])
+    };
+    let (begin, before) = (Instant::now(), processors()?);
     let all = create_all(plane, effort.clients, path, objects).await?;
-    let took = begin.elapsed().as_secs_f64();
+    let (took, after) = (begin.elapsed().as_secs_f64(), processors()?);
     let what = format!("{} {kind} by {} clients", effort.creates, effort.clients);
     println!("{what:<44} {took:>8.3} s, {:.0} per second, each {all} ms", effort.creates as f64 / took);
+    let each = |index: usize| (after[index] - before[index]) * 1e6 / effort.creates as f64;
+    let (server, clients) = (each(0), each(1));
+    println!(
+        "{:<44} {server:>8.0} us of the server, {clients:.0} us of the clients",
+        "  processor time of each"
+    );
     Ok(())
 }
 
@@ -207,7 +217,7 @@ async fn fill(plane: &Plane, effort: Effort) -> anyhow::Result<()> {
     let slices = (0..effort.objects).map(|number| slice(&name(number), number)).collect();
     create_all(plane, effort.clients, &paths::ENDPOINT_SLICES, slices).await?;
     // Controllers come to rest.
-    tokio::time::sleep(Duration::from_secs(5)).await;
+    tokio::time::sleep(Duration::from_secs(10)).await;
     Ok(())
 }
 

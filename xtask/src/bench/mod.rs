@@ -10,6 +10,7 @@ mod load;
 pub(crate) mod loadbalancer;
 mod plant;
 mod plots;
+mod process;
 pub(crate) mod scale;
 mod services;
 mod site;

@@ -13,6 +13,8 @@ use portolan_client::Client;
 use portolan_netlink::netns::{self, Netns};
 use portolan_netlink::rt::{Route, Rt, Veth, VethPeer};
 
+use super::process;
+
 pub(crate) const HOST: [u8; 4] = [10, 77, 0, 1];
 pub(crate) const ENDPOINT: [u8; 4] = [10, 77, 0, 2];
 pub(crate) const ENDPOINT_PORT: u16 = 8080;
@@ -60,18 +62,12 @@ impl Site {
 
     /// Resident memory of the program, in MiB.
     pub(crate) fn resident_mib(&self) -> anyhow::Result<u64> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
-        Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? / 1024)
+        Ok(process::resident_mib(self.child.id())? as u64)
     }
 
     /// Processor time of the program and of what it has started and reaped.
     pub(crate) fn processor_time(&self) -> anyhow::Result<Duration> {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
-        let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
-        // utime, stime, cutime and cstime, in hundredths of a second (proc(5)).
-        let ticks: u64 = fields.skip(11).take(4).filter_map(|field| field.parse::<u64>().ok()).sum();
-        Ok(Duration::from_millis(ticks * 10))
+        process::processor_time(self.child.id())
     }
 
     pub(crate) fn threads(&self) -> anyhow::Result<usize> {
