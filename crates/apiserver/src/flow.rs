@@ -10,10 +10,11 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
+use crate::flow_metrics::{FlowMetrics, Reason};
 use crate::limits::{
     FLOW_QUEUE_MAX, FLOW_SEATS_MAX, FLOW_WAIT_MAX, REQUESTS_IN_FLIGHT_MAX, REQUESTS_WAITING_MAX,
 };
@@ -33,6 +34,7 @@ struct Sizes {
 pub(crate) struct Flows {
     sizes: Sizes,
     state: Mutex<State>,
+    metrics: FlowMetrics,
 }
 
 #[derive(Debug, Default)]
@@ -62,21 +64,26 @@ pub(crate) struct Seat {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct TooMany;
 
-impl Default for Flows {
-    fn default() -> Self {
-        Self::new(Sizes {
+impl Flows {
+    /// Of the usual sizes.
+    pub(crate) fn counted_by(metrics: FlowMetrics) -> Self {
+        let sizes = Sizes {
             seats: REQUESTS_IN_FLIGHT_MAX,
             seats_per_flow: FLOW_SEATS_MAX,
             queue_per_flow: FLOW_QUEUE_MAX,
             waiting: REQUESTS_WAITING_MAX,
             wait: FLOW_WAIT_MAX,
-        })
+        };
+        Self { sizes, state: Mutex::default(), metrics }
     }
-}
 
-impl Flows {
-    fn new(sizes: Sizes) -> Self {
-        Self { sizes, state: Mutex::default() }
+    /// Brings the gauges up to date.
+    pub(crate) fn show(&self) {
+        let (taken, waiting) = {
+            let state = self.lock();
+            (state.taken, state.waiting)
+        };
+        self.metrics.show(taken, waiting, self.sizes.seats);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -86,15 +93,23 @@ impl Flows {
 
     /// Waits for a seat.
     pub(crate) async fn enter(self: &Arc<Self>, flow: &str) -> Result<Seat, TooMany> {
-        let mut waiter = match self.ask(flow)? {
-            Asked::Seat(seat) => return Ok(seat),
+        let asked = self.ask(flow).inspect_err(|TooMany| {
+            self.metrics.rejected(Reason::QueueFull, Duration::ZERO);
+        });
+        let mut waiter = match asked? {
+            Asked::Seat(seat) => {
+                self.metrics.dispatched(Duration::ZERO);
+                return Ok(seat);
+            }
             Asked::Wait(waiter) => waiter,
         };
-        match tokio::time::timeout(self.sizes.wait, &mut waiter.seat).await {
-            Ok(Ok(seat)) => Ok(seat),
-            // It waited too long; leaving the queue is the waiter's end.
-            _ => Err(TooMany),
+        if let Ok(Ok(seat)) = tokio::time::timeout(self.sizes.wait, &mut waiter.seat).await {
+            self.metrics.dispatched(waiter.since.elapsed());
+            return Ok(seat);
         }
+        // It waited too long; leaving the queue is the waiter's end.
+        waiter.reason = Reason::TimeOut;
+        Err(TooMany)
     }
 
     fn ask(self: &Arc<Self>, name: &str) -> Result<Asked, TooMany> {
@@ -117,7 +132,14 @@ impl Flows {
         state.next_id += 1;
         flow.queue.push_back((state.next_id, sender));
         state.waiting += 1;
-        Ok(Asked::Wait(Waiter { flows: self.clone(), flow: name.to_owned(), id: state.next_id, seat }))
+        Ok(Asked::Wait(Waiter {
+            flows: self.clone(),
+            flow: name.to_owned(),
+            id: state.next_id,
+            seat,
+            since: Instant::now(),
+            reason: Reason::Cancelled,
+        }))
     }
 
     fn release(self: &Arc<Self>, name: &str) {
@@ -180,6 +202,9 @@ struct Waiter {
     flow: String,
     id: u64,
     seat: oneshot::Receiver<Seat>,
+    since: Instant,
+    /// Why it ends, if it ends without a seat.
+    reason: Reason,
 }
 
 impl Drop for Waiter {
@@ -190,6 +215,9 @@ impl Drop for Waiter {
         flow.queue.retain(|(id, _)| *id != self.id);
         let (left, empty) = (before - flow.queue.len(), flow.queue.is_empty());
         state.waiting -= left;
+        if left > 0 {
+            self.flows.metrics.rejected(self.reason, self.since.elapsed());
+        }
         if left > 0 && empty {
             state.turns.retain(|turn| *turn != self.flow);
         }
@@ -211,7 +239,8 @@ mod tests {
 
     fn flows(seats: usize, seats_per_flow: usize) -> Arc<Flows> {
         let wait = Duration::from_mins(1);
-        Arc::new(Flows::new(Sizes { seats, seats_per_flow, queue_per_flow: 100, waiting: 150, wait }))
+        let sizes = Sizes { seats, seats_per_flow, queue_per_flow: 100, waiting: 150, wait };
+        Arc::new(Flows { sizes, state: Mutex::default(), metrics: FlowMetrics::default() })
     }
 
     /// So many requests of a flow, each a task that gives back the seat it got.

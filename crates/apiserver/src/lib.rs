@@ -24,6 +24,7 @@ pub mod discovery;
 pub mod document;
 mod errors;
 mod flow;
+mod flow_metrics;
 #[doc(hidden)]
 pub mod fuzzing;
 mod health;

@@ -10,6 +10,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use crate::flow_metrics::FlowMetrics;
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Request {
     verb: &'static str,
@@ -48,6 +50,8 @@ pub(crate) struct Metrics {
     durations: Family<Kind, Histogram>,
     long_running: Family<Kind, Gauge<i64, AtomicI64>>,
     watch_events: Family<Kind, Counter>,
+    /// Those of fairness.
+    pub(crate) flows: FlowMetrics,
 }
 
 impl Metrics {
@@ -77,7 +81,9 @@ impl Metrics {
             Family::clone(&long_running),
         );
         registry.register("apiserver_watch_events", "Events sent to watches", Family::clone(&watch_events));
-        Self { registry, requests, durations, long_running, watch_events }
+        let flows = FlowMetrics::default();
+        flows.register(&mut registry);
+        Self { registry, requests, durations, long_running, watch_events, flows }
     }
 
     /// Counts one answered request.

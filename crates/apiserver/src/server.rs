@@ -57,15 +57,16 @@ impl ApiServer {
             node_ports: config.node_ports.clone(),
         };
         let (propagation, owners) = mpsc::unbounded_channel();
+        let metrics = Metrics::new();
         let server = Arc::new(Self {
             allocator: Allocator::start(ranges, store.clone()).await?,
             config,
             store,
             discovery: Discovery::new(),
             openapi: OnceLock::new(),
-            metrics: Metrics::new(),
             lines: Lines::default(),
-            flows: Arc::default(),
+            flows: Arc::new(Flows::counted_by(metrics.flows.clone())),
+            metrics,
             ready: AtomicBool::new(false),
             stop: watch::Sender::new(false),
             propagation,
@@ -189,6 +190,7 @@ impl ApiServer {
             "/version" => Ok(json(headers, health::version())),
             "/openid/v1/jwks" | "/.well-known/openid-configuration" => Ok(self.token_documents(clean)),
             "/metrics" => {
+                self.flows.show();
                 let mut response = text(StatusCode::OK, &self.metrics.render());
                 let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
                 response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));

@@ -12,6 +12,8 @@ mod crud;
 mod delete;
 mod errors;
 mod events;
+mod fairness;
+mod fine_print;
 mod kubectl;
 mod list;
 mod namespaces;
