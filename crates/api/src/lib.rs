@@ -24,6 +24,7 @@ pub mod field;
 pub mod kinds;
 pub mod meta;
 pub mod networking;
+pub mod percent;
 pub mod portolan;
 pub mod printer;
 pub mod range;

@@ -1,5 +1,7 @@
 //! What a request is about: its URL path taken apart, as Kubernetes' own request-info resolver does.
 
+use portolan_api::percent::decode;
+
 /// A path under `/api` or `/apis` that is deep enough to name a resource.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct ResourcePath {
@@ -70,27 +72,6 @@ fn place(path: &mut ResourcePath, parts: &[String]) {
     if rest.len() > 2 {
         path.subresource = Some(rest[2..].join("/"));
     }
-}
-
-/// Percent-decoding of a path segment or (with `+` for space) of a query part.
-pub(crate) fn decode(text: &str) -> Option<String> {
-    if !text.contains('%') {
-        return Some(text.to_string());
-    }
-    let bytes = text.as_bytes();
-    let mut out = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while at < bytes.len() {
-        if bytes[at] == b'%' {
-            let hex = text.get(at + 1..at + 3)?;
-            out.push(u8::from_str_radix(hex, 16).ok()?);
-            at += 3;
-        } else {
-            out.push(bytes[at]);
-            at += 1;
-        }
-    }
-    String::from_utf8(out).ok()
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //!
 //! Values are only taken apart here; what they mean together is the verbs' business.
 
-use crate::path::decode;
+use portolan_api::percent::decode;
 
 /// The parameters of one request.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -1,6 +1,7 @@
 //! What is asked: kubelet's paths and queries taken apart. Pure.
 
 use http::{Request, StatusCode};
+use portolan_api::percent::decode;
 use portolan_client::Key;
 
 use super::Refusal;
@@ -173,22 +174,6 @@ impl Query {
         let parse = |text: &str| text.parse().map_err(|_| bad(format!("{name} {text:?} is no number")));
         self.one(name).map(parse).transpose()
     }
-}
-
-fn decode(text: &str) -> Option<String> {
-    let bytes = text.as_bytes();
-    let mut out = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while at < bytes.len() {
-        if bytes[at] == b'%' {
-            out.push(u8::from_str_radix(text.get(at + 1..at + 3)?, 16).ok()?);
-            at += 3;
-        } else {
-            out.push(bytes[at]);
-            at += 1;
-        }
-    }
-    String::from_utf8(out).ok()
 }
 
 #[cfg(test)]

@@ -10,8 +10,9 @@ use super::{Attributes, authorize};
 use crate::authn::{ANONYMOUS, AUTHENTICATED, UNAUTHENTICATED, User, account_groups, account_of};
 use crate::call::refused;
 use crate::errors::Result;
-use crate::path::{ResourcePath, decode};
+use crate::path::ResourcePath;
 use crate::server::ApiServer;
+use portolan_api::percent::decode;
 
 const USER: &str = "impersonate-user";
 const GROUP: &str = "impersonate-group";
