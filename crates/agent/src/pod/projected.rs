@@ -126,7 +126,9 @@ async fn write(client: &Client, pod: &Pod, dir: &Path, source: &Value) -> Result
             .map_err(|error| format!("failed to fetch token: {error}"))?;
         let token = answer["status"]["token"].as_str().unwrap_or_default();
         put(dir, wish["path"].as_str().unwrap_or("token"), token)?;
-        let seconds = wish["expirationSeconds"].as_u64().unwrap_or(SECONDS_DEFAULT);
+        // The server may give it another life than was asked for.
+        let asked = || wish["expirationSeconds"].as_u64().unwrap_or(SECONDS_DEFAULT);
+        let seconds = answer["spec"]["expirationSeconds"].as_u64().unwrap_or_else(asked);
         let wait = Duration::from_secs(seconds).mul_f64(RENEW_AFTER).min(RENEW_AFTER_MAX);
         return Ok(Some(wait));
     }
@@ -191,7 +193,76 @@ fn put(dir: &Path, name: &str, text: &str) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use bytes::Bytes;
+    use futures_util::future::{BoxFuture, ready};
+    use http_body_util::{BodyExt as _, Full};
+    use portolan_client::{Body, Error, Key, Transport};
+
     use super::*;
+    use crate::state_dir::StateDir;
+
+    /// Answers each request for a token with a new one, which lives for a second however long one was asked for.
+    #[derive(Default)]
+    struct Issuer(AtomicUsize);
+
+    impl Transport for Issuer {
+        fn call(&self, request: http::Request<Bytes>) -> BoxFuture<'_, Result<http::Response<Body>, Error>> {
+            let path = request.uri().path();
+            assert!(path.ends_with("/namespaces/ns/serviceaccounts/robot/token"), "{path}");
+            let mut answer: Value = serde_json::from_slice(request.body()).unwrap();
+            assert_eq!(answer["spec"]["expirationSeconds"], 3607);
+            answer["spec"]["expirationSeconds"] = 1.into();
+            let number = self.0.fetch_add(1, Ordering::SeqCst) + 1;
+            answer["status"] = json!({ "token": format!("token-{number}") });
+            let body = Full::new(Bytes::from(answer.to_string())).map_err(|never| match never {});
+            Box::pin(ready(Ok(http::Response::new(body.boxed_unsync()))))
+        }
+    }
+
+    /// Changes of a file, until so many were seen.
+    async fn versions(file: &Path, count: usize) -> Vec<String> {
+        let mut seen: Vec<String> = Vec::new();
+        let looking = async {
+            while seen.len() < count {
+                // It is never missing and never half written.
+                let text = fs::read_to_string(file).unwrap();
+                if seen.last() != Some(&text) {
+                    seen.push(text);
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_mins(1), looking).await.expect("the token is renewed");
+        seen
+    }
+
+    #[tokio::test]
+    async fn a_token_is_renewed_in_its_file_before_it_ends() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::open(dir.path()).unwrap();
+        let pod_dir = state.pod(&Key::new("ns", "web"));
+        let pod: Pod = serde_json::from_value(json!({
+            "metadata": { "name": "web", "namespace": "ns", "uid": "u" },
+            "spec": { "serviceAccountName": "robot", "containers": [], "volumes": [{
+                "name": "access",
+                "projected": { "sources": [{ "serviceAccountToken": { "path": "token", "expirationSeconds": 3607 } }] },
+            }] },
+        }))
+        .unwrap();
+        let issuer = Arc::new(Issuer::default());
+        let client = Client::from_transport(issuer.clone(), "test");
+        let made = Projected::make(&client, &Arc::new(pod), &pod_dir).await.unwrap();
+        let file = pod_dir.volume("access").join("token");
+        assert_eq!(versions(&file, 3).await, ["token-1", "token-2", "token-3"]);
+        // With the pod ends the renewal.
+        drop(made);
+        tokio::task::yield_now().await;
+        let asked = issuer.0.load(Ordering::SeqCst);
+        tokio::time::sleep(Duration::from_millis(1_500)).await;
+        assert_eq!(issuer.0.load(Ordering::SeqCst), asked);
+    }
 
     #[test]
     fn files_stay_in_their_volume_and_change_whole() {

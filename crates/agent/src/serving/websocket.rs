@@ -229,4 +229,40 @@ mod tests {
             assert_eq!(said(nonsense), None, "{nonsense:?}");
         }
     }
+
+    /// Frames are the websocket library's business; what is in them is read here.
+    #[test]
+    fn any_bytes_are_read_or_passed_over() {
+        let mut read_as = [0; 3];
+        for _ in 0..100_000 {
+            let mut bytes = match rand::random_range(0..4) {
+                0 => b"\x04{\"Width\":80,\"Height\":24}".to_vec(),
+                1 => vec![CLOSE, STDIN],
+                _ => (0..rand::random_range(0..40)).map(|_| rand::random()).collect::<Vec<u8>>(),
+            };
+            for _ in 0..rand::random_range(0..3) {
+                if !bytes.is_empty() {
+                    let at = rand::random_range(0..bytes.len());
+                    bytes[at] = rand::random();
+                }
+            }
+            match read(&Bytes::from(bytes.clone())) {
+                Some(Input::Data(data)) => {
+                    assert_eq!((bytes[0], &bytes[1..]), (STDIN, &data[..]));
+                    read_as[0] += 1;
+                }
+                Some(Input::Resize { .. }) => {
+                    assert_eq!(bytes[0], RESIZE);
+                    read_as[1] += 1;
+                }
+                Some(Input::End) => {
+                    assert_eq!(bytes[..2], [CLOSE, STDIN]);
+                    read_as[2] += 1;
+                }
+                Some(other) => panic!("{bytes:?} is read as {other:?}"),
+                None => {}
+            }
+        }
+        assert!(read_as.iter().all(|count| *count > 0), "{read_as:?}");
+    }
 }
