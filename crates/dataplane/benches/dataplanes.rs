@@ -1,5 +1,6 @@
 //! Every data plane beside the others and beside no data plane, on the real kernel, in network namespaces made here
-//! (root is needed): first sync, restart, one endpoint's change, memory, new connections and how long one takes.
+//! (root is needed): first sync, restart, one endpoint's change, a hundred changes a second, memory, new connections and
+//! how long one takes. `cpu` is time of processors, of the programs that were started too.
 //!
 //! `cargo bench -p portolan-dataplane` measures 10, 1,000 and 10,000 Services; other numbers and names of data planes are
 //! arguments: `cargo bench -p portolan-dataplane -- iptables 1000`. Each Service has ten endpoints. A data plane that
@@ -26,7 +27,7 @@ use std::time::{Duration, Instant};
 use common::planes::{Iptables, IptablesLegacy, IpvsBehindIptables, IpvsBehindNftables, Nftables, Plane};
 use common::{Case, World, synthetic};
 use net::{Net, Took};
-use portolan_dataplane::Driver;
+use portolan_dataplane::{DataPlane as _, Driver};
 use portolan_guest::Kernel;
 use portolan_netlink::netns::{IP_NETNS_DIR, Netns};
 
@@ -35,6 +36,9 @@ const ENDPOINTS: u32 = 10;
 const CHANGES: u32 = 100;
 /// Changes stop after so long: at large sizes some data planes take their time.
 const CHANGES_TIME: Duration = Duration::from_secs(20);
+/// How long changes come faster than some data planes can write them, and how many a second.
+const STREAM_TIME: Duration = Duration::from_secs(5);
+const STREAM_RATE: u32 = 100;
 const ROUNDS: usize = 8;
 const CONNECTIONS: usize = 500;
 
@@ -78,13 +82,18 @@ fn main() {
     save(&rows);
 }
 
-const HEAD: [&str; 13] = [
+const HEAD: [&str; 18] = [
     "data plane",
     "services",
     "sync ms",
+    "sync cpu ms",
     "restart ms",
     "change p50 ms",
     "change p99 ms",
+    "change cpu ms",
+    "stream cpu %",
+    "stream cpu ms",
+    "stream late ms",
     "straight/s",
     "through/s",
     "ratio",
@@ -98,7 +107,7 @@ const HEAD: [&str; 13] = [
 struct Row {
     plane: String,
     services: u32,
-    values: [f64; 11],
+    values: [f64; 16],
 }
 
 impl Row {
@@ -139,7 +148,7 @@ fn save(rows: &[Row]) {
 }
 
 fn measure<P: Plane>(name: &str, services: u32) -> Row {
-    let (sync, restart, changes, peak, now) = writing::<P>(services);
+    let Writing { sync, restart, changes, stream, peak, now } = writing::<P>(services);
     let (straight, through) = connecting::<P>(services);
     let at = |durations: &[Duration], percent: usize| durations[durations.len() * percent / 100];
     let ms = |duration: Duration| duration.as_secs_f64() * 1e3;
@@ -157,10 +166,15 @@ fn measure<P: Plane>(name: &str, services: u32) -> Row {
         ms(at(&times, 50)) * 1e3
     };
     let values = [
-        ms(sync),
+        ms(sync.wall),
+        ms(sync.cpu),
         ms(restart),
-        ms(at(&changes, 50)),
-        ms(at(&changes, 99)),
+        ms(at(&changes.walls, 50)),
+        ms(at(&changes.walls, 99)),
+        ms(changes.cpu),
+        stream.share * 100.0,
+        ms(stream.cpu),
+        ms(stream.late),
         median(rates_straight),
         median(rates_through),
         median(ratios),
@@ -195,20 +209,55 @@ fn connecting<P: Plane>(services: u32) -> (Vec<Took>, Vec<Took>) {
     (straight, through)
 }
 
-/// First sync, restart, changes, and what memory the first sync needs at its peak and keeps, in MiB.
-fn writing<P: Plane>(services: u32) -> (Duration, Duration, Vec<Duration>, f64, f64) {
+/// Everything but connections; memory is what the first sync needs at its peak and keeps, in MiB.
+struct Writing {
+    sync: Cost,
+    restart: Duration,
+    changes: Changes,
+    stream: Stream,
+    peak: f64,
+    now: f64,
+}
+
+struct Cost {
+    wall: Duration,
+    cpu: Duration,
+}
+
+struct Changes {
+    /// Sorted.
+    walls: Vec<Duration>,
+    /// Of one change.
+    cpu: Duration,
+}
+
+/// Many changes, each to be written as soon as the data plane may.
+struct Stream {
+    /// Of one processor.
+    share: f64,
+    /// Of one change.
+    cpu: Duration,
+    /// Until a change is in the kernel, on average.
+    late: Duration,
+}
+
+fn writing<P: Plane>(services: u32) -> Writing {
     let space = Space::new();
     let open = || space.netns.run(P::open).unwrap();
-    let world = World::with((0..services).map(|n| synthetic(n, ENDPOINTS)));
+    let mut world = World::with((0..services).map(|n| synthetic(n, ENDPOINTS)));
     let before = memory("VmRSS");
     reset_peak();
     let mut driver = Driver::new(open());
-    let (sync, _) = timed(|| driver.sync(&world.table).unwrap());
+    let cpu_before = cpu();
+    let (wall, _) = timed(|| driver.sync(&world.table).unwrap());
+    let sync = Cost { wall, cpu: cpu().saturating_sub(cpu_before) };
     let (peak, now) = (memory("VmHWM") - before, memory("VmRSS") - before);
     let mut restarted = Driver::new(open());
     let (restart, report) = timed(|| restarted.sync(&world.table).unwrap());
     assert!(report.is_noop());
-    (sync, restart, change_endpoints::<P>(world, &mut driver, services), peak, now)
+    let changes = change_endpoints::<P>(&mut world, &mut driver, services);
+    let stream = stream::<P>(&mut world, &mut driver, services);
+    Writing { sync, restart, changes, stream, peak, now }
 }
 
 /// A namespace that goes whatever happens.
@@ -230,31 +279,61 @@ impl Drop for Space {
     }
 }
 
-/// One endpoint goes, and comes back; how long each step took, sorted.
-fn change_endpoints<P: Plane>(
-    mut world: World,
-    driver: &mut Driver<P::Real>,
-    services: u32,
-) -> Vec<Duration> {
-    let (begin, mut changes) = (Instant::now(), Vec::new());
+/// The Service of a change, with one endpoint that goes, or comes back.
+fn changed(change: u32, services: u32) -> Case {
+    let case = synthetic(change / 2 * 7919 % services, ENDPOINTS);
+    if change.is_multiple_of(2) { case.without_endpoint(3) } else { case }
+}
+
+fn change_endpoints<P: Plane>(world: &mut World, driver: &mut Driver<P::Real>, services: u32) -> Changes {
+    let (begin, before, mut walls) = (Instant::now(), cpu(), Vec::new());
     for change in 0..CHANGES {
-        if begin.elapsed() > CHANGES_TIME {
+        if begin.elapsed() > CHANGES_TIME && change % 2 == 0 {
             break;
         }
-        let case = synthetic(change / 2 * 7919 % services, ENDPOINTS);
-        let case = if change % 2 == 0 { case.without_endpoint(3) } else { case };
-        let delta = world.put([case]);
-        let (change, _) = timed(|| driver.apply(&delta).unwrap());
-        changes.push(change);
+        let delta = world.put([changed(change, services)]);
+        let (wall, _) = timed(|| driver.apply(&delta).unwrap());
+        walls.push(wall);
     }
-    changes.sort_unstable();
-    changes
+    let cpu = cpu().saturating_sub(before) / walls.len() as u32;
+    walls.sort_unstable();
+    Changes { walls, cpu }
+}
+
+/// Changes come at their times, whatever the data plane does; what has gathered is one delta, as in the proxy.
+fn stream<P: Plane>(world: &mut World, driver: &mut Driver<P::Real>, services: u32) -> Stream {
+    let period = Duration::from_secs(1) / STREAM_RATE;
+    let (begin, before) = (Instant::now(), cpu());
+    let (mut written, mut late) = (0, Duration::ZERO);
+    while begin.elapsed() < STREAM_TIME {
+        let due = (begin.elapsed().as_nanos() / period.as_nanos()) as u32;
+        if due == written {
+            std::thread::sleep((period * (due + 1)).saturating_sub(begin.elapsed()));
+            continue;
+        }
+        let delta = world.put((written..due).map(|change| changed(change, services)));
+        let (took, _) = timed(|| driver.apply(&delta).unwrap());
+        let waited = |change| begin.elapsed().saturating_sub(period * (change + 1));
+        late += (written..due).map(waited).sum::<Duration>();
+        written = due;
+        std::thread::sleep(driver.plane().rest(took));
+    }
+    let (cpu, share) = (cpu().saturating_sub(before), begin.elapsed());
+    Stream { share: cpu.div_duration_f64(share), cpu: cpu / written, late: late / written }
 }
 
 fn timed<T>(work: impl FnOnce() -> T) -> (Duration, T) {
     let start = Instant::now();
     let result = work();
     (start.elapsed(), result)
+}
+
+/// What this process and those it has waited for have used of processors so far, in steps of 10 ms.
+fn cpu() -> Duration {
+    let stat = fs::read_to_string("/proc/self/stat").unwrap();
+    let fields = stat.rsplit_once(')').unwrap().1.split_whitespace();
+    let ticks: u64 = fields.skip(11).take(4).map(|ticks| ticks.parse::<u64>().unwrap()).sum();
+    Duration::from_millis(ticks * 10)
 }
 
 /// A field of `/proc/self/status`, in MiB.

@@ -18,6 +18,7 @@ pub mod words;
 
 use std::fmt::Debug;
 use std::hash::Hash;
+use std::time::Duration;
 
 use portolan_forward::{NodeView, NoteKind, ServiceTable};
 
@@ -79,7 +80,13 @@ pub trait DataPlane {
     /// The only write. After an error nothing of the batch may be assumed to be, or not to be, in the kernel.
     fn commit(&mut self, batch: Self::Batch) -> Result<(), Self::Error>;
 
-    /// How many transactions so far changed the kernel, for planes that hear of those of others.
+    /// How long changes should gather after a write that took so long. Nothing where a write costs what its change does;
+    /// where it costs what the whole ruleset does, whoever writes at once for each change does little else.
+    fn rest(&self, _took: Duration) -> Duration {
+        Duration::ZERO
+    }
+
+    /// How many transactions so far changed the kernel.
     fn transactions(&self) -> u64 {
         0
     }

@@ -39,6 +39,8 @@ pub struct Options {
 #[derive(Debug)]
 pub struct Lab {
     pub layout: Layout,
+    /// Of the nodes, if not the usual one.
+    proxy_mode: Option<String>,
     /// From the call to the first process, and from there to all nodes ready.
     pub timings: Vec<(&'static str, Duration)>,
 }
@@ -47,6 +49,8 @@ pub struct Lab {
 #[derive(Debug, Serialize, Deserialize)]
 struct Description {
     layout: Layout,
+    #[serde(default)]
+    proxy_mode: Option<String>,
 }
 
 /// What `lab status` shows.
@@ -69,7 +73,7 @@ impl Lab {
             return Err(LabError::AlreadyUp { name: layout.name });
         }
         remove(&layout.name)?;
-        let mut lab = Self { layout, timings: Vec::new() };
+        let mut lab = Self { layout, proxy_mode: options.proxy_mode.clone(), timings: Vec::new() };
         match lab.start(options) {
             Ok(()) => Ok(lab),
             Err(error) => {
@@ -86,7 +90,8 @@ impl Lab {
         let path = Layout::new(name, 1)?.description();
         let text = fs::read_to_string(path).map_err(|_| missing())?;
         let description: Description = serde_json::from_str(&text).map_err(|_| missing())?;
-        Ok(Self { layout: description.layout, timings: Vec::new() })
+        let Description { layout, proxy_mode } = description;
+        Ok(Self { layout, proxy_mode, timings: Vec::new() })
     }
 
     /// Ends everything of the lab; a lab that is not there is no error. Says whether there was one.
@@ -134,7 +139,8 @@ impl Lab {
 
     fn describe(&self) -> Result<(), LabError> {
         let path = self.layout.description();
-        let text = serde_json::json!(Description { layout: self.layout.clone() }).to_string();
+        let description = Description { layout: self.layout.clone(), proxy_mode: self.proxy_mode.clone() };
+        let text = serde_json::json!(description).to_string();
         fs::write(&path, text).map_err(LabError::file(&path))
     }
 
@@ -153,17 +159,17 @@ impl Lab {
     }
 
     fn start_nodes(&self, options: &Options) -> Result<(), LabError> {
-        let spawn = |host| self.spawn_node(&options.exe, host, options.proxy_mode.as_deref());
+        let spawn = |host| self.spawn_node(&options.exe, host);
         let starting: Vec<Starting> = self.layout.node_hosts().map(spawn).collect::<Result<_, _>>()?;
         starting.into_iter().try_for_each(wait_ready)
     }
 
-    /// Starts a node's process again after it has ended, and waits until it is ready.
+    /// Starts a node's process again after it has ended, in the mode that it had, and waits until it is ready.
     pub fn start_node(&self, exe: &Path, number: u8) -> Result<(), LabError> {
-        wait_ready(self.spawn_node(exe, Host::Node(number), None)?)
+        wait_ready(self.spawn_node(exe, Host::Node(number))?)
     }
 
-    fn spawn_node(&self, exe: &Path, host: Host, mode: Option<&str>) -> Result<Starting, LabError> {
+    fn spawn_node(&self, exe: &Path, host: Host) -> Result<Starting, LabError> {
         let data_dir = self.layout.data_dir(host);
         fs::create_dir_all(&data_dir).map_err(LabError::file(&data_dir))?;
         let kubeconfig = data_dir.join("kubeconfig");
@@ -171,7 +177,7 @@ impl Lab {
         let mut command = Command::new(exe);
         command.args(["node", "--node-name", &host.to_string(), "--node-ip", &host.address().to_string()]);
         command.arg("--kubeconfig").arg(kubeconfig).arg("--data-dir").arg(data_dir);
-        if let Some(mode) = mode {
+        if let Some(mode) = &self.proxy_mode {
             command.args(["--proxy-mode", mode]);
         }
         self.spawn(host, command)

@@ -147,7 +147,7 @@ async fn run_with_alarm<D: DataPlane + Send + 'static>(
 ) -> Result<(), Error> {
     let families = families();
     let health = Arc::new(Health::new(families.clone(), Now::get()));
-    let metrics = Arc::new(Metrics::new(families));
+    let metrics = Arc::new(Metrics::new(families, config.mode));
     let events = EventRecorder::new(client.clone(), "portolan-proxy", &config.node_name);
     let (health_checks, wanted_checks) = watch::channel(servers::HealthChecks::default());
     let mut tasks = tokio::task::JoinSet::new();

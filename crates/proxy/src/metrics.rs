@@ -11,6 +11,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
+use crate::config::Mode;
 use crate::health;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -84,6 +85,8 @@ pub struct Metrics {
     last_success: Labelled<IpFamily, Seconds>,
     last_queued: Labelled<IpFamily, Seconds>,
     sync_failures: Labelled<IpFamily, Counter>,
+    /// Of them, those of a change.
+    partial_failures: Labelled<IpFamily, Counter>,
     cleanup_failures: Labelled<IpFamily, Counter>,
     no_local_endpoints: Labelled<Policy, Gauge>,
     service_changes: Counter,
@@ -109,7 +112,7 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    pub fn new(families: Vec<Family>) -> Self {
+    pub fn new(families: Vec<Family>, mode: Mode) -> Self {
         let (sync, programming) = (Buckets(sync_buckets), Buckets(programming_buckets));
         let durations = |buckets: &Buckets| Durations::new_with_constructor(buckets.clone());
         let mut metrics = Self {
@@ -124,6 +127,7 @@ impl Metrics {
             last_success: Labelled::default(),
             last_queued: Labelled::default(),
             sync_failures: Labelled::default(),
+            partial_failures: Labelled::default(),
             cleanup_failures: Labelled::default(),
             no_local_endpoints: Labelled::default(),
             service_changes: Counter::default(),
@@ -147,6 +151,7 @@ impl Metrics {
             endpoints: Gauge::default(),
         };
         metrics.register_shared();
+        metrics.register_failures(mode);
         metrics.register_own();
         metrics.register_indicators();
         metrics
@@ -179,16 +184,6 @@ impl Metrics {
             "sync_proxy_rules_last_queued_timestamp_seconds",
             "The last change seen",
             self.last_queued.clone(),
-        );
-        kube.register(
-            "sync_proxy_rules_nftables_sync_failures",
-            "Commits that failed",
-            self.sync_failures.clone(),
-        );
-        kube.register(
-            "sync_proxy_rules_nftables_cleanup_failures",
-            "Times that superfluous chains and elements could not be removed",
-            self.cleanup_failures.clone(),
         );
         kube.register(
             "sync_proxy_rules_service_changes",
@@ -255,6 +250,37 @@ impl Metrics {
         own.register("decode_failures", "Objects that could not be read", self.decode_failures.clone());
     }
 
+    /// By the names that kube-proxy has for them in the same mode; its mode ipvs writes with iptables, too.
+    fn register_failures(&mut self, mode: Mode) {
+        let kube = self.registry.sub_registry_with_prefix("kubeproxy");
+        match mode {
+            Mode::Nftables => {
+                kube.register(
+                    "sync_proxy_rules_nftables_sync_failures",
+                    "Commits that failed",
+                    self.sync_failures.clone(),
+                );
+                kube.register(
+                    "sync_proxy_rules_nftables_cleanup_failures",
+                    "Times that superfluous chains and elements could not be removed",
+                    self.cleanup_failures.clone(),
+                );
+            }
+            Mode::Iptables | Mode::Ipvs => {
+                kube.register(
+                    "sync_proxy_rules_iptables_restore_failures",
+                    "Writes that failed",
+                    self.sync_failures.clone(),
+                );
+                kube.register(
+                    "sync_proxy_rules_iptables_partial_restore_failures",
+                    "Writes that failed, of single changes",
+                    self.partial_failures.clone(),
+                );
+            }
+        }
+    }
+
     fn register_indicators(&mut self) {
         let kubernetes = self.indicators.sub_registry_with_prefix("kubernetes");
         kubernetes.register("healthcheck", "Whether the check passed last", self.check.clone());
@@ -319,8 +345,12 @@ impl Metrics {
         }
     }
 
-    pub fn failed(&self) {
+    /// Writing failed: of everything, or of a change.
+    pub fn failed(&self, full: bool) {
         self.each_family(|family| _ = self.sync_failures.get_or_create(family).inc());
+        if !full {
+            self.each_family(|family| _ = self.partial_failures.get_or_create(family).inc());
+        }
     }
 
     /// What is superfluous stays in the kernel for now.
@@ -400,13 +430,30 @@ mod tests {
     use super::*;
 
     #[test]
+    fn failures_have_the_names_of_the_mode() {
+        let line =
+            |name: &str, count| format!("kubeproxy_sync_proxy_rules_{name}{{ip_family=\"IPv4\"}} {count}\n");
+        let restore =
+            [line("iptables_restore_failures_total", 3), line("iptables_partial_restore_failures_total", 2)];
+        let sync = [line("nftables_sync_failures_total", 3)];
+        for mode in Mode::ALL {
+            let metrics = Metrics::new(vec![Family::V4], mode);
+            [true, false, false].map(|full| metrics.failed(full));
+            let text = metrics.render();
+            let is_nftables = mode == Mode::Nftables;
+            assert!(restore.iter().all(|line| text.contains(line) != is_nftables), "{mode:?}: {text}");
+            assert!(sync.iter().all(|line| text.contains(line) == is_nftables), "{mode:?}: {text}");
+        }
+    }
+
+    #[test]
     fn names_are_kube_proxys_where_the_meaning_is() {
-        let metrics = Metrics::new(vec![Family::V4]);
+        let metrics = Metrics::new(vec![Family::V4], Mode::Nftables);
         metrics.changed(1, 2);
         let report = Report { added: 3, operations: 4, ..Report::default() };
         metrics.committed(true, 0.002, 1.0, &report, 1);
         metrics.programmed(0.004);
-        metrics.failed();
+        metrics.failed(true);
         metrics.cleanup_failed(2);
         metrics.conntrack(Family::V4, 0.001, 2);
         metrics.healthz_answered(200);
@@ -439,7 +486,7 @@ mod tests {
         use crate::snapshot::Snapshot;
         use crate::testing::{node_view, service_object, slice_object, slice_on};
 
-        let metrics = Metrics::new(vec![Family::V4]);
+        let metrics = Metrics::new(vec![Family::V4], Mode::Nftables);
         let mut snapshot = Snapshot::new(node_view());
         let key = Key::new("default", "web");
         let mut web = service_object("web", "10.96.0.1", "UDP");

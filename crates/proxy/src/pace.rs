@@ -1,4 +1,6 @@
-//! When the kernel is read back. Pure: `now` is an argument.
+//! When the kernel is written, and when it is read back. Pure: `now` is an argument.
+//!
+//! After a write changes gather for as long as the data plane asks for, or as the user does.
 //!
 //! Reading back costs time in proportion to the table, and changes wait meanwhile. So it is done the less often the
 //! longer it takes, and less often still while we hear of others' transactions as they happen.
@@ -11,6 +13,35 @@ const SHARE: u32 = 100;
 const ALARM_SHARE: u32 = 4;
 /// While the kernel tells us what others do, a look is only a safeguard.
 const LISTENING_FACTOR: u32 = 10;
+
+/// Keeps writes apart.
+#[derive(Debug)]
+pub(crate) struct Gathering {
+    period_min: Duration,
+    not_before: Instant,
+}
+
+impl Gathering {
+    pub(crate) fn new(period_min: Duration, now: Instant) -> Self {
+        Self { period_min, not_before: now }
+    }
+
+    /// Until when changes gather, if not until now.
+    pub(crate) fn until(&self, now: Instant) -> Option<Instant> {
+        (now < self.not_before).then_some(self.not_before)
+    }
+
+    /// A write ended, after which the data plane asks for some rest.
+    pub(crate) fn wrote(&mut self, ended: Instant, rest: Duration) {
+        self.not_before = ended + rest.max(self.period_min);
+    }
+
+    /// A write failed, and is tried again after so long.
+    pub(crate) fn failed(&mut self, ended: Instant, retry: Duration) -> Instant {
+        self.not_before = ended + retry;
+        self.not_before
+    }
+}
 
 #[derive(Debug)]
 pub(crate) struct Pace {
@@ -52,6 +83,59 @@ mod tests {
 
     fn ms(ms: u64) -> Duration {
         Duration::from_millis(ms)
+    }
+
+    /// A minute of changes, so many a second, each write costing what it costs with 10,000 Services: how many writes
+    /// there are, and how long the last change of each waited at most.
+    fn minute(changes_per_second: u64, cost: Duration) -> (u32, Duration) {
+        let start = Instant::now();
+        let period = Duration::from_secs(1) / changes_per_second as u32;
+        let mut gathering = Gathering::new(Duration::ZERO, start);
+        let (mut now, mut writes, mut waited, mut written) = (start, 0, Duration::ZERO, 0);
+        while now < start + Duration::from_mins(1) {
+            let came = ((now - start).as_nanos() / period.as_nanos()) as u32;
+            if let Some(until) = gathering.until(now) {
+                now = until;
+            } else if came == written {
+                now = start + period * (came + 1);
+            } else {
+                now += cost;
+                waited = waited.max(now - (start + period * (written + 1)));
+                gathering.wrote(now, cost);
+                (written, writes) = (came, writes + 1);
+            }
+        }
+        (writes, waited)
+    }
+
+    #[test]
+    fn however_fast_changes_come_writing_leaves_half_of_the_time_and_no_change_waits_for_long() {
+        let cost = ms(400);
+        let (slow, waited) = minute(1, cost);
+        assert!((58..=60).contains(&slow) && waited == cost, "{slow} writes, {waited:?}");
+        let mut per_change = cost;
+        for rate in [10, 100, 10_000] {
+            let (writes, waited) = minute(rate, cost);
+            assert!(cost * writes <= Duration::from_secs(30) + cost, "{rate} a second: {writes} writes");
+            assert!(waited <= cost * 3, "{rate} a second: {waited:?}");
+            let now_per_change = cost * writes / (60 * rate) as u32;
+            assert!(now_per_change < per_change, "{rate} a second: {now_per_change:?} a change");
+            per_change = now_per_change;
+        }
+        assert!(per_change < Duration::from_micros(51), "{per_change:?} a change");
+    }
+
+    #[test]
+    fn the_longer_of_rest_and_period_counts_and_a_failure_has_its_own() {
+        let start = Instant::now();
+        let mut gathering = Gathering::new(ms(100), start);
+        assert_eq!(gathering.until(start), None);
+        gathering.wrote(start, ms(5));
+        assert_eq!(gathering.until(start), Some(start + ms(100)));
+        gathering.wrote(start, ms(400));
+        assert_eq!(gathering.until(start + ms(399)), Some(start + ms(400)));
+        assert_eq!(gathering.until(start + ms(400)), None);
+        assert_eq!(gathering.failed(start, ms(50)), start + ms(50));
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! The loop: take what is dirty now, compile it, commit it, tell those who want to know; again.
 //!
 //! It runs on a thread of its own, as writing to the kernel blocks. There is no fixed delay: one change is committed at
-//! once, and while a commit runs the next changes gather. The first sync, a restart and the recovery after a failure
+//! once, and while a commit runs (and for as long again, where each costs what the whole ruleset does) the next changes
+//! gather. The first sync, a restart and the recovery after a failure
 //! are one path: read the kernel back, write the difference.
 
 use std::collections::HashSet;
@@ -24,7 +25,7 @@ use crate::health::{Health, Now};
 use crate::metrics::Metrics;
 use crate::modes::Takeover;
 use crate::node;
-use crate::pace::Pace;
+use crate::pace::{Gathering, Pace};
 use crate::servers::{Check, HealthChecks};
 use crate::snapshot::{Round, Snapshot};
 use crate::stale::suspects;
@@ -70,8 +71,7 @@ pub(crate) struct Loop<D: DataPlane> {
     retry: Duration,
     pace: Pace,
     next_interfaces: Instant,
-    /// Nothing is committed before this moment.
-    not_before: Instant,
+    gathering: Gathering,
     queued_at: Option<Instant>,
 }
 
@@ -99,7 +99,7 @@ impl<D: DataPlane> Loop<D> {
             retry: RETRY_FIRST,
             pace: Pace::new(verify_period, now),
             next_interfaces: now + verify_period,
-            not_before: now,
+            gathering: Gathering::new(around.config.min_sync_period, now),
             queued_at: None,
             around,
         };
@@ -196,9 +196,8 @@ impl<D: DataPlane> Loop<D> {
     /// Compiles and commits, if it is time; says when to look again.
     fn commit(&mut self) -> Wake {
         let now = Instant::now();
-        if now < self.not_before {
-            // Changes gather meanwhile.
-            return Wake { at: self.not_before, on_change: false };
+        if let Some(at) = self.gathering.until(now) {
+            return Wake { at, on_change: false };
         }
         let round = self.snapshot.compile();
         self.tell(&round.notes);
@@ -274,11 +273,13 @@ impl<D: DataPlane> Loop<D> {
         match result {
             Ok(report) => {
                 self.committed(full, took, &report);
-                self.not_before = ended + self.around.config.min_sync_period;
+                // What is read back and mended is seldom, and paced by itself.
+                let rest = if full { Duration::ZERO } else { self.driver.plane().rest(took) };
+                self.gathering.wrote(ended, rest);
                 self.idle()
             }
             Err(error) => {
-                self.around.metrics.failed();
+                self.around.metrics.failed(full);
                 if self.retry >= RETRY_MAX {
                     // It does not pass by itself: somebody should look.
                     self.around.events.record(
@@ -289,9 +290,9 @@ impl<D: DataPlane> Loop<D> {
                     );
                 }
                 tracing::warn!(%error, retry_ms = self.retry.as_millis() as u64, "the kernel refused; all is read back and tried again");
-                self.not_before = ended + self.retry;
+                let at = self.gathering.failed(ended, self.retry);
                 self.retry = (self.retry * 2).min(RETRY_MAX);
-                Wake { at: self.not_before, on_change: false }
+                Wake { at, on_change: false }
             }
         }
     }

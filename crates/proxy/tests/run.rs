@@ -30,6 +30,7 @@ struct Kernel {
 #[derive(Clone, Default)]
 struct Plane {
     kernel: Arc<Mutex<Kernel>>,
+    rest: Duration,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -92,6 +93,10 @@ impl DataPlane for Plane {
             };
         }
         Ok(())
+    }
+
+    fn rest(&self, _: Duration) -> Duration {
+        self.rest
     }
 
     fn observe(&mut self) -> Result<Objects<String, String>, Failed> {
@@ -276,6 +281,24 @@ async fn a_storm_coalesces_and_nothing_is_lost() {
     }
     proxy.serves("10.96.0.1:80/TCP", Some("10.0.0.200:8080")).await;
     assert!(proxy.commits().len() < 20, "{:?}", proxy.commits());
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn changes_gather_while_the_data_plane_rests() {
+    let api = api();
+    api.put(&paths::SERVICES, service("web", "10.96.0.1"));
+    let plane = Plane { rest: Duration::from_millis(300), ..Plane::default() };
+    let proxy = Proxy::start(&api, config(), plane);
+    proxy.progress.synced().await;
+    let begin = Instant::now();
+    for i in 1..=20 {
+        api.put(&paths::ENDPOINT_SLICES, slice("web-a", "web", &[&format!("10.0.0.{i}")]));
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    proxy.serves("10.96.0.1:80/TCP", Some("10.0.0.20:8080")).await;
+    let commits_max = 3 + begin.elapsed().as_millis() / 300;
+    assert!(proxy.commits().len() as u128 <= commits_max, "{:?}, not {commits_max}", proxy.commits());
     proxy.stop().await;
 }
 

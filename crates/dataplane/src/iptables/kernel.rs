@@ -6,17 +6,20 @@
 
 use std::io::{self, Write as _};
 use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 use portolan_forward::Family;
 use portolan_netlink::netns::Netns;
 use portolan_netlink::nft;
+use portolan_netlink::xtables::LockError;
 use thiserror::Error;
 
+use super::direct::{Direct, Failure};
 use super::layout::{PREFIX, Table};
 use super::removal::removal;
 
-/// How long to wait for others who write with the legacy variant, in seconds.
-const WAIT_SECONDS: &str = "5";
+/// How long to wait for others who write with the legacy variant.
+const WAIT: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Error)]
 pub enum Error {
@@ -24,6 +27,8 @@ pub enum Error {
     Run { program: String, source: io::Error },
     #[error("{program}: {said}")]
     Refused { program: String, said: String },
+    #[error("iptables' lock: {0}; see who holds it (fuser)")]
+    Lock(#[from] LockError),
     #[error("no iptables program is here; install the package iptables, or say --mode nftables")]
     NoProgram,
     #[error("cannot enter the network namespace: {0}")]
@@ -78,6 +83,16 @@ pub struct Programs {
     netns: Netns,
     variant: Variant,
     families: Vec<Family>,
+    /// The legacy variant's tables, without its programs, as long as the kernel takes what we write; or why not.
+    direct: Result<Direct, String>,
+    writes: Writes,
+}
+
+/// How many tables were written, and by what.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Writes {
+    pub direct: u64,
+    pub by_program: u64,
 }
 
 impl Programs {
@@ -110,7 +125,11 @@ impl Programs {
         let v6 = std::path::Path::new("/proc/thread-self/net/if_inet6").exists()
             && exists_program(&variant.program(Family::V6, "restore"));
         let families = if v6 { Family::ALL.to_vec() } else { vec![Family::V4] };
-        let mut programs = Self { netns, variant, families };
+        let direct = match variant {
+            Variant::Legacy => Direct::open().map_err(|error| error.to_string()),
+            Variant::Nft | Variant::Plain => Err("only the legacy variant has a direct way".into()),
+        };
+        let mut programs = Self { netns, variant, families, direct, writes: Writes::default() };
         // So that a kernel without it is told of before anything is done.
         programs.save(Family::V4, Table::Nat)?;
         Ok(programs)
@@ -118,6 +137,49 @@ impl Programs {
 
     pub fn variant(&self) -> Variant {
         self.variant
+    }
+
+    /// This variant, with its programs alone.
+    #[must_use]
+    pub fn without_kernel_interface(mut self) -> Self {
+        self.direct = Err("not wanted".into());
+        self
+    }
+
+    /// Whether writes go to the kernel's own interface, or why they go by the programs.
+    pub fn writes_directly(&self) -> Result<(), &str> {
+        self.direct.as_ref().map(|_| ()).map_err(String::as_str)
+    }
+
+    pub fn writes(&self) -> Writes {
+        self.writes
+    }
+
+    /// One table's part of a script.
+    fn restore_part(&mut self, family: Family, part: &str) -> Result<(), Error> {
+        let Ok(direct) = &mut self.direct else { return self.run_restore(family, part) };
+        let failure = match direct.restore(family, part, WAIT) {
+            Ok(()) => {
+                self.writes.direct += 1;
+                return Ok(());
+            }
+            Err(Failure::Lock(error @ LockError::Held { .. })) => return Err(error.into()),
+            Err(failure) => failure,
+        };
+        self.run_restore(family, part)?;
+        // The program could do it. Is it about one rule, or is it always so?
+        let is_busy = matches!(&failure, Failure::Kernel(error) if error.kind() == io::ErrorKind::WouldBlock);
+        if !is_busy && !matches!(failure, Failure::Line(_)) {
+            tracing::info!("tables of iptables-legacy are written by its programs from now on: {failure}");
+            self.direct = Err(failure.to_string());
+        }
+        Ok(())
+    }
+
+    fn run_restore(&mut self, family: Family, script: &str) -> Result<(), Error> {
+        self.writes.by_program += 1;
+        let wait = WAIT.as_secs().to_string();
+        self.run(&self.variant.program(family, "restore"), &["--noflush", "-w", &wait], script).map(drop)
     }
 
     /// Runs a program in our namespace, whoever calls.
@@ -150,8 +212,10 @@ impl Kernel for Programs {
     }
 
     fn restore(&mut self, family: Family, script: &str) -> Result<(), Error> {
-        self.run(&self.variant.program(family, "restore"), &["--noflush", "-w", WAIT_SECONDS], script)
-            .map(drop)
+        if self.direct.is_err() {
+            return self.run_restore(family, script);
+        }
+        script.split_inclusive("COMMIT\n").try_for_each(|part| self.restore_part(family, part))
     }
 }
 

@@ -10,6 +10,7 @@
 //! [`script`] (their text), [`observe`], [`kernel`] (the programs), [`removal`]; [`words`] says what an object is for. This file ties
 //! them to the [`DataPlane`] trait and commits.
 
+mod direct;
 pub mod fake;
 pub mod kernel;
 pub mod layout;
@@ -22,12 +23,14 @@ pub mod rules;
 mod script;
 pub mod words;
 
+use std::time::Duration;
+
 use portolan_forward::{Algorithm, Endpoint, Family, NodeView, NoteKind, ServiceTable};
 
 use crate::{Change, DataPlane};
 
 pub use fake::Fake;
-pub use kernel::{Error, Kernel, Programs, Variant, holders, remove};
+pub use kernel::{Error, Kernel, Programs, Variant, Writes, holders, remove};
 pub use object::{Key, Object, Objects};
 pub use plan::Batch;
 
@@ -36,6 +39,9 @@ use object::Selector;
 use script::{Held, script};
 
 pub use crate::nftables::DEFAULT_MARK;
+
+/// A write that hung is no reason to keep changes back for as long again.
+const REST_MAX: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Config {
@@ -55,11 +61,12 @@ pub struct Iptables<K> {
     kernel: K,
     config: Config,
     held: Held,
+    transactions: u64,
 }
 
 impl<K: Kernel> Iptables<K> {
     pub fn new(kernel: K, config: Config) -> Self {
-        Self { kernel, config, held: Held::default() }
+        Self { kernel, config, held: Held::default(), transactions: 0 }
     }
 
     pub fn kernel(&mut self) -> &mut K {
@@ -144,10 +151,21 @@ impl<K: Kernel> DataPlane for Iptables<K> {
             for family in self.kernel.families() {
                 if let Some(script) = script(&mut self.held, family, &edits) {
                     self.kernel.restore(family, &script)?;
+                    self.transactions += 1;
                 }
             }
         }
         Ok(())
+    }
+
+    /// The kernel takes or checks all rules of a table with each write, whatever is changed. Half of the time is left
+    /// to others; what has gathered meanwhile goes in one write.
+    fn rest(&self, took: Duration) -> Duration {
+        took.min(REST_MAX)
+    }
+
+    fn transactions(&self) -> u64 {
+        self.transactions
     }
 
     fn observe(&mut self) -> Result<Objects, Error> {

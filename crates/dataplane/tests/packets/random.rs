@@ -20,7 +20,7 @@ use proptest::sample::{select, subsequence};
 use proptest::test_runner::{Config, TestRunner};
 
 use super::common::planes::{ObjectsOf, Plane};
-use super::common::{Case, NODE, World, ip, node, on_every_kernel};
+use super::common::{Case, NODE, World, ip, node, on_every_kernel, on_plane};
 use super::net::{IMPATIENT, NODE_ADDRESSES, Net, PATIENT, Seen};
 use super::{ELSEWHERE, Lab, POD_1, POD_2, PORT, open};
 
@@ -304,5 +304,12 @@ fn random_clusters_and_changes_do_on_the_kernel_what_the_model_says<P: Plane>() 
 }
 
 on_every_kernel! {
+    random_clusters_and_changes_do_on_the_kernel_what_the_model_says,
+}
+
+// Another way into the kernel than that of the variant which this machine uses.
+on_plane! {
+    iptables_legacy,
+    IptablesLegacy,
     random_clusters_and_changes_do_on_the_kernel_what_the_model_says,
 }
