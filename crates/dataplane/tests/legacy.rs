@@ -166,6 +166,11 @@ fn the_kernel_holds_the_bytes_that_the_programs_would_have_written() {
         let delta = world.set_node(node_with(local), all);
         pair.apply("another node", &delta);
     }
+    let turns = "*nat\n:PORTOLAN-TURNS - [0:0]\n-A PORTOLAN-TURNS -m statistic --mode nth --every 3 --packet 0 -j RETURN\nCOMMIT\n";
+    for place in pair.both() {
+        place.driver.plane_mut().kernel().restore(Family::V6, turns).unwrap();
+    }
+    pair.compare("turns");
     let gone = pair.both().map(|place| place.driver.cleanup());
     assert!(gone.iter().all(Vec::is_empty), "{gone:?}");
     pair.compare("cleanup");

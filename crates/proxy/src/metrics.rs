@@ -438,7 +438,7 @@ mod tests {
         let sync = [line("nftables_sync_failures_total", 3)];
         for mode in Mode::ALL {
             let metrics = Metrics::new(vec![Family::V4], mode);
-            [true, false, false].map(|full| metrics.failed(full));
+            [true, false, false].into_iter().for_each(|full| metrics.failed(full));
             let text = metrics.render();
             let is_nftables = mode == Mode::Nftables;
             assert!(restore.iter().all(|line| text.contains(line) != is_nftables), "{mode:?}: {text}");

@@ -16,6 +16,8 @@ type Chains = BTreeMap<String, Vec<String>>;
 pub struct Fake {
     tables: BTreeMap<(Family, Table), Chains>,
     refuse_next: bool,
+    /// As the legacy variant does.
+    pub forgets_counts: bool,
     /// Everything that was fed, one script after the other.
     pub scripts: Vec<String>,
 }
@@ -50,6 +52,10 @@ fn builtin() -> Chains {
 impl Kernel for Fake {
     fn families(&self) -> Vec<Family> {
         Family::ALL.to_vec()
+    }
+
+    fn keeps_counting(&self) -> bool {
+        !self.forgets_counts
     }
 
     fn save(&mut self, family: Family, table: Table) -> Result<String, Error> {

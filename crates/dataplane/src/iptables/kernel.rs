@@ -43,6 +43,9 @@ pub trait Kernel {
     /// A table as `iptables-save` prints it.
     fn save(&mut self, family: Family, table: Table) -> Result<String, Error>;
 
+    /// Whether a rule that nobody changes goes on counting packets when others are changed.
+    fn keeps_counting(&self) -> bool;
+
     /// Feeds `iptables-restore --noflush`.
     fn restore(&mut self, family: Family, script: &str) -> Result<(), Error>;
 }
@@ -205,6 +208,10 @@ impl Programs {
 impl Kernel for Programs {
     fn families(&self) -> Vec<Family> {
         self.families.clone()
+    }
+
+    fn keeps_counting(&self) -> bool {
+        self.variant == Variant::Nft
     }
 
     fn save(&mut self, family: Family, table: Table) -> Result<String, Error> {

@@ -8,8 +8,8 @@
 
 use portolan_forward::table::Claim;
 use portolan_forward::{
-    Affinity, Endpoint, Family, Frontend, FrontendKind, Guard, LocalTraffic, NodePortAddresses, NodeView,
-    PoolScope, PortTable, Protocol, Route, Routes, ServiceTable,
+    Affinity, Algorithm, Endpoint, Family, Frontend, FrontendKind, Guard, LocalTraffic, NodePortAddresses,
+    NodeView, PoolScope, PortTable, Protocol, Route, Routes, ServiceTable,
 };
 
 use super::layout::{
@@ -26,6 +26,8 @@ pub struct Builder<'a> {
     pub node: &'a NodeView,
     /// The bit of the packet's mark that asks for masquerading.
     pub mark: u32,
+    /// Whether the kernel can count whose turn it is.
+    pub takes_turns: bool,
     pub out: &'a mut Objects,
 }
 
@@ -400,10 +402,13 @@ impl Builder<'_> {
         endpoints: &[(u64, &Endpoint)],
     ) {
         if endpoints.len() <= PICKS_MAX || level >= PICK_LEVELS_MAX {
-            let weights = endpoints.iter().map(|_| 1);
-            let chosen = endpoints.iter().map(|(_, endpoint)| *endpoint);
-            for (chance, endpoint) in chances(weights).into_iter().zip(chosen) {
-                rules.push(pick(pools, chance, endpoint));
+            let which = if self.takes_turns && asks_for_turns(pools.port) {
+                turns(endpoints.len())
+            } else {
+                chances(endpoints.iter().map(|_| 1))
+            };
+            for (which, (_, endpoint)) in which.into_iter().zip(endpoints) {
+                rules.push(pick(pools, which, endpoint));
             }
         } else {
             let mut parts: [Vec<(u64, &Endpoint)>; 4] = Default::default();
@@ -464,9 +469,9 @@ fn remembered(pools: &Pools<'_>, scope: PoolScope, affinity: Affinity) -> Vec<Ru
     rules
 }
 
-fn pick(pools: &Pools<'_>, chance: Option<Match>, endpoint: &Endpoint) -> Rule {
+fn pick(pools: &Pools<'_>, which: Option<Match>, endpoint: &Endpoint) -> Rule {
     let remember = pools.port.affinity.map(|_| Match::Recent(Recent::Set, pools.list(endpoint)));
-    let matches = [Match::Protocol(pools.port.key.protocol)].into_iter().chain(chance).chain(remember);
+    let matches = [Match::Protocol(pools.port.key.protocol)].into_iter().chain(which).chain(remember);
     Rule::new(matches, Target::Dnat(endpoint.address, endpoint.port))
 }
 
@@ -479,6 +484,20 @@ fn chances(weights: impl Iterator<Item = usize> + Clone) -> Vec<Option<Match>> {
         (left > 0).then_some(Match::Random(part))
     };
     weights.map(chance).collect()
+}
+
+/// Each of several rules in a row has its turn: the first takes one of all packets, the second one of those that are left.
+fn turns(rules: usize) -> Vec<Option<Match>> {
+    (1..=rules as u32).rev().map(|left| (left > 1).then_some(Match::FirstOf(left))).collect()
+}
+
+fn asks_for_turns(port: &PortTable) -> bool {
+    port.algorithm == Some(Algorithm::RoundRobin) && is_small(port)
+}
+
+/// Whether one chain holds all endpoints of either pool.
+pub fn is_small(port: &PortTable) -> bool {
+    [PoolScope::Cluster, PoolScope::Local].iter().all(|scope| port.pool(*scope).len() <= PICKS_MAX)
 }
 
 /// The rule in a chain of iptables' own that leads to ours.

@@ -84,7 +84,8 @@ impl<K: Kernel> Iptables<K> {
 
     fn builders(&self, node: &NodeView, out: &mut Objects, mut work: impl FnMut(Builder<'_>)) {
         for family in self.kernel.families() {
-            work(Builder { family, node, mark: self.config.mark, out });
+            let takes_turns = self.kernel.keeps_counting();
+            work(Builder { family, node, mark: self.config.mark, takes_turns, out });
         }
     }
 }
@@ -117,13 +118,22 @@ impl<K: Kernel> DataPlane for Iptables<K> {
         self.builders(node, out, |mut builder| builder.service(table));
     }
 
-    /// Chains pick at random.
+    /// Chains pick at random, or in turns where the kernel can count them.
     fn shortfall(&self, table: &ServiceTable) -> Option<NoteKind> {
         let algorithm = table.ports.first()?.algorithm?;
-        (algorithm != Algorithm::Random).then(|| NoteKind::NotOffered {
-            what: format!("algorithm {algorithm}"),
-            instead: "mode iptables chooses at random".into(),
-        })
+        let instead = match algorithm {
+            Algorithm::Random => return None,
+            Algorithm::RoundRobin if !self.kernel.keeps_counting() => {
+                "iptables-legacy chooses at random, as its turns would begin anew with each change of any Service"
+                    .into()
+            }
+            Algorithm::RoundRobin if table.ports.iter().all(lower::is_small) => return None,
+            Algorithm::RoundRobin => {
+                format!("mode iptables chooses at random among more than {} endpoints", layout::PICKS_MAX)
+            }
+            _ => "mode iptables chooses at random".into(),
+        };
+        Some(NoteKind::NotOffered { what: format!("algorithm {algorithm}"), instead })
     }
 
     /// The steps of ways, and what follows from an address alone.

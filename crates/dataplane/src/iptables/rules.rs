@@ -106,6 +106,8 @@ pub enum Match {
     Marked(u32),
     /// With this probability in parts of 2^31.
     Random(u32),
+    /// The first of every so many packets that meet the rule.
+    FirstOf(u32),
     Recent(Recent, Name),
 }
 
@@ -244,7 +246,9 @@ fn parse<'a>(words: &mut impl Iterator<Item = &'a str>) -> Option<Rule> {
                 _ => return None,
             }),
             "--mark" => matches.push(Match::Marked(bit(words.next()?)?)),
-            "--mode" => (words.next()? == "random").then_some(())?,
+            "--mode" => matches!(words.next()?, "random" | "nth").then_some(())?,
+            "--every" => matches.push(Match::FirstOf(words.next()?.parse().ok()?)),
+            "--packet" => (words.next()? == "0").then_some(())?,
             "--probability" => {
                 let probability: f64 = words.next()?.parse().ok()?;
                 matches.push(Match::Random((probability * f64::from(CERTAIN)).round() as u32));
@@ -371,6 +375,7 @@ fn write_match(line: &mut String, found: &Match, protocol: Option<Protocol>) -> 
             let probability = f64::from(*part) / f64::from(CERTAIN);
             write!(line, " -m statistic --mode random --probability {probability:.11}")
         }
+        Match::FirstOf(every) => write!(line, " -m statistic --mode nth --every {every} --packet 0"),
         Match::Recent(Recent::Update { seconds }, name) => {
             write!(line, " -m recent --update --seconds {seconds} --reap --name {name} --rsource")
         }
@@ -408,7 +413,7 @@ mod tests {
     use super::*;
 
     /// As iptables 1.8.9 prints them, both variants.
-    const SAVED: [&str; 12] = [
+    const SAVED: [&str; 13] = [
         "-d 0.0.0.5/0.0.0.255 -g PORTOLAN-IP-5",
         "-d ::5/::ff -g PORTOLAN-IP-5",
         "! -d 127.0.0.0/8 -m addrtype --dst-type LOCAL -j PORTOLAN-PORTS",
@@ -418,6 +423,7 @@ mod tests {
         "-m mark --mark 0x4000/0x4000 -j PORTOLAN-MASQUERADE",
         "-j MARK --set-xmark 0x4000/0x0",
         "-p tcp -m statistic --mode random --probability 0.33333333349 -j DNAT --to-destination [fd00::1]:80",
+        "-p tcp -m statistic --mode nth --every 3 --packet 0 -j DNAT --to-destination 10.0.0.1:80",
         "-m conntrack --ctstate DNAT -j RETURN",
         "-p tcp -j REJECT --reject-with tcp-reset",
         "-s 10.0.0.1/32 -d 10.0.0.1/32 -j MASQUERADE --random-fully",

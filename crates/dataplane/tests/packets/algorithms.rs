@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use portolan_dataplane::Driver;
 use portolan_dataplane::ipvs::layout::is_ours;
+use portolan_dataplane::{Driver, iptables};
 use portolan_forward::{Algorithm, NoteKind, Protocol};
 use portolan_netlink::ipvs::{Ipvs as _, Socket};
 
-use super::common::planes::{IpvsBehindIptables, IpvsBehindNftables, Plane};
-use super::common::{Case, World, in_kernel, node};
+use super::common::planes::{Iptables, IpvsBehindIptables, IpvsBehindNftables, Plane};
+use super::common::{Case, World, in_kernel, node, synthetic};
 use super::net::PATIENT;
 use super::semantics::{CLUSTER_IP, at, frontends, full};
 use super::{Lab, server_of};
@@ -79,6 +79,74 @@ super::common::on_plane! {
     source_hash_gives_a_client_one_endpoint,
     algorithms_go_with_affinity_and_policies,
     what_is_not_offered_is_said_and_chance_decides,
+}
+
+/// Affinity and policy Local besides: turns are for those who were nowhere before.
+fn turns_go_with_affinity<P: Plane>() {
+    let lab = Lab::<P>::new(node(), [asking_for(Algorithm::RoundRobin).affinity(60).external_local()]);
+    for family in [0, 1] {
+        for to in frontends(family) {
+            let seen: BTreeSet<_> = servers(&lab, "outside", to, 6).into_iter().collect();
+            assert_eq!(seen.len(), 1, "from outside to {to}");
+        }
+    }
+}
+
+/// Turns go on while other Services change.
+fn turns_survive_changes_of_others<P: Plane>() {
+    let mut lab = Lab::<P>::new(node(), [asking_for(Algorithm::RoundRobin)]);
+    let to = at(CLUSTER_IP[0], 80);
+    let seen: Vec<_> = (0..6)
+        .flat_map(|n| {
+            let delta = lab.world.put([synthetic(n, 3)]);
+            lab.driver.apply(&delta).unwrap();
+            servers(&lab, "outside", to, 1)
+        })
+        .collect();
+    assert!(seen[..3].iter().collect::<BTreeSet<_>>().len() == 3 && seen[..3] == seen[3..], "{seen:?}");
+}
+
+fn iptables_says_what_it_cannot_do() {
+    let note = |case: Case, forgets_counts: bool| {
+        let mut kernel = iptables::Fake::new();
+        kernel.forgets_counts = forgets_counts;
+        let mut driver = Driver::new(iptables::Iptables::new(kernel, iptables::Config::default()));
+        let report = driver.sync(&World::with([case]).table).unwrap();
+        let scripts = driver.plane_mut().kernel().scripts.concat();
+        let takes_turns = scripts.contains("--mode nth");
+        (takes_turns, report.notes.iter().map(ToString::to_string).collect::<String>())
+    };
+    assert_eq!(note(asking_for(Algorithm::RoundRobin), false), (true, String::new()));
+    let large = (0..17).fold(asking_for(Algorithm::RoundRobin), |case, n| {
+        case.endpoint(&format!("10.3.0.{n}"), 8080).endpoint(&format!("fd00:10:3::{n}"), 8080)
+    });
+    for (case, forgets_counts, instead) in [
+        (asking_for(Algorithm::RoundRobin), true, "as its turns would begin anew"),
+        (large, false, "among more than 16 endpoints"),
+        (asking_for(Algorithm::SourceHash), false, "mode iptables chooses at random"),
+    ] {
+        let (takes_turns, said) = note(case, forgets_counts);
+        assert!(!takes_turns && said.contains(instead), "{said}");
+        assert!(said.contains("cannot be done here"), "{said}");
+    }
+}
+
+mod iptables_nft {
+    #[test]
+    fn round_robin_takes_one_after_the_other() {
+        super::round_robin_takes_one_after_the_other::<super::Iptables>();
+    }
+
+    #[test]
+    fn turns_go_with_affinity_and_survive_changes_of_others() {
+        super::turns_go_with_affinity::<super::Iptables>();
+        super::turns_survive_changes_of_others::<super::Iptables>();
+    }
+
+    #[test]
+    fn what_is_not_offered_is_said() {
+        super::iptables_says_what_it_cannot_do();
+    }
 }
 
 /// Every scheduler of the kernel takes connections, a change of the annotation reaches it, and the rest is said.

@@ -271,8 +271,9 @@ fn extension(found: &Match, protocol: Option<Protocol>) -> Option<(&'static str,
         Match::New => ("conntrack", 3, conntrack_state(NEW)),
         Match::Translated => ("conntrack", 3, conntrack_state(DNAT)),
         Match::Marked(bit) => ("mark", 1, words(&[*bit, *bit, 0])),
-        // Mode random. The program counts what stands there for another mode, too; the kernel's own pointer is last.
-        Match::Random(part) => ("statistic", 0, words(&[0, *part, 0, *part, 0, 0])),
+        // The program fills in what stands there for the other mode, too.
+        Match::Random(part) => ("statistic", 0, statistic(0, *part)),
+        Match::FirstOf(every) => ("statistic", 0, statistic(1, every.checked_sub(1)?)),
         Match::Recent(what, name) => ("recent", 1, recent(*what, name)?),
         Match::Source { .. } | Match::Destination { .. } | Match::Interface(_) | Match::Protocol(_) => {
             return None;
@@ -307,6 +308,11 @@ fn ports(protocol: Protocol, first: u16, last: u16) -> (&'static str, u8, Vec<u8
             ("sctp", 0, data)
         }
     }
+}
+
+/// `struct xt_statistic_info`: the mode, no flags, how many, which packet, how many are left, the kernel's own pointer.
+fn statistic(mode: u16, number: u32) -> Vec<u8> {
+    [&mode.to_ne_bytes()[..], &[0; 2], &words(&[number, 0, number, 0, 0])].concat()
 }
 
 /// `struct xt_addrtype_info_v1`.
