@@ -118,8 +118,8 @@ pub struct Step {
     pub child: Name,
 }
 
-/// The way from a root to the chain where something is found. Each step decides by four bits, so a chain has at most
-/// sixteen rules until the last one, which holds what all twelve bits leave together (of a node port, sixteen).
+/// The way from a root to the chain where something is found. Each step decides by four or five bits, so a chain has at
+/// most 32 rules until the last one, which holds what the bits of all steps leave together (of a node port, sixteen).
 ///
 /// Addresses are told apart by their last bits, which differ most among addresses of one range.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -128,32 +128,37 @@ pub struct Way {
     pub last: Name,
 }
 
-const LEVELS: u32 = 3;
-const HAIRPIN_LEVELS: u32 = 1;
+/// How many bits each step decides by, from the last bit of an address up. More steps would find a frontend among
+/// 10,000 in fewer rules, with thousands of chains that hold one Service each and cost three entries of every write.
+const ADDRESS_BITS: [u32; 2] = [5, 4];
+const HAIRPIN_BITS: [u32; 1] = [4];
+const PORT_LEVELS: u32 = 3;
 
 impl Way {
     pub fn to_address(address: IpAddr) -> Self {
         let by = |within| Match::Destination { within, invert: false };
-        Self::by_address(ADDRESSES, "PORTOLAN-IP-", LEVELS, address, by)
+        Self::by_address(ADDRESSES, "PORTOLAN-IP-", &ADDRESS_BITS, address, by)
     }
 
     pub fn to_hairpin(address: IpAddr) -> Self {
         let by = |within| Match::Source { within, invert: false };
-        Self::by_address(HAIRPINS, HAIRPIN_PREFIX, HAIRPIN_LEVELS, address, by)
+        Self::by_address(HAIRPINS, HAIRPIN_PREFIX, &HAIRPIN_BITS, address, by)
     }
 
     fn by_address(
         root: &str,
         prefix: &str,
-        levels: u32,
+        bits: &[u32],
         address: IpAddr,
         by: impl Fn(Masked) -> Match,
     ) -> Self {
         let mut way = Self { steps: Vec::new(), last: chain(root) };
         let mut name = prefix.to_owned();
-        for level in 0..levels {
-            let (within, digit) = nibble(address, level * 4);
+        let mut shift = 0;
+        for width in bits {
+            let (within, digit) = part(address, shift, *width);
             way.step(&mut name, digit, vec![by(within)]);
+            shift += width;
         }
         way
     }
@@ -161,7 +166,7 @@ impl Way {
     pub fn to_port(protocol: Protocol, port: u16) -> Self {
         let mut way = Self { steps: Vec::new(), last: chain(NODEPORTS) };
         let mut name = format!("{PREFIX}{protocol}-");
-        for level in 1..=LEVELS {
+        for level in 1..=PORT_LEVELS {
             let size = 16 - 4 * level;
             let first = port >> size << size;
             let last = first | ((1_u32 << size) - 1) as u16;
@@ -172,25 +177,25 @@ impl Way {
     }
 
     fn step(&mut self, name: &mut String, digit: u32, matches: Vec<Match>) {
-        name.push(char::from_digit(digit, 16).unwrap_or('0'));
+        name.push(char::from_digit(digit, 32).unwrap_or('0'));
         let child = chain(name);
         let parent = std::mem::replace(&mut self.last, child.clone());
         self.steps.push(Step { chain: parent, matches, child });
     }
 }
 
-/// Four bits of an address, from `shift` up.
-fn nibble(address: IpAddr, shift: u32) -> (Masked, u32) {
+/// So many bits of an address, from `shift` up.
+fn part(address: IpAddr, shift: u32, width: u32) -> (Masked, u32) {
     match address {
         IpAddr::V4(ip) => {
-            let mask = 15_u32 << shift;
+            let mask = ((1_u32 << width) - 1) << shift;
             let bits = ip.to_bits() & mask;
             let masked =
                 Masked { address: Ipv4Addr::from_bits(bits).into(), mask: Ipv4Addr::from_bits(mask).into() };
             (masked, bits >> shift)
         }
         IpAddr::V6(ip) => {
-            let mask = 15_u128 << shift;
+            let mask = ((1_u128 << width) - 1) << shift;
             let bits = ip.to_bits() & mask;
             let masked =
                 Masked { address: Ipv6Addr::from_bits(bits).into(), mask: Ipv6Addr::from_bits(mask).into() };
@@ -234,9 +239,9 @@ mod tests {
     #[test]
     fn ways_are_named_by_what_they_decide_on() {
         let way = Way::to_address("10.96.4.210".parse().unwrap());
-        assert_eq!(names(&way), ["PORTOLAN-IP-2", "PORTOLAN-IP-2d", "PORTOLAN-IP-2d4"]);
-        assert_eq!(way.last.as_str(), "PORTOLAN-IP-2d4");
-        let within = Masked { address: "0.0.0.208".parse().unwrap(), mask: "0.0.0.240".parse().unwrap() };
+        assert_eq!(names(&way), ["PORTOLAN-IP-i", "PORTOLAN-IP-i6"]);
+        assert_eq!(way.last.as_str(), "PORTOLAN-IP-i6");
+        let within = Masked { address: "0.0.0.192".parse().unwrap(), mask: "0.0.1.224".parse().unwrap() };
         assert_eq!(way.steps[1].matches, [Match::Destination { within, invert: false }]);
         let way = Way::to_port(Protocol::Tcp, 30080);
         assert_eq!(names(&way), ["PORTOLAN-TCP-7", "PORTOLAN-TCP-75", "PORTOLAN-TCP-758"]);

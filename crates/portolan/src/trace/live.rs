@@ -19,6 +19,7 @@ use portolan_netlink::nft::{
 };
 
 use super::answer::Aimed;
+use super::chains;
 use super::probe::{Probe, Reply};
 use super::report::{EndpointPart, FlowPart, Hop, LivePart};
 
@@ -71,10 +72,11 @@ pub(crate) fn look(
     let flow = find_flow(&mut ear.conntrack, probe.source, destination, packet.protocol);
     // The table goes now, not only with the socket: the reading below is not the probe's business.
     _ = ear.nft.commit(&Batch { ops: vec![Op::DelTable(table(packet.destination))] });
-    let hops = hops(&mut ear.nft, &events);
+    let hops = hops(node, &mut ear.nft, &events);
     let flow = flow.map(|flow| flow_part(&flow));
     let note = events.is_empty().then(|| {
-        "The node's rules did not see the probe: it took another way, or was stopped before.".to_owned()
+        let elsewhere = "The node's rules did not see the probe: it took another way, or was stopped before.";
+        chains::why_silent(node).unwrap_or_else(|| elsewhere.to_owned())
     });
     Ok(LivePart {
         source: probe.source.to_string(),
@@ -158,13 +160,15 @@ fn listen(
 }
 
 /// Events with the words of their rules.
-fn hops(nft: &mut nft::Socket, events: &[Event]) -> Vec<Hop> {
+fn hops(node: &Netns, nft: &mut nft::Socket, events: &[Event]) -> Vec<Hop> {
     let mut rules: HashMap<Table, HashMap<u64, String>> = HashMap::new();
     let mut hops = Vec::new();
     for event in events {
         let of_table = rules.entry(event.table.clone()).or_insert_with(|| {
             let rules = nft.rules(&event.table, None).unwrap_or_default();
-            rules.into_iter().map(|rule| (rule.handle, rule_text(&rule.item))).collect()
+            let mut iptables = chains::texts(node, &event.table, &rules);
+            let text = |rule: &Rule, handle| iptables.remove(&handle).unwrap_or_else(|| rule_text(rule));
+            rules.into_iter().map(|rule| (rule.handle, text(&rule.item, rule.handle))).collect()
         });
         let (handle, rule) = match event.cause {
             Cause::Rule(handle) => {

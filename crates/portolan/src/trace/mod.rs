@@ -8,6 +8,7 @@
 //! [`live`] follows a [`probe`]. Start at [`run`], then [`answer`].
 
 mod answer;
+mod chains;
 mod cluster;
 mod derive;
 mod diagnose;

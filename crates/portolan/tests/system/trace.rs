@@ -232,6 +232,50 @@ fn the_kernel_is_compared_in_mode_iptables_too() {
 }
 
 #[test]
+fn a_live_probe_shows_the_rules_of_iptables_in_its_words() {
+    let bed = bed_in(Some("iptables"));
+    for (from, to, said) in [("shell-1", "web:80", "connected"), ("node-1", "empty", "refused")] {
+        let answer = trace(&bed, from, to, &["--live"]);
+        let hops = answer["live"]["hops"].as_array().unwrap_or_else(|| panic!("{answer:#}"));
+        let rules: Vec<&str> = hops.iter().filter_map(|hop| hop["rule"].as_str()).collect();
+        let jump = rules.iter().position(|rule| *rule == "-j PORTOLAN-SERVICES");
+        assert!(
+            jump.is_some_and(|jump| rules[jump + 1..].contains(&"-j PORTOLAN-IP")),
+            "{from} {to}: {answer:#}"
+        );
+        assert!(answer["live"]["answer"].as_str().unwrap().starts_with(said), "{from} {to}: {answer:#}");
+        assert_eq!(answer["live"]["asExplained"], true, "{from} {to}: {answer:#}");
+    }
+    become_legacy(&bed);
+    let answer = trace(&bed, "shell-1", "web:80", &["--live"]);
+    let note = answer["live"]["note"].as_str().unwrap_or_default();
+    assert!(note.contains("iptables-legacy"), "{answer:#}");
+    assert_eq!(answer["live"]["asExplained"], true, "{answer:#}");
+}
+
+/// The first node starts again where kubelet has left a chain with iptables-legacy; in its mode, which the lab knows.
+fn become_legacy(bed: &Bed) {
+    let node = Host::Node(1);
+    let run = |program: &str, arguments: &str| {
+        let place = bed.lab.place("node-1").unwrap();
+        let output = place.output(place.command(program).args(arguments.split(' '))).unwrap();
+        assert!(output.status.success(), "{arguments}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    signal(bed, node, Signal::TERM);
+    let begin = std::time::Instant::now();
+    while bed.lab.status().hosts.iter().any(|(host, pids)| *host == node && !pids.is_empty()) {
+        assert!(begin.elapsed() < crate::bed::PATIENCE, "the node does not end");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    run(exe().to_str().unwrap(), "proxy cleanup");
+    run("iptables-legacy", "-t mangle -N KUBE-KUBELET-CANARY");
+    bed.lab.start_node(&exe(), 1).unwrap();
+    bed.until_answerers("shell-1", at(bed.cluster_ip("web"), 80), &["web-1"]);
+    assert!(run("iptables-legacy-save", "-t nat").contains("-A OUTPUT -j PORTOLAN-SERVICES"));
+}
+
+#[test]
 fn a_place_that_cannot_see_the_kernel_says_how_to() {
     let bed = bed();
     // A copy elsewhere of the lab's kubeconfig: nothing tells that it is a lab.
