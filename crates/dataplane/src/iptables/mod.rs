@@ -1,14 +1,14 @@
 //! The iptables data plane: a tree of chains that finds a frontend in a bounded number of rules, and short chains that
 //! pick an endpoint.
 //!
-//! Tables `nat` and `filter`, all chains `PORTOLAN-...`. A new connection goes down the tree by twelve bits of its
+//! Tables `nat` and `filter`, all chains `PORTOLAN-...`. A new connection goes down the tree by nine bits of its
 //! destination, meets its frontend's rule, and from there goes to the pick chain of the frontend's pool. A change of a
 //! Service rewrites the chains it touches and no other. What `nat` leaves untranslated though a Service listens there,
 //! `filter` refuses. Why so: `docs/decisions/0003-iptables-encoding.md`.
 //!
 //! Reading order: [`layout`] (names and trees), [`rules`], [`object`], [`lower`], [`plan`] (the order of writes),
-//! [`script`] (their text), [`observe`], [`kernel`] (the programs), [`removal`]; [`words`] says what an object is for. This file ties
-//! them to the [`DataPlane`] trait and commits.
+//! [`script`] (their text), [`observe`], [`kernel`] (the programs), [`direct`] (instead of one of them), [`removal`];
+//! [`words`] says what an object is for. This file ties them to the [`DataPlane`] trait and commits.
 
 mod direct;
 pub mod fake;

@@ -79,7 +79,7 @@ impl Direct {
                 result => break result,
             }
         };
-        if self.buffers.read.len() > BUFFER_MAX {
+        if self.buffers.read.len().max(self.buffers.write.len()) > BUFFER_MAX {
             self.buffers = Buffers::default();
         }
         result
