@@ -18,7 +18,7 @@ use std::path::Path;
 use common::planes::{Nftables, Plane as _};
 use common::{Case, World};
 use net::Net;
-use portolan_dataplane::iptables::layout::Table;
+use portolan_dataplane::iptables::layout::{self, Table};
 use portolan_dataplane::iptables::{Kernel as _, Programs, Variant};
 use portolan_dataplane::{Driver, iptables};
 use portolan_forward::{Algorithm, Family};
@@ -63,7 +63,8 @@ fn check_iptables(name: &str, cases: impl IntoIterator<Item = Case>) {
                 driver.plane_mut().kernel().restore(family, &chains_of(&saved)).unwrap();
                 let again = driver.plane_mut().kernel().save(family, table).unwrap();
                 assert_eq!(settled(&again), settled(&saved), "{variant:?} does not take its own listing");
-                listing += &format!("# {family:?}\n{}", settled(&saved));
+                listing +=
+                    ["# ", layout::family_name(family), "tables\n", &settled(&saved)].concat().as_str();
             }
         }
         listing

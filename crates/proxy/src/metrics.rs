@@ -279,6 +279,14 @@ impl Metrics {
                 );
             }
         }
+        // Where kube-proxy has no name for it. Mode iptables leaves nothing for later.
+        if mode == Mode::Ipvs {
+            self.registry.sub_registry_with_prefix("portolan_proxy").register(
+                "cleanup_failures",
+                "Times that something superfluous could not be removed",
+                self.cleanup_failures.clone(),
+            );
+        }
     }
 
     fn register_indicators(&mut self) {
@@ -438,7 +446,9 @@ mod tests {
         let sync = [line("nftables_sync_failures_total", 3)];
         for mode in Mode::ALL {
             let metrics = Metrics::new(vec![Family::V4], mode);
-            [true, false, false].into_iter().for_each(|full| metrics.failed(full));
+            for full in [true, false, false] {
+                metrics.failed(full);
+            }
             let text = metrics.render();
             let is_nftables = mode == Mode::Nftables;
             assert!(restore.iter().all(|line| text.contains(line) != is_nftables), "{mode:?}: {text}");

@@ -62,7 +62,7 @@ mod tests {
         let first = Lock::of(&path, Duration::ZERO).unwrap();
         assert!(matches!(Lock::of(&path, Duration::ZERO), Err(LockError::Held { .. })));
         let second = std::thread::scope(|scope| {
-            let waits = scope.spawn(|| Lock::of(&path, Duration::from_secs(60)));
+            let waits = scope.spawn(|| Lock::of(&path, Duration::from_secs(30)));
             drop(first);
             waits.join().unwrap()
         });

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use portolan_dataplane::iptables::kernel::legacy_is_used;
 use portolan_dataplane::iptables::layout::Table as Which;
 use portolan_dataplane::iptables::{self, Kernel as _, Programs, Variant};
 use portolan_forward::Family;
@@ -45,12 +46,12 @@ fn in_order(saved: &str, rules: &[Handled<Rule>]) -> HashMap<u64, String> {
 
 /// Why nothing is told of the rules that a packet meets in this namespace, if it is for iptables-legacy.
 pub(super) fn why_silent(node: &Netns) -> Option<String> {
-    let holders = node.run(iptables::holders).ok()?;
+    let holders = node.run(|| legacy_is_used().then(iptables::holders)).ok()??;
     let is_legacy =
         !holders.is_empty() && holders.iter().all(|holder| holder.contains(Variant::Legacy.as_str()));
     is_legacy.then(|| {
-        "The node's rules are iptables-legacy's, and the kernel does not tell which of them a packet meets; the answer \
-         and the flow are what there is to see."
+        "The node's rules are iptables-legacy's, and the kernel does not tell which of them a packet meets: the answer, \
+         the flow and what others have in nf_tables are all there is to see."
             .to_owned()
     })
 }

@@ -74,10 +74,9 @@ pub(crate) fn look(
     _ = ear.nft.commit(&Batch { ops: vec![Op::DelTable(table(packet.destination))] });
     let hops = hops(node, &mut ear.nft, &events);
     let flow = flow.map(|flow| flow_part(&flow));
-    let note = events.is_empty().then(|| {
-        let elsewhere = "The node's rules did not see the probe: it took another way, or was stopped before.";
-        chains::why_silent(node).unwrap_or_else(|| elsewhere.to_owned())
-    });
+    let unseen =
+        || "The node's rules did not see the probe: it took another way, or was stopped before.".to_owned();
+    let note = chains::why_silent(node).or_else(|| events.is_empty().then(unseen));
     Ok(LivePart {
         source: probe.source.to_string(),
         destination: format!("{destination}/{}", packet.protocol),
@@ -167,7 +166,7 @@ fn hops(node: &Netns, nft: &mut nft::Socket, events: &[Event]) -> Vec<Hop> {
         let of_table = rules.entry(event.table.clone()).or_insert_with(|| {
             let rules = nft.rules(&event.table, None).unwrap_or_default();
             let mut iptables = chains::texts(node, &event.table, &rules);
-            let text = |rule: &Rule, handle| iptables.remove(&handle).unwrap_or_else(|| rule_text(rule));
+            let mut text = |rule: &Rule, handle| iptables.remove(&handle).unwrap_or_else(|| rule_text(rule));
             rules.into_iter().map(|rule| (rule.handle, text(&rule.item, rule.handle))).collect()
         });
         let (handle, rule) = match event.cause {

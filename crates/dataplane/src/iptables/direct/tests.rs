@@ -7,8 +7,11 @@ use super::encode::Layout;
 use super::ruleset::Ruleset;
 use super::*;
 
+/// A table as the kernel gives it.
+type Whole = (Info, Vec<u8>);
+
 /// A table with iptables' own chains and nothing else.
-fn empty(layout: Layout) -> (Info, Vec<u8>) {
+fn empty(layout: Layout) -> Whole {
     let policy = layout.entry(&Rule::parse("-j ACCEPT")).unwrap().bytes;
     let step = policy.len() as u32;
     let mut bytes = policy.repeat(4);
@@ -19,11 +22,7 @@ fn empty(layout: Layout) -> (Info, Vec<u8>) {
 }
 
 /// What a script makes of a table, and whose counters its entries get.
-fn run(
-    layout: Layout,
-    (info, bytes): &(Info, Vec<u8>),
-    script: &str,
-) -> Option<((Info, Vec<u8>), Vec<Counters>)> {
+fn run(layout: Layout, (info, bytes): &Whole, script: &str) -> Option<(Whole, Vec<Counters>)> {
     let mut ruleset = Ruleset::parse(layout, *info, bytes).expect("a table");
     for line in script.lines() {
         apply(layout, &mut ruleset, line)?;
