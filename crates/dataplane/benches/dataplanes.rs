@@ -30,6 +30,7 @@ use net::{Net, Took};
 use portolan_dataplane::{DataPlane as _, Driver};
 use portolan_guest::Kernel;
 use portolan_netlink::netns::{IP_NETNS_DIR, Netns};
+use portolan_netlink::rt::Rt;
 
 const SIZES: [u32; 3] = [10, 1_000, 10_000];
 const ENDPOINTS: u32 = 10;
@@ -269,7 +270,10 @@ struct Space {
 impl Space {
     fn new() -> Self {
         let path = PathBuf::from(IP_NETNS_DIR).join(format!("ptdp-bench-{}", std::process::id()));
-        Self { netns: Netns::create(&path).unwrap(), path }
+        let netns = Netns::create(&path).unwrap();
+        // As on any node; mode ipvs has a route to it.
+        Rt::open_in(&netns).unwrap().set_up("lo").unwrap();
+        Self { netns, path }
     }
 }
 

@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use portolan_forward::{Family, PoolScope};
+use portolan_forward::{Family, PoolScope, Protocol};
 use portolan_netlink::ipvs::ServerKey;
 
 use crate::nftables::object::Pool;
@@ -128,6 +128,16 @@ pub fn server_key(pool: Pool, scope: PoolScope) -> ServerKey {
     ServerKey::Address { address, protocol: pool.protocol.number(), port }
 }
 
+/// Whether a destination that leaves stays, with weight 0, while it has connections. Some go at once:
+/// - of UDP, whose flows are to be given another endpoint (CT-2);
+/// - of servers that remember clients. IPVS gives the packets of a client's port to the destination that it had last,
+///   affinity or not, while it has an entry of that; only when the destination goes do its entries go too (AFF-3);
+/// - where the scheduler still looks at it, and lets the packet down whose hash it has (CT-4).
+pub fn waits_for_its_connections(server: &ServerKey, scheduler: &str, persistence: Option<u32>) -> bool {
+    let is_udp = matches!(server, ServerKey::Address { protocol, .. } if *protocol == Protocol::Udp.number());
+    !is_udp && persistence.is_none() && !matches!(scheduler, "sh" | "dh" | "mh")
+}
+
 fn fnv(bytes: &[u8]) -> u32 {
     bytes.iter().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
 }
@@ -135,7 +145,6 @@ fn fnv(bytes: &[u8]) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use portolan_forward::Protocol;
     use std::collections::HashSet;
 
     fn pool(address: &str, port: u16) -> Pool {

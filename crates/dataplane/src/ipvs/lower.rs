@@ -7,7 +7,7 @@ use portolan_forward::{Endpoint, NodeView, PoolScope, PortTable, ServiceTable};
 
 use super::Config;
 use super::front::Front;
-use super::layout::{Setting, WEIGHT, server, server_key};
+use super::layout::{Setting, WEIGHT, server, server_key, waits_for_its_connections};
 use super::object::{Key, Value};
 use crate::Objects;
 use crate::nftables::lower::primary;
@@ -58,10 +58,11 @@ pub(super) fn servers<K: std::hash::Hash + Eq, V>(
             }
             let key = server_key(pool, scope);
             let persistence = port.affinity.map(|affinity| affinity.timeout_seconds);
+            let waits = waits_for_its_connections(&key, scheduler, persistence);
             out.insert(Key::Server(key), Value::Server { scheduler: scheduler.into(), persistence });
             out.extend(endpoints.iter().map(|endpoint| {
                 let key = Key::Destination(key, endpoint.address, endpoint.port);
-                (key, Value::Destination { weight: WEIGHT, sticky: persistence.is_some() })
+                (key, Value::Destination { weight: WEIGHT, waits })
             }));
         }
     }

@@ -27,11 +27,11 @@ pub enum Value<V> {
         scheduler: Box<str>,
         persistence: Option<u32>,
     },
-    /// `weight` is [`super::layout::WEIGHT`], but for one that somebody else made or changed. `sticky`: its virtual server
-    /// remembers clients.
+    /// `weight` is [`super::layout::WEIGHT`], but for one that somebody else made or changed. `waits`: see
+    /// [`super::layout::waits_for_its_connections`].
     Destination {
         weight: u32,
-        sticky: bool,
+        waits: bool,
     },
     Front(V),
 }

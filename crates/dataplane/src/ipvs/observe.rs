@@ -48,7 +48,8 @@ fn destinations<K: Hash + Eq, V>(
     server: &Server,
     out: &mut Objects<Key<K>, Value<V>>,
 ) -> io::Result<Vec<Op>> {
-    let (server, sticky) = (server.key, server.persistence.is_some());
+    let waits = layout::waits_for_its_connections(&server.key, &server.scheduler, server.persistence);
+    let server = server.key;
     let (now, states) = (Instant::now(), kernel.ipvs().destinations(&server)?);
     let mut done = Vec::new();
     for state in &states {
@@ -59,7 +60,7 @@ fn destinations<K: Hash + Eq, V>(
             done.extend(terminating.add(vec![place], now));
         } else {
             let weight = if ours { destination.weight } else { NOT_OURS };
-            out.insert(Key::Destination(place.0, place.1, place.2), Value::Destination { weight, sticky });
+            out.insert(Key::Destination(place.0, place.1, place.2), Value::Destination { weight, waits });
         }
     }
     done.extend(terminating.done(&server, &states, now));

@@ -5,7 +5,6 @@
 use std::collections::HashSet;
 use std::net::IpAddr;
 
-use portolan_forward::Protocol;
 use portolan_netlink::ipvs::{Destination, Op, Server, ServerKey};
 
 use super::layout::{Setting, WEIGHT};
@@ -73,10 +72,10 @@ pub fn plan<K, V, B>(
             (Key::Server(key), ..) => batch.gone.push(key),
             (Key::Destination(server, ..), _, None) if gone.contains(&server) => {}
             (Key::Destination(server, address, port), from, None) => {
-                let sticky = matches!(from, Some(Value::Destination { sticky: true, .. }));
-                removals.extend(batch.leaves((server, address, port), sticky, terminating));
+                let waits = matches!(from, Some(Value::Destination { waits: true, .. }));
+                removals.extend(batch.leaves((server, address, port), waits, terminating));
             }
-            // Whether clients are remembered is the server's affair.
+            // How it leaves is for us to know.
             (
                 Key::Destination(..),
                 Some(Value::Destination { weight: from, .. }),
@@ -119,12 +118,9 @@ fn front_value<V>(value: Value<V>) -> Option<V> {
 }
 
 impl<B> Batch<B> {
-    /// Some go at once: of UDP, whose flows are to be given another endpoint (CT-2), and of servers that remember clients.
-    /// IPVS gives the packets of a client's port to the destination that it had last, affinity or not, for as long as it
-    /// has an entry of that; only when the destination goes do its entries go too (AFF-3).
-    fn leaves(&mut self, place: Place, sticky: bool, terminating: &Terminating) -> Option<Op> {
+    fn leaves(&mut self, place: Place, waits: bool, terminating: &Terminating) -> Option<Op> {
         let (server, address, port) = place;
-        if sticky || !waits_for_its_connections(&server) {
+        if !waits {
             return Some(Op::DelDestination(server, address, port));
         }
         self.retired.push(place);
@@ -150,12 +146,5 @@ impl<B> Batch<B> {
     pub fn weight(&self, front: impl Fn(&B) -> usize) -> usize {
         let own = self.settings.len() + self.ranges.len() + self.before.len() + self.after.len();
         own + self.front.iter().chain(&self.last).map(front).sum::<usize>()
-    }
-}
-
-fn waits_for_its_connections(server: &ServerKey) -> bool {
-    match server {
-        ServerKey::Address { protocol, .. } => *protocol != Protocol::Udp.number(),
-        ServerKey::Mark { .. } => true,
     }
 }

@@ -8,10 +8,10 @@ use portolan_forward::{Algorithm, NoteKind, Protocol};
 use portolan_netlink::ipvs::{Ipvs as _, Socket};
 
 use super::common::planes::{Iptables, IpvsBehindIptables, IpvsBehindNftables, Plane};
-use super::common::{Case, World, in_kernel, node, synthetic};
-use super::net::PATIENT;
+use super::common::{Case, World, in_kernel, ip, node, synthetic};
+use super::net::{PATIENT, Seen};
 use super::semantics::{CLUSTER_IP, at, frontends, full};
-use super::{Lab, server_of};
+use super::{ELSEWHERE, Lab, POD_1, POD_2, server_of};
 
 fn asking_for(algorithm: Algorithm) -> Case {
     let mut case = full();
@@ -170,6 +170,30 @@ fn every_scheduler_by_name<P: Plane>() {
     }
 }
 
+/// Whatever chooses, and however lately it had connections, an endpoint that has left is not chosen.
+fn ct_4_an_endpoint_that_leaves_takes_no_client_with_it<P: Plane>() {
+    let mut lab = Lab::<P>::new(node(), [full()]);
+    let to = at(CLUSTER_IP[0], 80);
+    for algorithm in Algorithm::ALL {
+        let all = asking_for(algorithm);
+        for leaving in [POD_1, POD_2, ELSEWHERE] {
+            lab.put([all.clone()]);
+            let clients = ["outside", "node", "pod-1", "pod-2", "elsewhere"];
+            for from in clients {
+                servers(&lab, from, to, 2);
+            }
+            lab.put([all.clone().without(leaving[0])]);
+            let gone =
+                lab.net.hosts.iter().find(|host| host.addresses.contains(&ip(leaving[0]))).unwrap().name;
+            for from in clients {
+                let seen = lab.net.connect_all(from, Protocol::Tcp, to, 2, PATIENT);
+                let lives = |seen: &Seen| matches!(seen, Seen::Answer { server, .. } if server != gone);
+                assert!(seen.iter().all(lives), "{algorithm}: without {gone} {from} met {seen:?}");
+            }
+        }
+    }
+}
+
 fn round_robin_and_source_hash<P: Plane>() {
     round_robin_takes_one_after_the_other::<P>();
     source_hash_gives_a_client_one_endpoint::<P>();
@@ -180,6 +204,11 @@ mod ipvs {
     use super::{IpvsBehindIptables, every_scheduler_by_name as every, round_robin_and_source_hash as both};
 
     super::in_kernel!(with_ipvs, every_scheduler_by_name, every::<IpvsBehindIptables>);
+    super::in_kernel!(
+        with_ipvs,
+        ct_4_an_endpoint_that_leaves_takes_no_client_with_it,
+        super::ct_4_an_endpoint_that_leaves_takes_no_client_with_it::<IpvsBehindIptables>
+    );
     super::in_kernel!(with_ipvs, round_robin_and_source_hash, both::<IpvsBehindIptables>);
 }
 
@@ -187,5 +216,10 @@ mod behind_nftables {
     use super::{IpvsBehindNftables, every_scheduler_by_name as every, round_robin_and_source_hash as both};
 
     super::in_kernel!(with_ipvs_and_nftables, every_scheduler_by_name, every::<IpvsBehindNftables>);
+    super::in_kernel!(
+        with_ipvs_and_nftables,
+        ct_4_an_endpoint_that_leaves_takes_no_client_with_it,
+        super::ct_4_an_endpoint_that_leaves_takes_no_client_with_it::<IpvsBehindNftables>
+    );
     super::in_kernel!(with_ipvs_and_nftables, round_robin_and_source_hash, both::<IpvsBehindNftables>);
 }
