@@ -262,15 +262,20 @@ fn become_legacy(bed: &Bed) {
         assert!(output.status.success(), "{arguments}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
     };
+    let until = |what: &str, is_so: &dyn Fn() -> bool| {
+        let begin = std::time::Instant::now();
+        while !is_so() {
+            assert!(begin.elapsed() < crate::bed::PATIENCE, "{what}");
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+    };
+    let runs = |(host, pids): &(Host, Vec<u32>)| *host == node && !pids.is_empty();
     signal(bed, node, Signal::TERM);
-    let begin = std::time::Instant::now();
-    while bed.lab.status().hosts.iter().any(|(host, pids)| *host == node && !pids.is_empty()) {
-        assert!(begin.elapsed() < crate::bed::PATIENCE, "the node does not end");
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    }
+    until("the node does not end", &|| !bed.lab.status().hosts.iter().any(runs));
     run(exe().to_str().unwrap(), "proxy cleanup");
     run("iptables-legacy", "-t mangle -N KUBE-KUBELET-CANARY");
     bed.lab.start_node(&exe(), 1).unwrap();
+    until("the pod is not made anew", &|| bed.lab.place("shell-1").is_ok());
     bed.until_answerers("shell-1", at(bed.cluster_ip("web"), 80), &["web-1"]);
     assert!(run("iptables-legacy-save", "-t nat").contains("-A OUTPUT -j PORTOLAN-SERVICES"));
 }
