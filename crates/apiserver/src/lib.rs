@@ -13,6 +13,7 @@
 mod accounts;
 mod admission;
 pub mod alloc;
+mod alloc_metrics;
 pub mod authn;
 mod authz;
 pub mod body;

@@ -10,6 +10,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use crate::alloc_metrics::AllocMetrics;
 use crate::flow_metrics::FlowMetrics;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -50,6 +51,8 @@ pub(crate) struct Metrics {
     durations: Family<Kind, Histogram>,
     long_running: Family<Kind, Gauge<i64, AtomicI64>>,
     watch_events: Family<Kind, Counter>,
+    /// How full the allocators are.
+    pub(crate) allocators: AllocMetrics,
     /// Those of fairness.
     pub(crate) flows: FlowMetrics,
 }
@@ -81,9 +84,11 @@ impl Metrics {
             Family::clone(&long_running),
         );
         registry.register("apiserver_watch_events", "Events sent to watches", Family::clone(&watch_events));
+        let allocators = AllocMetrics::default();
+        allocators.register(&mut registry);
         let flows = FlowMetrics::default();
         flows.register(&mut registry);
-        Self { registry, requests, durations, long_running, watch_events, flows }
+        Self { registry, requests, durations, long_running, watch_events, allocators, flows }
     }
 
     /// Counts one answered request.

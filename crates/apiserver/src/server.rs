@@ -191,6 +191,8 @@ impl ApiServer {
             "/openid/v1/jwks" | "/.well-known/openid-configuration" => Ok(self.token_documents(clean)),
             "/metrics" => {
                 self.flows.show();
+                let (addresses, ports) = self.allocator.fullness().await;
+                self.metrics.allocators.show(&addresses, ports);
                 let mut response = text(StatusCode::OK, &self.metrics.render());
                 let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
                 response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));

@@ -113,6 +113,11 @@ impl Bitmap {
         }
     }
 
+    /// How many ports there are, taken or not.
+    pub fn size(&self) -> usize {
+        usize::from(self.last.saturating_sub(self.first)) + 1
+    }
+
     /// All ports taken, in order.
     pub fn ports(&self) -> impl Iterator<Item = u16> + '_ {
         (self.first..=self.last).filter(|port| self.has(*port))

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use ipnet::IpNet;
 use portolan_api::service::families::Family;
 use portolan_store::KeyValue;
 use rand::seq::SliceRandom;
@@ -12,6 +13,7 @@ use serde_json::Value;
 
 use super::objects;
 use super::range::AddressRange;
+use crate::alloc_metrics::Fullness;
 
 #[derive(Debug, Default)]
 pub(super) struct AddressBook {
@@ -89,6 +91,16 @@ impl AddressBook {
     /// Whether a usable range has this address.
     pub(super) fn covers(&self, address: IpAddr) -> bool {
         self.lock().of_family(Family::of(address)).any(|range| range.contains(address))
+    }
+
+    /// How full each range is. It looks at every address: for whom has time.
+    pub(super) fn fullness(&self) -> Vec<(IpNet, Fullness)> {
+        let inner = self.lock();
+        let of = |range: AddressRange| {
+            let allocated = inner.taken.iter().filter(|address| range.contains(**address)).count() as u128;
+            (range.cidr(), Fullness { allocated, available: range.size().saturating_sub(allocated) })
+        };
+        inner.ranges.values().flatten().copied().map(of).collect()
     }
 
     /// What a dry run shows in place of an address: the first of a range, which is never given out.

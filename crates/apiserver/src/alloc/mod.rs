@@ -41,6 +41,7 @@ use portolan_api::service::{carry, read, write_spec};
 use portolan_store::{Compare, KeyValue, Op, Store};
 use serde_json::Value;
 
+use crate::alloc_metrics::Fullness;
 use book::AddressBook;
 use demand::{Demand, PortWant, Slot};
 use ports::{HeldPorts, PortDesk, Refusal, Want};
@@ -159,6 +160,16 @@ impl Allocator {
         let mut plan = Plan::empty(self.shared.clone());
         plan.release(&stored, demand::on_delete(&stored.spec)).await?;
         Ok(plan)
+    }
+
+    /// How full each address range is, and the range of node ports.
+    pub(crate) async fn fullness(&self) -> (Vec<(IpNet, Fullness)>, Option<Fullness>) {
+        let ports = self.shared.desk.show().await.map(|bitmap| {
+            let allocated = bitmap.ports().count();
+            let available = bitmap.size() - allocated;
+            Fullness { allocated: allocated as u128, available: available as u128 }
+        });
+        (self.shared.book.fullness(), ports)
     }
 
     async fn fulfil(&self, service: &mut Service, demand: Demand, dry_run: bool) -> Result<Plan, AllocError> {

@@ -40,6 +40,11 @@ impl AddressRange {
         Family::of(self.cidr.addr())
     }
 
+    /// How many addresses are usable.
+    pub fn size(&self) -> u128 {
+        self.size
+    }
+
     /// The first usable address; the Service `kubernetes` gets it.
     pub fn first(&self) -> Option<IpAddr> {
         (self.size > 0).then(|| self.address(0))

@@ -138,6 +138,29 @@ async fn the_lower_bands_are_left_to_those_who_choose() {
 }
 
 #[tokio::test]
+async fn metrics_say_how_full_the_ranges_are() {
+    let server = Server::start().await;
+    let count = async |name: &str| {
+        let text = String::from_utf8(server.get("/metrics").await.body.to_vec()).unwrap();
+        let line =
+            text.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("{name}: {text}"));
+        line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()
+    };
+    let of = "{cidr=\"10.96.0.0/12\"}";
+    let [ips, left] = ["allocated_ips", "available_ips"]
+        .map(|name| format!("kube_apiserver_clusterip_allocator_{name}{of}"));
+    let [ports, ports_left] = ["allocated_ports", "available_ports"]
+        .map(|name| format!("kube_apiserver_nodeport_allocator_{name}"));
+    let before = [count(&ips).await, count(&left).await, count(&ports).await, count(&ports_left).await];
+    assert_eq!(before, [1, (1 << 20) - 3, 0, 2768], "the Service kubernetes has one");
+    server.post(SERVICES, &with("a", &json!({ "type": "NodePort" }))).await.ok();
+    let after = [count(&ips).await, count(&left).await, count(&ports).await, count(&ports_left).await];
+    assert_eq!(after, [2, (1 << 20) - 4, 1, 2767]);
+    server.delete(&format!("{SERVICES}/a")).await.ok();
+    assert_eq!(count(&ips).await, 1);
+}
+
+#[tokio::test]
 async fn a_dry_run_shows_what_is_plainly_not_real() {
     let server = Server::start().await;
     let path = format!("{SERVICES}?dryRun=All");
