@@ -88,7 +88,7 @@ fn a_probe_that_prints_megabytes_is_judged_by_its_exit_code() {
 fn what_a_probe_leaves_behind_neither_holds_it_up_nor_outlives_the_container() {
     let node = Node::start();
     let marker = format!("1000.{}", std::process::id());
-    let probe = json!({"exec": {"command": ["sh", "-c", format!("setsid sleep {marker} & exit 0")]},
+    let probe = json!({"exec": {"command": ["sh", "-c", format!("setsid sleep {marker} & sleep 0.1; exit 0")]},
                        "periodSeconds": 1, "timeoutSeconds": 1, "failureThreshold": 1});
     let stop = node.data.path().join("stop");
     let mut container = shell(&format!("until test -e {}; do sleep 0.02; done; exit 1", stop.display()));
