@@ -41,7 +41,7 @@ pub const FULL_RETRY_MS: u64 = 1_000;
 
 /// redb's page cache. All current values are in memory already; the cache serves writes only, which touch the end of the
 /// log and the few pages of records that are removed.
-pub const PAGE_CACHE_BYTES: usize = 2 << 20;
+pub const PAGE_CACHE_BYTES: usize = 1 << 20;
 
 /// Values shorter than this are held in memory as they are: little is to be won.
 pub const PACK_BYTES_MIN: usize = 128;

@@ -27,22 +27,33 @@ const SECONDS: u32 = 3;
 const ROUNDS: usize = 5;
 /// Questions that wait for an answer at once.
 const OUTSTANDING: u32 = 500;
-/// Sockets that the questions come from.
+/// Sockets that the questions come from, unless others are named: `bench 200`.
 const SOCKETS: [u32; 4] = [1, 8, 32, 200];
 
 fn main() {
     match std::env::args().nth(1).as_deref() {
         Some("serve") => servers::serve(),
         Some("echo") => echo::serve(PORT),
-        Some("inside") => inside(),
+        Some("inside") => inside(&named_sockets(2)),
         Some("change") => change::run(),
         _ => {
             // A namespace first, so that nothing can leave this machine.
             let me = std::env::current_exe().expect("this program has a path");
-            let status = Command::new("unshare").arg("--net").arg(me).arg("inside").status();
+            let status = Command::new("unshare")
+                .arg("--net")
+                .arg(me)
+                .arg("inside")
+                .args(std::env::args().skip(1))
+                .status();
             assert!(status.expect("unshare is installed").success(), "the benchmark failed");
         }
     }
+}
+
+fn named_sockets(skip: usize) -> Vec<u32> {
+    let named: Vec<u32> =
+        std::env::args().skip(skip).map(|word| word.parse().expect("a number of sockets")).collect();
+    if named.is_empty() { SOCKETS.to_vec() } else { named }
 }
 
 fn dotted(n: u32) -> String {
@@ -71,7 +82,7 @@ fn workloads() -> Vec<Workload> {
     vec![Workload { name: "A of a Service", questions: plain }, Workload { name: types, questions: mixed }]
 }
 
-fn inside() {
+fn inside(sockets: &[u32]) {
     assert!(
         Command::new("ip").args(["link", "set", "lo", "up"]).status().expect("ip is installed").success()
     );
@@ -80,7 +91,7 @@ fn inside() {
     for workload in workloads() {
         let file = directory.path().join("questions");
         std::fs::write(&file, &workload.questions).expect("a file");
-        for sockets in SOCKETS {
+        for sockets in sockets.iter().copied() {
             println!("\n{}; {sockets} sockets, {SERVICES} Services, {ROUNDS} rounds", workload.name);
             let round = |_| servers.iter().map(|server| measure(server, &file, sockets)).collect();
             report(&servers, &(0..ROUNDS).map(round).collect::<Vec<_>>());
