@@ -1,6 +1,6 @@
 //! A pod's limit on processes and threads, and word of the first fork that failed by it.
 
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 
 use portolan_netlink::cgroup::PidsLimit;
 use tokio::io::Interest;
@@ -22,7 +22,14 @@ pub(super) struct PodPids {
 impl PodPids {
     /// `None`: the node has no controller that may be used.
     pub(super) fn make(most: u32, outbox: mpsc::Sender<News>) -> Option<Self> {
-        let limit = Arc::new(PidsLimit::make(most)?);
+        let Some(limit) = PidsLimit::make(most).map(Arc::new) else {
+            // The same holds for every pod of the node.
+            static SAID: Once = Once::new();
+            SAID.call_once(|| {
+                tracing::warn!(most, "no pids controller may be used: pods start as much as they like");
+            });
+            return None;
+        };
         // Not kept by the task: the limit goes with the pod.
         let events = limit.events().and_then(|file| {
             // SAFETY: the file is owned by the `AsyncFd` and never replaced or closed before it.
