@@ -1,4 +1,4 @@
-//! How long a durable write takes: `cargo run --release -p portolan-store --example bench [DIR]`.
+//! How long a durable write takes: `cargo run --release -p portolan-store --example durable [DIR]`.
 
 use std::path::Path;
 use std::sync::Arc;
