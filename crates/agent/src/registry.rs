@@ -78,17 +78,25 @@ impl Registry {
     /// The container of a pod; `Err` says what there is none of.
     pub(crate) fn find(&self, key: &Key, uid: Option<&str>, container: &str) -> Result<Container, Missing> {
         let pods = self.lock();
-        let pod = pods.get(key).filter(|pod| uid.is_none_or(|uid| uid == pod.uid)).ok_or(Missing::Pod)?;
+        let pod = entry(&pods, key, uid)?;
         pod.containers.get(container).cloned().ok_or(Missing::Container)
     }
 
     /// Where a pod is; `None` while no container of it runs.
     pub(crate) fn place(&self, key: &Key, uid: Option<&str>) -> Result<Option<Place>, Missing> {
         let pods = self.lock();
-        let pod = pods.get(key).filter(|pod| uid.is_none_or(|uid| uid == pod.uid)).ok_or(Missing::Pod)?;
+        let pod = entry(&pods, key, uid)?;
         let launch = pod.containers.values().find_map(|container| container.launch.as_ref());
         Ok(launch.map(|launch| Place { uid: pod.uid.clone(), netns: launch.netns.clone() }))
     }
+}
+
+fn entry<'a>(
+    pods: &'a HashMap<Key, PodEntry>,
+    key: &Key,
+    uid: Option<&str>,
+) -> Result<&'a PodEntry, Missing> {
+    pods.get(key).filter(|pod| uid.is_none_or(|uid| uid == pod.uid)).ok_or(Missing::Pod)
 }
 
 /// Where a pod's processes are.

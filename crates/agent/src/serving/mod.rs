@@ -11,7 +11,6 @@ mod channels;
 mod exec;
 mod logs;
 mod portforward;
-mod ports;
 mod request;
 mod session;
 mod spdy;

@@ -170,7 +170,7 @@ async fn give(
     for (wanted, channel) in
         [(streams.stdout, Channel::Stdout), (streams.stderr, Channel::Stderr), (true, Channel::Error)]
     {
-        if wanted && sink.feed(message(channel, &[])).await.is_err() {
+        if wanted && sink.feed(message(number(channel), &[])).await.is_err() {
             return;
         }
     }
@@ -181,7 +181,7 @@ async fn give(
             Channel::Stderr => streams.stderr,
             Channel::Error => true,
         };
-        if wanted && sink.send(message(channel, &bytes)).await.is_err() {
+        if wanted && sink.send(message(number(channel), &bytes)).await.is_err() {
             return;
         }
     }
@@ -194,14 +194,18 @@ pub(super) async fn farewell(sink: &mut SplitSink<Socket, Message>) {
     let _ = sink.close().await;
 }
 
-fn message(channel: Channel, bytes: &[u8]) -> Message {
-    let number = match channel {
+fn number(channel: Channel) -> u8 {
+    match channel {
         Channel::Stdout => 1,
         Channel::Stderr => 2,
         Channel::Error => 3,
-    };
+    }
+}
+
+/// Bytes for a channel, behind its number.
+pub(super) fn message(channel: u8, bytes: &[u8]) -> Message {
     let mut out = BytesMut::with_capacity(1 + bytes.len());
-    out.put_u8(number);
+    out.put_u8(channel);
     out.put_slice(bytes);
     Message::Binary(out.freeze())
 }

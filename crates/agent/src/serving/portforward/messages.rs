@@ -2,16 +2,16 @@
 //! Each port that is asked for has one connection and two channels, an even one for data and the next for errors. The first
 //! message of each is the port itself.
 
-use bytes::{BufMut as _, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use futures_util::{SinkExt as _, StreamExt as _};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_tungstenite::tungstenite::Message;
 
-use super::portforward::{Target, connect};
-use super::websocket::{Content, Socket, content, farewell};
+use super::{Target, connect};
 use crate::limits::{SESSION_QUEUE, SESSION_READ_BYTES};
+use crate::serving::websocket::{Content, Socket, content, farewell, message};
 
 pub(super) const PROTOCOL: &str = "v4.channel.k8s.io";
 
@@ -111,13 +111,6 @@ async fn serve(
         () = answers => {}
         () = asks => {}
     }
-}
-
-fn message(channel: u8, bytes: &[u8]) -> Message {
-    let mut out = BytesMut::with_capacity(1 + bytes.len());
-    out.put_u8(channel);
-    out.put_slice(bytes);
-    Message::Binary(out.freeze())
 }
 
 #[cfg(test)]

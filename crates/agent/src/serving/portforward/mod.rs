@@ -1,5 +1,8 @@
 //! `/portForward/NAMESPACE/POD`: connections from afar to ports of a pod, in the protocol `portforward.k8s.io`. For each
-//! connection the client opens two streams with one request id: data, and error for why there is none.
+//! connection the client opens two streams with one request id: data, and error for why there is none. Clients that speak
+//! of ports in websocket messages are `messages`' affair.
+
+mod messages;
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream as StdStream};
@@ -20,7 +23,7 @@ use tokio::time::Instant;
 
 use super::spdy::{self, Connection, Gone, Input, Output, Piece, Stream};
 use super::upgrade::{Protocol, common, take_over, words};
-use super::{Body, Refusal, World, channels, ports, websocket};
+use super::{Body, Refusal, World, channels, websocket};
 use crate::limits::{FORWARD_CONNECT_TIMEOUT, FORWARD_LINGER, SESSION_READ_BYTES, SPDY_STREAMS_PATIENCE};
 use crate::probe::dial_error;
 
@@ -49,16 +52,16 @@ pub(super) fn answer(
         }
         Protocol::Websocket => {
             let offered = words(request.headers(), &SEC_WEBSOCKET_PROTOCOL);
-            let protocol = common(&[TUNNELLED, ports::PROTOCOL], &offered)?;
+            let protocol = common(&[TUNNELLED, messages::PROTOCOL], &offered)?;
             if protocol == TUNNELLED {
                 return websocket::accept_tunnel(request, protocol, |io| forward(spdy::connect(io), target));
             }
-            if wanted.is_empty() || wanted.len() > ports::PORTS_MAX {
+            if wanted.is_empty() || wanted.len() > messages::PORTS_MAX {
                 let text =
-                    format!("ports: from 1 to {} must be named, not {}", ports::PORTS_MAX, wanted.len());
+                    format!("ports: from 1 to {} must be named, not {}", messages::PORTS_MAX, wanted.len());
                 return Err(Refusal::new(StatusCode::BAD_REQUEST, text));
             }
-            websocket::take_over(request, protocol, |socket| ports::forward(socket, wanted, target))
+            websocket::take_over(request, protocol, |socket| messages::forward(socket, wanted, target))
         }
     }
 }
