@@ -27,7 +27,8 @@ const INFO_LEN: usize = 84;
 const ENTRIES_AT: usize = 40;
 /// `struct ipt_replace` before the entries.
 const REPLACE_LEN: usize = 96;
-const COUNTERS_LEN: usize = 16;
+/// Packets and bytes of one entry.
+pub const COUNTERS_LEN: usize = 16;
 
 /// Packets and bytes that met a rule.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

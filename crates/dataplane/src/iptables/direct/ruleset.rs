@@ -4,13 +4,12 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use portolan_netlink::xtables::{Blob, Counters, Info};
+use portolan_netlink::xtables::{Blob, COUNTERS_LEN, Counters, Info};
 
 use super::encode::{EXTENSION_HEADER, Entry, Layout, Leads};
 use super::read::{Seen, half, word};
 use crate::iptables::rules::Name;
 
-const COUNTERS_LEN: usize = 16;
 const VERDICT_LEN: usize = 4;
 
 /// Some entries of the old table, one behind the other.
