@@ -62,7 +62,7 @@ mod write;
 pub use authn::User;
 pub use body::Body;
 pub use config::{Config, StartError};
-pub use protobuf::stored::Readable;
+pub use protobuf::stored::{Protobuf, Readable};
 pub use serve::serve;
 pub use server::{ApiServer, SNAPSHOT_PATH};
 pub use tokens::{BadKey, TokenKeys};

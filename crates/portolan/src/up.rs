@@ -16,7 +16,7 @@ use clap::Args;
 use ipnet::IpNet;
 use portolan_agent::Serving;
 use portolan_apiserver::pki::{Identity, Pki};
-use portolan_apiserver::{ApiServer, Readable, TokenKeys, User, tls};
+use portolan_apiserver::{ApiServer, Protobuf, Readable, TokenKeys, User, tls};
 use portolan_client::Client;
 use portolan_store::Store;
 use tokio::net::TcpListener;
@@ -128,7 +128,7 @@ async fn open_store(
     let store = arguments.etcd.open(data_dir, &node_ip.to_string()).await?;
     let store = arguments.encryption.open(store, data_dir, arguments.etcd.root().as_deref()).await?;
     // A kube-apiserver on the same etcd writes protobuf unless told otherwise, and a snapshot of such a store holds it.
-    Ok(Arc::new(Readable::new(store)))
+    Ok(Arc::new(Readable::new(store, Protobuf)))
 }
 
 async fn start(arguments: Arguments) -> anyhow::Result<()> {

@@ -16,6 +16,7 @@ pub mod migrate;
 mod ring;
 pub mod sealed;
 pub mod snapshot;
+pub mod translated;
 mod types;
 mod watch;
 

@@ -8,13 +8,12 @@
 use std::sync::Arc;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
-use futures_util::FutureExt as _;
-use futures_util::future::BoxFuture;
 use ring::aead::{AES_128_GCM, AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use ring::rand::{SecureRandom as _, SystemRandom};
 
 use crate::limits::RESEAL_KEYS;
-use crate::{Commit, Error, Event, KeyValue, Leases, Op, Page, Revision, Store, Txn, Watch};
+use crate::translated::{Translate, Translated};
+use crate::{Commit, Error, Store, Txn};
 
 /// What sealed values begin with, whatever sealed them.
 const MARK: &[u8] = b"k8s:enc:";
@@ -72,11 +71,6 @@ impl Seal {
         self.prefixes.iter().any(|prefix| key.starts_with(prefix.as_str()))
     }
 
-    /// Whether something under `prefix` may be sealed.
-    fn meets(&self, prefix: &str) -> bool {
-        self.covers(prefix) || self.prefixes.iter().any(|own| own.starts_with(prefix))
-    }
-
     /// The key that a value is bound to.
     fn place(&self, key: &str) -> Vec<u8> {
         match (&self.root, key.strip_prefix(ROOT)) {
@@ -96,9 +90,23 @@ impl Seal {
             None => !value.starts_with(MARK),
         }
     }
+}
 
-    fn close(&self, key: &str, value: &Bytes) -> Result<Bytes, Error> {
-        let Some(first) = self.first().filter(|_| self.covers(key)) else { return Ok(value.clone()) };
+impl Translate for Seal {
+    fn is_closed(&self, key: &str, value: &[u8]) -> bool {
+        self.covers(key) && value.starts_with(MARK)
+    }
+
+    fn meets(&self, prefix: &str) -> bool {
+        self.covers(prefix) || self.prefixes.iter().any(|own| own.starts_with(prefix))
+    }
+
+    fn is_secret(&self) -> bool {
+        true
+    }
+
+    fn close(&self, key: &str, value: Bytes) -> Result<Bytes, Error> {
+        let Some(first) = self.first().filter(|_| self.covers(key)) else { return Ok(value) };
         let failed = || Error::Unavailable(format!("{key} cannot be sealed: no random numbers"));
         let mut nonce = [0; NONCE_LEN];
         SystemRandom::new().fill(&mut nonce).map_err(|_| failed())?;
@@ -114,9 +122,6 @@ impl Seal {
     }
 
     fn open(&self, key: &str, value: &Bytes) -> Result<Bytes, Error> {
-        if !self.covers(key) || !value.starts_with(MARK) {
-            return Ok(value.clone());
-        }
         let own = self.keys.iter().find(|own| value.starts_with(&own.prefix));
         let unreadable = |why: &str| {
             let head = &value[..value.len().min(64)];
@@ -137,49 +142,25 @@ impl Seal {
         plain.truncate(length);
         Ok(plain.into())
     }
-
-    fn open_kv(&self, kv: KeyValue) -> Result<KeyValue, Error> {
-        let value = self.open(&kv.key, &kv.value)?;
-        Ok(KeyValue { value, ..kv })
-    }
-
-    fn open_events(&self, events: &Arc<[Event]>) -> Result<Arc<[Event]>, Error> {
-        if !events.iter().any(|event| self.covers(&event.key)) {
-            return Ok(events.clone());
-        }
-        let opened = events.iter().map(|event| {
-            let value = event.value.as_ref().map(|value| self.open(&event.key, value)).transpose()?;
-            let previous = event.previous.clone().map(|kv| self.open_kv(kv)).transpose()?;
-            Ok(Event { value, previous, ..event.clone() })
-        });
-        opened.collect()
-    }
 }
 
 /// A store whose values are partly sealed.
-pub struct Sealed {
-    seal: Arc<Seal>,
-    inner: Arc<dyn Store>,
-}
+pub type Sealed = Translated<Seal>;
 
 impl Sealed {
-    /// In front of `inner`.
-    pub fn new(inner: Arc<dyn Store>, seal: Seal) -> Sealed {
-        Sealed { seal: Arc::new(seal), inner }
-    }
-
     /// Writes anew what is not sealed as it would be now: plain values, and those of older keys. Says how many. Fails at
     /// a value that none of the keys opens.
     pub async fn reseal(&self) -> Result<usize, Error> {
         let mut count = 0;
-        for prefix in &self.seal.prefixes {
+        for prefix in &self.by.prefixes {
             let mut after: Option<Arc<str>> = None;
             loop {
                 let page = self.inner.list(prefix, after.as_deref(), RESEAL_KEYS, None).await?;
                 let mut txn = Txn::new();
                 for kv in &page.items {
-                    let plain = self.seal.open(&kv.key, &kv.value)?;
-                    if !self.seal.is_current(&kv.value) {
+                    let closed = self.by.is_closed(&kv.key, &kv.value);
+                    let plain = if closed { self.by.open(&kv.key, &kv.value)? } else { kv.value.clone() };
+                    if !self.by.is_current(&kv.value) {
                         txn = txn.if_revision(kv.key.clone(), kv.mod_revision).put(kv.key.clone(), plain);
                     }
                 }
@@ -197,92 +178,10 @@ impl Sealed {
     }
 }
 
-impl Store for Sealed {
-    fn get(&self, key: &str) -> BoxFuture<'_, Result<(Option<KeyValue>, Revision), Error>> {
-        let found = self.inner.get(key);
-        if !self.seal.covers(key) {
-            return found;
-        }
-        async move {
-            let (found, revision) = found.await?;
-            Ok((found.map(|kv| self.seal.open_kv(kv)).transpose()?, revision))
-        }
-        .boxed()
-    }
-
-    fn list(
-        &self,
-        prefix: &str,
-        after: Option<&str>,
-        limit: usize,
-        at: Option<Revision>,
-    ) -> BoxFuture<'_, Result<Page, Error>> {
-        let page = self.inner.list(prefix, after, limit, at);
-        if !self.seal.meets(prefix) {
-            return page;
-        }
-        async move {
-            let mut page = page.await?;
-            for kv in &mut page.items {
-                kv.value = self.seal.open(&kv.key, &kv.value)?;
-            }
-            Ok(page)
-        }
-        .boxed()
-    }
-
-    fn commit(&self, mut txn: Txn) -> BoxFuture<'_, Result<Commit, Error>> {
-        let touches = txn.ops.iter().any(|op| self.seal.covers(op.key()))
-            || txn.compares.iter().any(|compare| self.seal.covers(compare.key()));
-        if !touches {
-            return self.inner.commit(txn);
-        }
-        async move {
-            for op in &mut txn.ops {
-                if let Op::Put(key, value) = op {
-                    *value = self.seal.close(key, value)?;
-                }
-            }
-            let mut outcome = self.inner.commit(txn).await?;
-            if let Commit::Conflict { current } = &mut outcome {
-                for (_, kv) in current {
-                    *kv = kv.take().map(|kv| self.seal.open_kv(kv)).transpose()?;
-                }
-            }
-            Ok(outcome)
-        }
-        .boxed()
-    }
-
-    fn watch(&self, prefix: &str, after: Revision) -> BoxFuture<'_, Result<Watch, Error>> {
-        let watch = self.inner.watch(prefix, after);
-        if !self.seal.meets(prefix) {
-            return watch;
-        }
-        let seal = self.seal.clone();
-        async move { Ok(watch.await?.through(Arc::new(move |events| seal.open_events(events)))) }.boxed()
-    }
-
-    fn revision(&self) -> BoxFuture<'_, Result<Revision, Error>> {
-        self.inner.revision()
-    }
-
-    fn compact(&self, before: Revision) -> BoxFuture<'_, Result<(), Error>> {
-        self.inner.compact(before)
-    }
-
-    fn leases(&self) -> Option<&dyn Leases> {
-        self.inner.leases()
-    }
-
-    fn at_rest(&self) -> Option<Arc<dyn Store>> {
-        Some(self.inner.clone())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Event;
     use crate::embedded::Embedded;
 
     const KEY: &str = "/registry/secrets/default/a";

@@ -1,120 +1,36 @@
-//! What a kube-apiserver wrote: a store in front of another, which gives out values in protobuf as JSON. What is written
-//! passes as it is; a kube-apiserver reads both. Start at [`Readable`].
-
-use std::sync::Arc;
+//! What a kube-apiserver wrote: values in protobuf, given out as JSON. What is written passes as it is; a kube-apiserver
+//! reads both. Start at [`Readable`].
 
 use bytes::Bytes;
-use futures_util::FutureExt as _;
-use futures_util::future::BoxFuture;
-use portolan_store::{Commit, Error, Event, KeyValue, Leases, Page, Revision, Store, Txn, Watch};
+use portolan_store::Error;
+use portolan_store::translated::{Translate, Translated};
 
 use super::{MAGIC, decode};
 
 /// A store all of whose values are JSON, where their kinds are known.
-pub struct Readable {
-    inner: Arc<dyn Store>,
-}
+pub type Readable = Translated<Protobuf>;
 
-impl Readable {
-    /// In front of `inner`.
-    pub fn new(inner: Arc<dyn Store>) -> Self {
-        Self { inner }
-    }
-}
+/// Opens values in protobuf. One that cannot be read stays as it is: whoever asks for that object is told so, and nobody else.
+pub struct Protobuf;
 
-/// A value that cannot be read stays as it is: whoever asks for that object is told so, and nobody else.
-fn open(value: Bytes) -> Bytes {
-    if !value.starts_with(MAGIC) {
-        return value;
-    }
-    decode(&value).map_or(value, |object| crate::object::to_stored(&object))
-}
-
-fn open_kv(kv: KeyValue) -> KeyValue {
-    KeyValue { value: open(kv.value), ..kv }
-}
-
-fn open_events(events: &Arc<[Event]>) -> Arc<[Event]> {
-    let strange = |event: &Event| {
-        let values = [event.value.as_ref(), event.previous.as_ref().map(|kv| &kv.value)];
-        values.into_iter().flatten().any(|value| value.starts_with(MAGIC))
-    };
-    if !events.iter().any(strange) {
-        return events.clone();
-    }
-    let opened = events.iter().cloned().map(|event| Event {
-        value: event.value.map(open),
-        previous: event.previous.map(open_kv),
-        ..event
-    });
-    opened.collect()
-}
-
-impl Store for Readable {
-    fn get(&self, key: &str) -> BoxFuture<'_, Result<(Option<KeyValue>, Revision), Error>> {
-        let found = self.inner.get(key);
-        async move { found.await.map(|(found, revision)| (found.map(open_kv), revision)) }.boxed()
+impl Translate for Protobuf {
+    fn is_closed(&self, _key: &str, value: &[u8]) -> bool {
+        value.starts_with(MAGIC)
     }
 
-    fn list(
-        &self,
-        prefix: &str,
-        after: Option<&str>,
-        limit: usize,
-        at: Option<Revision>,
-    ) -> BoxFuture<'_, Result<Page, Error>> {
-        let page = self.inner.list(prefix, after, limit, at);
-        async move {
-            let mut page = page.await?;
-            for kv in page.items.iter_mut().filter(|kv| kv.value.starts_with(MAGIC)) {
-                kv.value = open(std::mem::take(&mut kv.value));
-            }
-            Ok(page)
-        }
-        .boxed()
-    }
-
-    fn commit(&self, txn: Txn) -> BoxFuture<'_, Result<Commit, Error>> {
-        let outcome = self.inner.commit(txn);
-        async move {
-            let mut outcome = outcome.await?;
-            if let Commit::Conflict { current } = &mut outcome {
-                for (_, kv) in current {
-                    *kv = kv.take().map(open_kv);
-                }
-            }
-            Ok(outcome)
-        }
-        .boxed()
-    }
-
-    fn watch(&self, prefix: &str, after: Revision) -> BoxFuture<'_, Result<Watch, Error>> {
-        let watch = self.inner.watch(prefix, after);
-        async move { Ok(watch.await?.through(Arc::new(|events| Ok(open_events(events))))) }.boxed()
-    }
-
-    fn revision(&self) -> BoxFuture<'_, Result<Revision, Error>> {
-        self.inner.revision()
-    }
-
-    fn compact(&self, before: Revision) -> BoxFuture<'_, Result<(), Error>> {
-        self.inner.compact(before)
-    }
-
-    fn leases(&self) -> Option<&dyn Leases> {
-        self.inner.leases()
-    }
-
-    fn at_rest(&self) -> Option<Arc<dyn Store>> {
-        self.inner.at_rest()
+    fn open(&self, _key: &str, value: &Bytes) -> Result<Bytes, Error> {
+        Ok(decode(value).map_or_else(|_| value.clone(), |object| crate::object::to_stored(&object)))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use portolan_store::embedded::Embedded;
     use portolan_store::sealed::{Seal, SealKey, Sealed};
+    use portolan_store::{Commit, Event, Store, Txn};
 
     const KEY: &str = "/registry/secrets/default/s";
     const STRANGE: &[u8] = b"k8s\0\x0a\x0d\x0a\x02v9\x12\x07Nothing\x12\x00";
@@ -123,7 +39,7 @@ mod tests {
     async fn values_in_protobuf_come_out_as_json_whichever_way_they_are_asked_for() {
         let dir = tempfile::tempdir().unwrap();
         let raw: Arc<dyn Store> = Arc::new(Embedded::open(dir.path()).unwrap());
-        let store = Readable::new(raw.clone());
+        let store = Readable::new(raw.clone(), Protobuf);
         let mut watch = store.watch("/registry/", 1).await.unwrap();
         let secret = super::super::tests::SECRET;
         raw.commit(Txn::new().put(KEY, secret)).await.unwrap();
@@ -161,7 +77,7 @@ mod tests {
             write_plain: false,
             root: None,
         };
-        let store = Readable::new(Arc::new(Sealed::new(raw.clone(), seal)));
+        let store = Readable::new(Arc::new(Sealed::new(raw.clone(), seal)), Protobuf);
         let mut watch = store.watch("/registry/", 1).await.unwrap();
         let secret = super::super::tests::SECRET;
         store.commit(Txn::new().put(KEY, secret)).await.unwrap();
