@@ -195,9 +195,7 @@ impl Node {
     }
 
     pub(crate) fn condition(&self, name: &str, type_: &str) -> Value {
-        let status = self.status(name);
-        let conditions = status["conditions"].as_array().cloned().unwrap_or_default();
-        conditions.into_iter().find(|c| c["type"] == type_).unwrap_or_default()
+        condition_of(&self.status(name), type_)
     }
 
     pub(crate) fn is_ready(&self, name: &str) -> bool {
@@ -260,4 +258,10 @@ pub(crate) fn http(
     stream.read_to_string(&mut answer)?;
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_default();
     Ok((head.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or(0), body.to_owned()))
+}
+
+/// A condition of a status that was read once, where two readings could see two states.
+pub(crate) fn condition_of(status: &Value, type_: &str) -> Value {
+    let conditions = status["conditions"].as_array().cloned().unwrap_or_default();
+    conditions.into_iter().find(|c| c["type"] == type_).unwrap_or_default()
 }

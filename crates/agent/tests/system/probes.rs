@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::node::{Node, http, until};
+use crate::node::{Node, condition_of, http, until};
 
 #[test]
 fn readiness_turns_with_the_probe() {
@@ -110,8 +110,9 @@ fn a_deleted_pod_stays_ready_while_its_probe_passes() {
     node.delete("web", 2);
     let mut seen = Vec::new();
     until("it is gone", || {
-        if node.status("web")["phase"] == "Running" {
-            seen.push(node.is_ready("web"));
+        let status = node.status("web");
+        if status["phase"] == "Running" {
+            seen.push(condition_of(&status, "Ready")["status"] == "True");
         }
         node.pod("web").is_none()
     });
