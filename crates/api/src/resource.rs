@@ -119,7 +119,10 @@ impl Resource {
 
 /// Whether a subresource is an act on an object, or a talk with it, rather than a part of it.
 pub fn is_act(subresource: &str) -> bool {
-    matches!(subresource, "attach" | "binding" | "eviction" | "exec" | "log" | "portforward" | "token")
+    matches!(
+        subresource,
+        "attach" | "binding" | "eviction" | "exec" | "log" | "portforward" | "proxy" | "token"
+    )
 }
 
 /// The resource served at a group, version and plural name.
@@ -304,7 +307,7 @@ pub static NODES: Resource = Resource {
     namespaced: false,
     prefix: "minions",
     schema: core::v1::Node::schema,
-    subresources: &["status"],
+    subresources: &["proxy", "status"],
     selectable_fields: &["spec.unschedulable"],
     strategy: &kinds::node::NodeStrategy,
     columns: printer::NODE,
@@ -320,7 +323,7 @@ pub static PODS: Resource = Resource {
     categories: &["all"],
     prefix: "pods",
     schema: core::v1::Pod::schema,
-    subresources: &["attach", "binding", "eviction", "exec", "log", "portforward", "status"],
+    subresources: &["attach", "binding", "eviction", "exec", "log", "portforward", "proxy", "status"],
     selectable_fields: &[
         "spec.nodeName",
         "spec.restartPolicy",
@@ -374,7 +377,7 @@ pub static SERVICES: Resource = Resource {
     categories: &["all"],
     prefix: "services/specs",
     schema: core::v1::Service::schema,
-    subresources: &["status"],
+    subresources: &["proxy", "status"],
     selectable_fields: &["spec.clusterIP", "spec.type"],
     returns_deleted: true,
     create_on_update: true,

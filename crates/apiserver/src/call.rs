@@ -43,6 +43,8 @@ pub(crate) enum Verb {
     Delete,
     /// Many objects go.
     DeleteCollection,
+    /// A request is handed through to what an object stands for, whatever its method.
+    Connect,
 }
 
 impl Verb {
@@ -57,6 +59,7 @@ impl Verb {
             Self::Patch => "patch",
             Self::Delete => "delete",
             Self::DeleteCollection => "deletecollection",
+            Self::Connect => "connect",
         }
     }
 
@@ -71,12 +74,13 @@ impl Verb {
             Self::Patch => "PATCH",
             Self::Delete => "DELETE",
             Self::DeleteCollection => "DELETECOLLECTION",
+            Self::Connect => "CONNECT",
         }
     }
 
     /// Whether it changes objects.
     pub(crate) fn writes(self) -> bool {
-        !matches!(self, Self::Get | Self::List | Self::Watch)
+        !matches!(self, Self::Get | Self::List | Self::Watch | Self::Connect)
     }
 
     fn of(method: &Method, named: bool, watch: bool) -> Option<Self> {
@@ -110,6 +114,8 @@ pub(crate) struct Call {
     pub(crate) name: Option<String>,
     /// To which part of it.
     pub(crate) subresource: Option<String>,
+    /// What follows the subresource `proxy` in the path, as it was sent.
+    pub(crate) beyond: String,
     /// How.
     pub(crate) query: Query,
     /// The headers, for content types.
@@ -140,7 +146,6 @@ impl Call {
             verb: if session { "create" } else { verb.map_or("", Verb::name) },
             group: &path.group,
             resource: &path.resource,
-            // What follows a subresource, as in `proxy/metrics`, is not a matter of permission.
             subresource: path.subresource.as_deref().and_then(|sub| sub.split('/').next()),
             namespace: path.namespace.as_deref(),
             name: path.name.as_deref().or(chosen.exact("metadata.name")),
@@ -152,11 +157,25 @@ impl Call {
         let resource = known.ok_or_else(|| ApiError::from(status::no_such_path()))?;
         check_shape(resource, &path)?;
         let method = method.as_str();
+        let verb = if path.beyond.is_some() { Some(Verb::Connect) } else { verb };
         let verb = verb.ok_or_else(|| ApiError::from(status::method_not_allowed(resource, method)))?;
         let format = accepted(&headers, verb)?;
         let namespace = path.namespace.filter(|_| resource.namespaced);
-        let (name, subresource) = (path.name, path.subresource);
-        Ok(Self { server, user, resource, verb, namespace, name, subresource, query, headers, body, format })
+        let (name, subresource, beyond) = (path.name, path.subresource, path.beyond.unwrap_or_default());
+        Ok(Self {
+            server,
+            user,
+            resource,
+            verb,
+            namespace,
+            name,
+            subresource,
+            beyond,
+            query,
+            headers,
+            body,
+            format,
+        })
     }
 
     /// The object's namespace, empty for kinds without one.
@@ -236,6 +255,10 @@ fn known_subresource(resource: &Resource, sub: &str) -> bool {
 }
 
 fn accepted(headers: &HeaderMap, verb: Verb) -> Result<Format> {
+    if verb == Verb::Connect {
+        // What the client accepts is for the target to know.
+        return Ok(Format::JSON);
+    }
     let can = |format: Format| match format.shape {
         Shape::Whole => true,
         Shape::Table => matches!(verb, Verb::Get | Verb::List | Verb::Watch),

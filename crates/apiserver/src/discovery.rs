@@ -197,7 +197,7 @@ fn entries(resource: &Resource) -> Vec<Value> {
             "kind": resource.kind,
             "verbs": subresource_verbs(subresource),
         });
-        if let (Some(other), Some(entry)) = (other_kind(subresource), entry.as_object_mut()) {
+        if let (Some(other), Some(entry)) = (other_kind(resource, subresource), entry.as_object_mut()) {
             entry.extend(other);
         }
         entry
@@ -217,7 +217,7 @@ fn aggregated_entry(resource: &Resource) -> Value {
     add_names(&mut entry, resource);
     if !resource.subresources.is_empty() {
         let subresources = resource.subresources.iter().map(|subresource| {
-            let kind = other_kind(subresource).map_or_else(|| kind.clone(), Value::Object);
+            let kind = other_kind(resource, subresource).map_or_else(|| kind.clone(), Value::Object);
             json!({"subresource": subresource, "responseKind": kind, "verbs": subresource_verbs(subresource)})
         });
         entry["subresources"] = subresources.collect();
@@ -239,8 +239,10 @@ fn add_names(entry: &mut Value, resource: &Resource) {
 }
 
 /// The kind of a subresource that is not of its resource's own.
-fn other_kind(subresource: &str) -> Option<Map<String, Value>> {
+fn other_kind(resource: &Resource, subresource: &str) -> Option<Map<String, Value>> {
+    let options = format!("{}ProxyOptions", resource.kind);
     let (group, version, kind) = match subresource {
+        "proxy" => ("", "v1", options.as_str()),
         "scale" => ("autoscaling", "v1", "Scale"),
         "binding" => ("", "v1", "Binding"),
         "eviction" => ("policy", "v1", "Eviction"),
@@ -259,6 +261,7 @@ fn subresource_verbs(subresource: &str) -> &'static [&'static str] {
         "finalize" => &["update"],
         "log" => &["get"],
         "attach" | "exec" | "portforward" => &["create", "get"],
+        "proxy" => &["create", "delete", "get", "patch", "update"],
         act if is_act(act) => &["create"],
         _ => &["get", "patch", "update"],
     }
@@ -282,6 +285,11 @@ mod tests {
         assert_eq!(find("services")["categories"], json!(["all"]));
         assert_eq!(find("services")["singularName"], "service");
         assert_eq!(find("services/status")["verbs"], json!(["get", "patch", "update"]));
+        for (name, kind) in [("services", "Service"), ("pods", "Pod"), ("nodes", "Node")] {
+            let proxy = find(&format!("{name}/proxy"));
+            assert_eq!(proxy["verbs"], json!(["create", "delete", "get", "patch", "update"]));
+            assert_eq!(proxy["kind"], format!("{kind}ProxyOptions"));
+        }
         assert_eq!(find("namespaces/finalize")["verbs"], json!(["update"]));
         assert_eq!(find("nodes")["namespaced"], false);
     }
@@ -318,6 +326,6 @@ mod tests {
         let services = resources.iter().find(|resource| resource["resource"] == "services").unwrap();
         assert_eq!(services["scope"], "Namespaced");
         assert_eq!(services["responseKind"], json!({"group": "", "version": "v1", "kind": "Service"}));
-        assert_eq!(services["subresources"][0]["subresource"], "status");
+        assert_eq!(services["subresources"][1]["subresource"], "status");
     }
 }

@@ -40,6 +40,7 @@ mod negotiate;
 mod nodes;
 mod object;
 pub mod openapi;
+mod outbound;
 pub mod patch;
 mod path;
 pub mod pki;

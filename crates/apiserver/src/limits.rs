@@ -97,8 +97,25 @@ pub const CONNECTIONS_MAX: usize = 8192;
 /// Time to reach a node agent.
 pub const NODE_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Of a node agent's refusal, so much is handed on.
+/// Of a node agent's refusal to show logs, so much is handed on.
 pub const NODE_REFUSAL_BYTES_MAX: usize = 16 * 1024;
+
+/// Requests that are handed through to services, pods and nodes at once. Their bodies are streamed: each holds two
+/// connections and a few buffers.
+pub const PROXIED_AT_ONCE_MAX: usize = 1024;
+
+/// Time to reach the target of a proxied request, as in Kubernetes. How long it then takes to answer is its own affair and
+/// the client's, who may wait for events.
+pub const PROXY_CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Time for TLS with such a target, as in Kubernetes.
+pub const PROXY_TLS_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Longest head of an answer that is taken from such a target, and what is read ahead of its body.
+pub const PROXY_HEAD_BYTES_MAX: usize = 256 * 1024;
+
+/// Endpoints of a Service that are looked at for one that is a pod's own; a Service has 1,000 at most.
+pub const PROXY_ENDPOINTS_TRIED_MAX: usize = 100;
 
 /// Time that open requests get to end by themselves at shutdown.
 pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);

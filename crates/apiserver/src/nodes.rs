@@ -6,12 +6,9 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use bytes::Bytes;
 use http::header::HOST;
 use http::{HeaderValue, Request, Response};
-use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper_util::rt::TokioIo;
 use portolan_api::core::v1::Node;
 use portolan_api::resource::NODES;
 use portolan_api::status;
@@ -22,27 +19,23 @@ use tokio_rustls::TlsConnector;
 
 use crate::errors::{ApiError, Result};
 use crate::limits::NODE_CONNECT_TIMEOUT;
+use crate::outbound::{self, Failed, Outgoing};
 use crate::server::ApiServer;
 use crate::write::At;
 
-/// Asks the agent of node `name`. The connection is the request's own and ends with its answer.
+/// Asks the agent at `address` of node `name`. The connection is the request's own and ends with its answer.
 pub(crate) async fn request(
     server: &Arc<ApiServer>,
     name: &str,
-    mut request: Request<Full<Bytes>>,
-) -> Result<Response<Incoming>> {
-    let address = address(server, name).await?;
-    let host = HeaderValue::from_str(&address.to_string()).map_err(status::internal_error)?;
+    address: SocketAddr,
+    mut request: Request<Outgoing>,
+) -> std::result::Result<Response<Incoming>, Failed> {
+    let host = HeaderValue::from_str(&address.to_string());
+    let host = host.map_err(|error| Failed::Nobody(status::internal_error(error).into()))?;
     request.headers_mut().insert(HOST, host);
-    let url = format!("https://{address}{}", request.uri().path());
-    let failed = |why: String| ApiError::from(status::internal_error(format!("{} {url:?}: {why}", "Get")));
-    let connecting = connect(server, name, address);
-    let stream = timeout(NODE_CONNECT_TIMEOUT, connecting).await;
-    let stream = stream.unwrap_or_else(|_| Err("the node does not answer".into())).map_err(failed)?;
-    let shaken = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
-    let (mut sender, connection) = shaken.map_err(|e| failed(e.to_string()))?;
-    tokio::spawn(connection.with_upgrades());
-    sender.send_request(request).await.map_err(|e| failed(e.to_string()))
+    let stream = timeout(NODE_CONNECT_TIMEOUT, connect(server, name, address)).await;
+    let stream = stream.unwrap_or_else(|_| Err(Failed::Dial("the node does not answer".into())))?;
+    outbound::send(stream, request).await
 }
 
 type Stream = tokio_rustls::client::TlsStream<TcpStream>;
@@ -51,22 +44,17 @@ async fn connect(
     server: &Arc<ApiServer>,
     name: &str,
     address: SocketAddr,
-) -> std::result::Result<Stream, String> {
+) -> std::result::Result<Stream, Failed> {
     let tls = server.config().node_tls.clone();
-    let tls = tls.ok_or("this API server has no certificate that nodes know it by")?;
-    let owner = ServerName::try_from(name.to_owned()).map_err(|e| e.to_string())?;
-    let stream = TcpStream::connect(address).await;
-    let stream = stream.map_err(|e| format!("dial tcp {address}: connect: {}", plain(&e)))?;
-    let _ = stream.set_nodelay(true);
-    TlsConnector::from(tls).connect(owner, stream).await.map_err(|e| format!("tls: {e}"))
+    let none = "this API server has no certificate that nodes know it by";
+    let tls = tls.ok_or_else(|| Failed::Dial(none.into()))?;
+    let owner = ServerName::try_from(name.to_owned()).map_err(|e| Failed::Dial(e.to_string()))?;
+    let stream = outbound::dial(address, NODE_CONNECT_TIMEOUT).await?;
+    TlsConnector::from(tls).connect(owner, stream).await.map_err(|e| Failed::Dial(format!("tls: {e}")))
 }
 
-/// Without the number, which nobody reads.
-fn plain(error: &std::io::Error) -> String {
-    error.to_string().split(" (os error").next().unwrap_or_default().to_lowercase()
-}
-
-async fn address(server: &Arc<ApiServer>, name: &str) -> Result<SocketAddr> {
+/// Where the agent of node `name` is, if the node says so.
+pub(crate) async fn address(server: &Arc<ApiServer>, name: &str) -> Result<SocketAddr> {
     let kv = server.fetch(At { resource: &NODES, namespace: "", name }).await?;
     let node: Node = serde_json::from_slice(&kv.value).map_err(status::internal_error)?;
     let port = node.status.daemon_endpoints.kubelet_endpoint.port;

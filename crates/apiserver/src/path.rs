@@ -17,6 +17,8 @@ pub(crate) struct ResourcePath {
     pub(crate) name: Option<String>,
     /// What follows the name.
     pub(crate) subresource: Option<String>,
+    /// What follows the subresource `proxy`, as it was sent: a path of the target's own.
+    pub(crate) beyond: Option<String>,
     /// The old `/watch/` form of the path.
     pub(crate) watch: bool,
 }
@@ -32,8 +34,9 @@ pub(crate) enum Target {
 
 /// Takes `path` (still percent-encoded) apart. `None` if its encoding is broken.
 pub(crate) fn parse(path: &str) -> Option<Target> {
+    let (own, beyond) = split_proxied(path);
     let mut parts = Vec::with_capacity(8);
-    for part in path.trim_matches('/').split('/') {
+    for part in own.trim_matches('/').split('/') {
         parts.push(decode(part)?);
     }
     let (group, rest) = match parts.first().map(String::as_str) {
@@ -49,9 +52,33 @@ pub(crate) fn parse(path: &str) -> Option<Target> {
     if rest.is_empty() {
         return Some(Target::Other);
     }
-    let mut path = ResourcePath { group, version: version.clone(), watch, ..ResourcePath::default() };
+    let beyond = beyond.map(str::to_owned);
+    let mut path = ResourcePath { group, version: version.clone(), watch, beyond, ..ResourcePath::default() };
     place(&mut path, rest);
     Some(Target::Resource(path))
+}
+
+/// The part of a path that names an object and its subresource `proxy`, and what follows there, which may be anything.
+pub(crate) fn split_proxied(path: &str) -> (&str, Option<&str>) {
+    let is = |part: &str, word: &str| decode(part).is_some_and(|part| part == word);
+    let mut end = path.len() - path.trim_start_matches('/').len();
+    // Where the resource is named, and then where its subresource.
+    let (mut resource, mut subresource) = (usize::MAX, usize::MAX);
+    for (index, part) in path[end..].split('/').enumerate() {
+        end += part.len() + usize::from(index > 0);
+        if index == 0 {
+            resource = match part {
+                part if is(part, "api") => 2,
+                part if is(part, "apis") => 3,
+                _ => return (path, None),
+            };
+        } else if index == resource {
+            subresource = index + if is(part, "namespaces") { 4 } else { 2 };
+        } else if index == subresource {
+            return if is(part, "proxy") { (&path[..end], Some(&path[end..])) } else { (path, None) };
+        }
+    }
+    (path, None)
 }
 
 fn place(path: &mut ResourcePath, parts: &[String]) {
@@ -82,13 +109,14 @@ mod tests {
         match parse(path).unwrap() {
             Target::Other => "other".into(),
             Target::Resource(p) => format!(
-                "{}/{} {} {} {} {}{}",
+                "{}/{} {} {} {} {}{}{}",
                 p.group,
                 p.version,
                 p.namespace.as_deref().unwrap_or("-"),
                 p.resource,
                 p.name.as_deref().unwrap_or("-"),
                 p.subresource.as_deref().unwrap_or("-"),
+                p.beyond.map(|beyond| format!(" then {beyond:?}")).unwrap_or_default(),
                 if p.watch { " watch" } else { "" }
             ),
         }
@@ -116,7 +144,13 @@ mod tests {
                 "/apis/discovery.k8s.io/v1/namespaces/x/endpointslices/y",
                 "discovery.k8s.io/v1 x endpointslices y -",
             ),
-            ("/api/v1/namespaces/default/pods/p/proxy/a/b", "/v1 default pods p proxy/a/b"),
+            ("/api/v1/namespaces/default/pods/p/proxy/a/b", "/v1 default pods p proxy then \"/a/b\""),
+            ("/api/v1/namespaces/default/pods/p/proxy", "/v1 default pods p proxy then \"\""),
+            ("//api/v1/namespaces/default/pods/p/%70roxy//", "/v1 default pods p proxy then \"//\""),
+            ("/api/v1/nodes/n1:10250/proxy/%ff?", "/v1 - nodes n1:10250 proxy then \"/%ff?\""),
+            ("/api/v1/nodes/n1/status/proxy/x", "/v1 - nodes n1 status/proxy/x"),
+            ("/api/v1/namespaces/proxy/proxy/proxy", "/v1 proxy proxy proxy -"),
+            ("/apis/g/v1/namespaces/a/bs/c/proxy/", "g/v1 a bs c proxy then \"/\""),
             (
                 "/apis/networking.k8s.io/v1/ipaddresses/2001%3Adb8%3A%3A1",
                 "networking.k8s.io/v1 - ipaddresses 2001:db8::1 -",

@@ -24,14 +24,15 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
 use crate::authn::{self, User};
-use crate::body::Body;
+use crate::body::{Body, Unread};
 use crate::errors::{self, ApiError};
 use crate::limits::{
     BODY_BYTES_MAX, BODY_READ_TIMEOUT, CONNECTIONS_MAX, HEADER_READ_TIMEOUT, HTTP2_STREAMS_MAX,
     SHUTDOWN_GRACE, TLS_HANDSHAKE_TIMEOUT, TOKEN_BYTES_MAX, TOO_MANY_RETRY_SECONDS,
 };
+use crate::path::split_proxied;
 use crate::query::Query;
-use crate::server::{ApiServer, SNAPSHOT_PATH};
+use crate::server::{ApiServer, Peer, SNAPSHOT_PATH};
 
 /// Answers clients on `listener` until `shutdown` resolves; then takes no new connections, ends watches, lets open
 /// requests finish for a moment, and returns.
@@ -52,7 +53,7 @@ pub async fn serve(
             Some(_) = connections.join_next() => continue,
             accepted = listener.accept() => accepted,
         };
-        let Ok((stream, _)) = accepted else {
+        let Ok((stream, peer)) = accepted else {
             // Out of file descriptors, most likely: wait for some to be closed.
             tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
@@ -60,7 +61,7 @@ pub async fn serve(
         let Ok(slot) = slots.clone().try_acquire_owned() else { continue };
         let (server, acceptor, stopped) = (server.clone(), acceptor.clone(), stopped.clone());
         connections.spawn(async move {
-            connection(server, acceptor, stream, stopped).await;
+            connection(server, acceptor, stream, Peer(peer.ip()), stopped).await;
             drop(slot);
         });
     }
@@ -74,13 +75,15 @@ async fn connection(
     server: Arc<ApiServer>,
     acceptor: TlsAcceptor,
     stream: TcpStream,
+    peer: Peer,
     mut stopped: watch::Receiver<bool>,
 ) {
     let _ = stream.set_nodelay(true);
     let Ok(Ok(stream)) = timeout(TLS_HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await else { return };
     let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
     let user = certificate.and_then(|der| User::from_certificate(der));
-    let service = service_fn(move |request: Request<Incoming>| {
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(peer);
         let (server, user) = (server.clone(), user.clone());
         async move { Ok::<_, Infallible>(answer(&server, request, user).await) }
     });
@@ -126,10 +129,15 @@ async fn answer(server: &Arc<ApiServer>, request: Request<Incoming>, user: Optio
     } else {
         None
     };
-    let (parts, body) = request.into_parts();
-    let bytes = match read(body).await {
-        Ok(bytes) => bytes,
-        Err(response) => return response,
+    let (mut parts, body) = request.into_parts();
+    let bytes = if split_proxied(parts.uri.path()).1.is_some() {
+        parts.extensions.insert(Unread::new(body));
+        Bytes::new()
+    } else {
+        match read(body).await {
+            Ok(bytes) => bytes,
+            Err(response) => return response,
+        }
     };
     let mut request = Request::from_parts(parts, bytes);
     request.extensions_mut().insert(user);
@@ -144,6 +152,7 @@ fn takes_seat(request: &Request<Incoming>) -> bool {
     let lasts = (get && (query.flag("watch") == Some(true) || path.contains("/v1/watch/")))
         || (get && path.ends_with("/log") && query.flag("follow") == Some(true))
         || ["/exec", "/attach", "/portforward"].iter().any(|act| path.ends_with(act))
+        || split_proxied(path).1.is_some()
         || path == SNAPSHOT_PATH;
     let health = ["/healthz", "/livez", "/readyz"].iter().any(|prefix| path.starts_with(prefix));
     !lasts && !health

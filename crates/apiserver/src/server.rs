@@ -1,6 +1,6 @@
 //! The server itself: what it holds, and the way of a request through it. Start at [`ApiServer::handle`].
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Instant;
@@ -9,10 +9,9 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::header::{ACCEPT, CONTENT_TYPE, ETAG, HeaderValue, IF_NONE_MATCH};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
-use hyper::upgrade::OnUpgrade;
 use portolan_api::status;
 use portolan_store::Store;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::alloc::{self, Allocator};
 use crate::authn::User;
@@ -23,14 +22,19 @@ use crate::config::{Config, StartError};
 use crate::discovery::Discovery;
 use crate::errors::{ApiError, Result};
 use crate::flow::Flows;
-use crate::limits::REPAIR_INTERVAL;
+use crate::limits::{PROXIED_AT_ONCE_MAX, REPAIR_INTERVAL};
 use crate::lines::Lines;
 use crate::metrics::{Labels, Metrics};
 use crate::openapi::OpenApi;
 use crate::path::{self, ResourcePath, Target};
 use crate::propagation::{self, Owner};
 use crate::query::Query;
+use crate::verbs::connect::Wire;
 use crate::{accounts, bootstrap, health, masters, namespaces, object, respond, sweep, tokens, verbs};
+
+/// Whose connection a request came over, as an extension of the request.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Peer(pub(crate) IpAddr);
 
 /// An API server: one per process, shared by all connections.
 pub struct ApiServer {
@@ -43,6 +47,7 @@ pub struct ApiServer {
     metrics: Metrics,
     lines: Lines,
     flows: Arc<Flows>,
+    proxied: Arc<Semaphore>,
     ready: AtomicBool,
     stop: watch::Sender<bool>,
     propagation: mpsc::UnboundedSender<Owner>,
@@ -66,6 +71,7 @@ impl ApiServer {
             openapi: OnceLock::new(),
             lines: Lines::default(),
             flows: Arc::new(Flows::counted_by(metrics.flows.clone())),
+            proxied: Arc::new(Semaphore::new(PROXIED_AT_ONCE_MAX)),
             metrics,
             ready: AtomicBool::new(false),
             stop: watch::Sender::new(false),
@@ -107,9 +113,14 @@ impl ApiServer {
         let path = parts.uri.path();
         let response = match path::parse(path) {
             Some(Target::Resource(target)) => {
-                let upgrade = parts.extensions.remove::<OnUpgrade>();
-                let request = (parts.method, target, query, user, parts.headers, body, upgrade);
-                self.resource(request, &mut labels).await
+                let wire = Wire {
+                    from: parts.extensions.remove::<Peer>().map(|peer| peer.0),
+                    upgrade: parts.extensions.remove(),
+                    unread: parts.extensions.remove(),
+                    method: parts.method,
+                    uri: parts.uri,
+                };
+                self.resource((target, query, user, parts.headers, body, wire), &mut labels).await
             }
             Some(Target::Other) => self.other(&parts.method, path, &query, &user, &parts.headers).await,
             None => Err(status::bad_request("the path of the request has broken escapes").into()),
@@ -121,18 +132,18 @@ impl ApiServer {
 
     async fn resource(
         self: &Arc<Self>,
-        request: (Method, ResourcePath, Query, User, HeaderMap, Bytes, Option<OnUpgrade>),
+        request: (ResourcePath, Query, User, HeaderMap, Bytes, Wire),
         labels: &mut Labels,
     ) -> Result<Response<Body>> {
-        let (method, target, query, user, headers, body, upgrade) = request;
-        let definitions = method == Method::GET && is_definitions(&target);
-        let call = match Call::new(self.clone(), &method, target, query, user, headers, body).await {
+        let (target, query, user, headers, body, wire) = request;
+        let definitions = wire.method == Method::GET && is_definitions(&target);
+        let call = match Call::new(self.clone(), &wire.method, target, query, user, headers, body).await {
             Err(error) if error.is("NotFound") && definitions => return Ok(no_definitions()),
             call => call?,
         };
         *labels = call.labels();
         if call.subresource.as_deref().is_some_and(verbs::connect::is_connect) {
-            return verbs::connect::run(&call, &method, upgrade).await;
+            return verbs::connect::run(&call, wire).await;
         }
         let grants = call.resource.group == portolan_api::kinds::rbac::GROUP && call.verb.writes();
         let response = self.act(call).await;
@@ -159,6 +170,7 @@ impl ApiServer {
             Verb::Patch => verbs::patch::run(&call).await,
             Verb::Delete => verbs::delete::run(&call).await,
             Verb::DeleteCollection => verbs::delete::run_collection(&call).await,
+            Verb::Connect => Err(status::method_not_allowed(call.resource, Verb::Connect.name()).into()),
         }
     }
 
@@ -306,6 +318,11 @@ impl ApiServer {
 
     pub(crate) fn flows(&self) -> &Arc<Flows> {
         &self.flows
+    }
+
+    /// Room for requests that are handed through.
+    pub(crate) fn proxied(&self) -> &Arc<Semaphore> {
+        &self.proxied
     }
 
     pub(crate) fn lines(&self) -> &Lines {

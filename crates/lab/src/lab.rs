@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use ipnet::IpNet;
 use portolan_netlink::netns::{self, Netns};
 use serde::{Deserialize, Serialize};
 
@@ -133,8 +134,20 @@ impl Lab {
         self.timings.push(("control plane ready", begin.elapsed()));
         let begin = Instant::now();
         self.start_nodes(options)?;
+        segment::reach_pods(&self.layout, &self.pod_ranges()?)?;
         self.timings.push(("nodes ready", begin.elapsed()));
         Ok(())
+    }
+
+    /// Which node has which addresses for its pods.
+    fn pod_ranges(&self) -> Result<Vec<(Host, IpNet)>, LabError> {
+        let columns = r#"jsonpath={range .items[*]}{.metadata.name} {.spec.podCIDR}{"\n"}{end}"#;
+        let nodes = self.kubectl().run(&["get", "nodes", "-o", columns])?;
+        let range = |line: &str| {
+            let (name, range) = line.split_once(' ')?;
+            Some((name.parse().ok()?, range.parse().ok()?))
+        };
+        Ok(nodes.lines().filter_map(range).collect())
     }
 
     fn describe(&self) -> Result<(), LabError> {

@@ -57,6 +57,18 @@ fn attach(layout: &Layout, host: Host, segment: &mut Rt, ipv6: bool) -> Result<(
     Ok(())
 }
 
+/// Routes from the control plane to the pods of each node, as an administrator adds them to a host that is no node: the
+/// API server is a proxy for pods.
+pub(crate) fn reach_pods(layout: &Layout, ranges: &[(Host, IpNet)]) -> Result<(), LabError> {
+    let mut rt = Rt::open_in(&Netns::open(&layout.netns(Host::ControlPlane))?)?;
+    for (node, range) in ranges {
+        let mut route = Route::via(*range, node.ip());
+        route.protocol = PROTOCOL_STATIC;
+        rt.replace_route(&route)?;
+    }
+    Ok(())
+}
+
 fn default_route() -> IpNet {
     IpNet::new_assert(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0)
 }

@@ -24,7 +24,7 @@ impl Transport for InProcess {
         request.extensions_mut().insert(self.user.clone());
         Box::pin(async move {
             let response = self.server.handle(request).await;
-            Ok(response.map(|body| body.map_err(|never| match never {}).boxed_unsync()))
+            Ok(response.map(|body| body.map_err(Into::into).boxed_unsync()))
         })
     }
 }

@@ -40,6 +40,8 @@ const DELETE: &[Parameter] = &[
     ("propagationPolicy", "string", "What becomes of dependents: Orphan, Background or Foreground."),
 ];
 
+const PATH: Parameter = ("path", "string", "The path that the target is asked for.");
+
 const PRETTY: Parameter = ("pretty", "string", "Indent the answer.");
 
 const PATCH_TYPES: &[&str] = &[
@@ -75,6 +77,14 @@ pub(super) fn render(resources: &[&'static Resource], dialect: Dialect) -> Value
         for subresource in resource.subresources.iter().filter(|subresource| !is_act(subresource)) {
             paths.insert(format!("{item}/{subresource}"), writer.path(parameters, &writer.item(subresource)));
         }
+        if resource.subresources.contains(&"proxy") {
+            paths.insert(format!("{item}/proxy"), writer.path(parameters, &writer.proxy("")));
+            let parameters = [parameters, &["path"]].concat();
+            paths.insert(
+                format!("{item}/proxy/{{path}}"),
+                writer.path(&parameters, &writer.proxy("WithPath")),
+            );
+        }
     }
     Value::Object(paths)
 }
@@ -87,7 +97,7 @@ struct Operation {
     parameters: Vec<Parameter>,
     /// Definition of the body, and its content types.
     body: Option<(String, &'static [&'static str])>,
-    /// Definition of the answer.
+    /// Definition of the answer; empty where it is somebody else's, and may be anything.
     answer: String,
 }
 
@@ -175,6 +185,20 @@ impl Writer<'_> {
         operations
     }
 
+    /// What is handed through, `WithPath` or without.
+    fn proxy(&self, suffix: &str) -> Vec<Operation> {
+        let scope = if self.resource.namespaced { "Namespaced" } else { "" };
+        let operation = |method: &'static str| Operation {
+            method,
+            action: "connect",
+            id: format!("connect{}{}{scope}{}Proxy{suffix}", self.group(), title(method), self.resource.kind),
+            parameters: vec![PATH],
+            body: None,
+            answer: String::new(),
+        };
+        ["delete", "get", "head", "options", "patch", "post", "put"].map(operation).into()
+    }
+
     /// `readCoreV1NamespacedServiceStatus`
     fn id(&self, verb: &str, infix: &str, subresource: &str) -> String {
         let scope = if self.resource.namespaced { "Namespaced" } else { "" };
@@ -207,12 +231,18 @@ impl Writer<'_> {
         let group = if self.resource.group.is_empty() { "core" } else { self.resource.group };
         let mut parameters: Vec<Value> =
             operation.parameters.iter().map(|parameter| self.query_parameter(*parameter)).collect();
-        let answer = reference(&operation.answer, self.dialect);
+        let connects = operation.answer.is_empty();
+        let answer =
+            if connects { json!({"type": "string"}) } else { reference(&operation.answer, self.dialect) };
+        let mut kind = gvk_json(self.resource.gvk());
+        if connects {
+            kind["kind"] = format!("{}ProxyOptions", self.resource.kind).into();
+        }
         let mut rendered = json!({
             "operationId": operation.id,
             "tags": [format!("{}_{}", group.split('.').next().unwrap_or_default(), self.resource.version)],
             "x-kubernetes-action": operation.action,
-            "x-kubernetes-group-version-kind": gvk_json(self.resource.gvk()),
+            "x-kubernetes-group-version-kind": kind,
         });
         match self.dialect {
             Dialect::V2 => {
@@ -223,7 +253,8 @@ impl Writer<'_> {
                         .push(json!({"name": "body", "in": "body", "required": required, "schema": schema}));
                     rendered["consumes"] = (*types).into();
                 }
-                rendered["produces"] = json!(["application/json", "application/yaml"]);
+                rendered["produces"] =
+                    if connects { json!(["*/*"]) } else { json!(["application/json", "application/yaml"]) };
                 rendered["responses"] = json!({"200": {"description": "OK", "schema": answer}});
             }
             Dialect::V3 => {
@@ -233,7 +264,8 @@ impl Writer<'_> {
                         types.iter().map(|name| ((*name).to_owned(), schema.clone())).collect();
                     rendered["requestBody"] = json!({"content": content});
                 }
-                let content = json!({"application/json": {"schema": answer}});
+                let content = if connects { "*/*" } else { "application/json" };
+                let content = json!({content: {"schema": answer}});
                 rendered["responses"] = json!({"200": {"description": "OK", "content": content}});
             }
         }
@@ -246,6 +278,7 @@ impl Writer<'_> {
     fn path_parameter(&self, name: &str) -> Value {
         let description = match name {
             "namespace" => "Namespace of the object.".to_owned(),
+            "path" => "The path that the target is asked for.".to_owned(),
             _ => format!("Name of the {}.", self.resource.kind),
         };
         let mut parameter = self.parameter(name, "string", &description);

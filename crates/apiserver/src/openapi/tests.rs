@@ -165,3 +165,33 @@ fn the_protobuf_form_says_the_same() {
         .collect();
     assert!(names.contains(&b"dryRun".to_vec()), "{names:?}");
 }
+
+#[test]
+fn requests_that_are_handed_through_are_of_every_method() {
+    for (path, kind, id) in [
+        ("/api/v1/namespaces/{namespace}/services/{name}", "Service", "NamespacedServiceProxy"),
+        ("/api/v1/namespaces/{namespace}/pods/{name}", "Pod", "NamespacedPodProxy"),
+        ("/api/v1/nodes/{name}", "Node", "NodeProxy"),
+    ] {
+        for document in [document("/openapi/v2"), document("/openapi/v3/api/v1")] {
+            for (suffix, named) in [("/proxy", ""), ("/proxy/{path}", "WithPath")] {
+                let item = &document["paths"][format!("{path}{suffix}")];
+                let methods: Vec<&str> = item
+                    .as_object()
+                    .unwrap()
+                    .keys()
+                    .map(String::as_str)
+                    .filter(|k| *k != "parameters")
+                    .collect();
+                assert_eq!(methods.len(), 7, "{methods:?}");
+                let post = &item["post"];
+                assert_eq!(post["operationId"], format!("connectCoreV1Post{id}{named}"));
+                assert_eq!(post["x-kubernetes-action"], "connect");
+                assert_eq!(
+                    post["x-kubernetes-group-version-kind"],
+                    json!({"group": "", "kind": format!("{kind}ProxyOptions"), "version": "v1"})
+                );
+            }
+        }
+    }
+}

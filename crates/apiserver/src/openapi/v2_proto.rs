@@ -43,7 +43,9 @@ fn named_schemas(map: &Value) -> Message {
 
 fn path_item(item: &Value) -> Message {
     let mut message = Message::default();
-    for (field, method) in [(2, "get"), (3, "put"), (4, "post"), (5, "delete"), (8, "patch")] {
+    for (field, method) in
+        [(2, "get"), (3, "put"), (4, "post"), (5, "delete"), (6, "options"), (7, "head"), (8, "patch")]
+    {
         if let Some(found) = item.get(method) {
             message.message(field, operation(found));
         }

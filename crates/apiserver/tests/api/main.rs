@@ -19,6 +19,7 @@ mod list;
 mod namespaces;
 mod patch;
 mod pods;
+mod proxied;
 mod scale;
 mod services;
 mod tls;

@@ -7,6 +7,7 @@ use std::process::{Command, Output, Stdio};
 use portolan_lab::Host;
 
 use crate::bed::{Bed, PATIENCE};
+use crate::gate::{Gate, WEBSOCKET};
 
 /// Says this and that, then what it is told to.
 fn talker(name: &str, end: &str) -> String {
@@ -170,6 +171,56 @@ fn commands_run(bed: &Bed, carrier: (&str, &str)) {
     let none = exec(bed, carrier, &["talk", "-c", "none", "--", "true"], "");
     let said = text(&none.stderr);
     assert!(said.contains("container none is not valid for pod talk"), "{said}");
+}
+
+#[test]
+fn a_refused_session_is_answered_as_the_node_answers() {
+    let bed = Bed::up(1);
+    bed.apply(&talker("talk", "exec sleep 1000"));
+    bed.apply(
+        "{apiVersion: v1, kind: Pod, metadata: {name: alien}, spec: {containers: [{name: c, image: nginx}]}}",
+    );
+    bed.wait_ready("app=talk");
+    bed.until_field("pod alien", "{.status.containerStatuses[0].state.waiting.reason}", |reason| {
+        reason == "ErrImageNeverPull"
+    });
+    for carrier in CARRIERS {
+        let said = text(&exec(&bed, carrier, &["alien", "--", "true"], "").stderr);
+        let want = "unable to upgrade connection: container \"c\" in pod \"alien\" is not running";
+        assert!(said.contains(want), "{said}");
+    }
+    let gate = Gate::open(&bed, &["--disable-filter"]);
+    let at = |pod: &str, rest: &str| format!("/api/v1/namespaces/default/pods/{pod}/{rest}");
+    let strange = [WEBSOCKET, &[("sec-websocket-protocol", "v9.channel.k8s.io")]].concat();
+    for (path, code, want) in [
+        (at("talk", "exec?container=side&command=true&stdout=1"), 403, "unable to negotiate protocol"),
+        (at("talk", "attach?container=side&stdout=1"), 403, "unable to negotiate protocol"),
+        (at("talk", "portforward?ports=80"), 403, "unable to negotiate protocol"),
+        (at("talk", "exec?container=side&stdout=1"), 400, "you must specify at least 1 command"),
+        (at("alien", "attach?stdout=1"), 400, "is waiting to start: ErrImageNeverPull"),
+    ] {
+        let reply = gate.ask("GET", &path, &strange, "");
+        assert_eq!(reply.code, code, "{path}");
+        assert!(text(&reply.body).contains(want), "{path}: {:?}", reply.body);
+    }
+    let plain = gate.ask("POST", &at("talk", "exec?container=side&command=true&stdout=1"), &[], "");
+    assert_eq!(plain.refusal(), (400, "Upgrade request required".to_owned()));
+    // The node is there no more, but its object is.
+    let node = bed.lab.host(Host::Node(1)).unwrap();
+    let begin = std::time::Instant::now();
+    while let [process, ..] = node.processes()[..] {
+        let _ = Command::new("kill").args(["-9", &process.to_string()]).output();
+        assert!(begin.elapsed() < PATIENCE, "{process} stays");
+    }
+    let (code, message) =
+        gate.ask("GET", &at("talk", "exec?container=side&command=true&stdout=1"), WEBSOCKET, "").refusal();
+    assert_eq!(
+        (code, &*message),
+        (500, "error dialing backend: dial tcp 10.0.0.11:10250: connect: connection refused")
+    );
+    let (code, message) = gate.get(&at("talk", "log?container=side")).refusal();
+    let want = "Get \"https://10.0.0.11:10250/containerLogs/default/talk/side\": dial tcp 10.0.0.11:10250: connect: connection refused";
+    assert_eq!((code, &*message), (500, want));
 }
 
 #[test]

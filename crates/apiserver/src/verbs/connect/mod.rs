@@ -1,31 +1,38 @@
 //! `pods/log`, `pods/exec`, `pods/attach`, `pods/portforward`: answered by the agent of the pod's node, and handed through.
+//! And `proxy`, answered by whoever serves there.
 //!
-//! Here it is decided which container is meant and whether the request makes sense; bytes of a session pass unread.
+//! Here it is decided which container is meant and whether the request makes sense; bytes of a session pass unread
+//! (`tunnel`). `proxy` is the subresource of that name; `target` says, purely, where its requests go and as what.
+
+pub(crate) mod proxy;
+pub(crate) mod target;
+mod tunnel;
 
 use std::fmt::Write as _;
+use std::net::IpAddr;
 
-use bytes::Bytes;
 use futures_util::StreamExt as _;
-use http::header::{CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, UPGRADE};
-use http::{Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt as _, Full, Limited};
+use http::header::{CONTENT_TYPE, HeaderValue, UPGRADE};
+use http::{Method, Request, Response, StatusCode, Uri};
+use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
 use portolan_api::core::v1::Pod;
 use portolan_api::field::FieldError;
+use portolan_api::percent::encode;
 use portolan_api::status;
 
-use crate::body::{self, Body, full};
+use crate::body::{self, Body, Unread, full};
 use crate::call::{Call, Verb};
 use crate::errors::{ApiError, Result};
 use crate::limits::NODE_REFUSAL_BYTES_MAX;
 use crate::nodes;
+use crate::outbound::{self, Failed, Outgoing};
 use crate::write::At;
 
-/// Whether a subresource is answered by a node.
+/// Whether a subresource is answered by somebody else.
 pub(crate) fn is_connect(subresource: &str) -> bool {
-    subresource == "log" || is_session(subresource)
+    matches!(subresource, "log" | "proxy") || is_session(subresource)
 }
 
 /// Whether a subresource takes the connection over. Each needs the permission to create, also with GET: a websocket can
@@ -34,11 +41,28 @@ pub(crate) fn is_session(subresource: &str) -> bool {
     matches!(subresource, "exec" | "attach" | "portforward")
 }
 
-/// Hands the question to the node.
-pub(crate) async fn run(call: &Call, method: &Method, upgrade: Option<OnUpgrade>) -> Result<Response<Body>> {
+/// What of a request only those use that hand it through.
+pub(crate) struct Wire {
+    /// As it was sent.
+    pub(crate) method: Method,
+    /// As it was sent.
+    pub(crate) uri: Uri,
+    /// The client's address, where it came over a connection.
+    pub(crate) from: Option<IpAddr>,
+    /// The connection, if the client may want to take it over.
+    pub(crate) upgrade: Option<OnUpgrade>,
+    /// The body, where it was not read.
+    pub(crate) unread: Option<Unread>,
+}
+
+/// Hands the question on.
+pub(crate) async fn run(call: &Call, wire: Wire) -> Result<Response<Body>> {
     let subresource = call.subresource.as_deref().unwrap_or_default();
+    if subresource == "proxy" {
+        return proxy::run(call, wire).await;
+    }
     if !(call.verb == Verb::Get || call.verb == Verb::Create && is_session(subresource)) {
-        return Err(status::method_not_allowed(call.resource, method.as_str()).into());
+        return Err(status::method_not_allowed(call.resource, wire.method.as_str()).into());
     }
     let at = At { resource: call.resource, namespace: call.ns(), name: call.object_name() };
     let kv = call.server.fetch(at).await?;
@@ -52,14 +76,19 @@ pub(crate) async fn run(call: &Call, method: &Method, upgrade: Option<OnUpgrade>
             status::bad_request(format!("pod {} does not have a host assigned", pod.metadata.name)).into()
         );
     }
-    let Some(upgrade) = upgrade.filter(|_| call.headers.contains_key(UPGRADE)) else {
+    let Some(upgrade) = wire.upgrade.filter(|_| call.headers.contains_key(UPGRADE)) else {
         return Err(status::bad_request("Upgrade request required").into());
     };
     let path = match container {
         Some(container) => session_path(call, subresource, container),
         None => ports_path(call),
     };
-    session(call, &pod.spec.node_name, method, &path, upgrade).await
+    let mut request = request(&wire.method, &path)?;
+    tunnel::copy(&call.headers, request.headers_mut());
+    let node = &pod.spec.node_name;
+    let address = nodes::address(&call.server, node).await?;
+    let answer = nodes::request(&call.server, node, address, request).await.map_err(Failed::of_session)?;
+    tunnel::open(call.server.stopped(), upgrade, answer, ())
 }
 
 /// Where the agent serves a session with a container, and what of it the client wants, in kubelet's words.
@@ -102,8 +131,16 @@ async fn log(call: &Call, pod: &Pod) -> Result<Response<Body>> {
             let _ = write!(path, "{name}={}&", escaped(value));
         }
     }
-    let request = request(&Method::GET, path.trim_end_matches(['&', '?']))?;
-    let response = nodes::request(&call.server, &pod.spec.node_name, request).await?;
+    let path = path.trim_end_matches(['&', '?']);
+    let node = &pod.spec.node_name;
+    let address = nodes::address(&call.server, node).await?;
+    let answer = nodes::request(&call.server, node, address, request(&Method::GET, path)?).await;
+    let response = answer.map_err(|failed| match failed {
+        Failed::Nobody(error) => error,
+        Failed::Dial(why) | Failed::Answer(why) => {
+            status::untyped(format!("Get {:?}: {why}", format!("https://{address}{path}"))).into()
+        }
+    })?;
     if !response.status().is_success() {
         return Err(refusal(call, response).await);
     }
@@ -177,59 +214,12 @@ fn place(call: &Call, container: &str) -> String {
     format!("/{}/{}/{}", escaped(call.ns()), escaped(call.object_name()), escaped(container))
 }
 
-/// Lets client and agent talk to each other.
-async fn session(
-    call: &Call,
-    node: &str,
-    method: &Method,
-    path: &str,
-    upgrade: OnUpgrade,
-) -> Result<Response<Body>> {
-    let mut request = request(method, path)?;
-    for (name, value) in &call.headers {
-        if passes(name) {
-            request.headers_mut().append(name, value.clone());
-        }
-    }
-    let mut response = nodes::request(&call.server, node, request).await?;
-    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        return Err(refusal(call, response).await);
-    }
-    let other = hyper::upgrade::on(&mut response);
-    let mut stopped = call.server.stopped();
-    tokio::spawn(async move {
-        let (Ok(client), Ok(agent)) = tokio::join!(upgrade, other) else { return };
-        let (mut client, mut agent) = (TokioIo::new(client), TokioIo::new(agent));
-        tokio::select! {
-            // An end without farewell is an end.
-            _ = tokio::io::copy_bidirectional(&mut client, &mut agent) => {}
-            _ = stopped.wait_for(|stop| *stop) => {}
-        }
-    });
-    let mut answer = Response::new(full(""));
-    *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-    for (name, value) in response.headers() {
-        if passes(name) {
-            answer.headers_mut().append(name, value.clone());
-        }
-    }
-    Ok(answer)
-}
-
-fn request(method: &Method, path: &str) -> Result<Request<Full<Bytes>>> {
-    let request = Request::builder().method(method).uri(path).body(Full::new(Bytes::new()));
+fn request(method: &Method, path: &str) -> Result<Request<Outgoing>> {
+    let request = Request::builder().method(method).uri(path).body(outbound::empty());
     request.map_err(|e| status::internal_error(e).into())
 }
 
-/// What belongs to the change of protocol.
-fn passes(name: &HeaderName) -> bool {
-    *name == UPGRADE
-        || *name == CONNECTION
-        || name.as_str().starts_with("sec-websocket-")
-        || name == "x-stream-protocol-version"
-}
-
-/// The agent's no, as a Status.
+/// The agent's no to a question for logs, as a Status: kubelet's text, in the words of Kubernetes' clients.
 async fn refusal(call: &Call, response: Response<Incoming>) -> ApiError {
     let code = response.status();
     let body = Limited::new(response.into_body(), NODE_REFUSAL_BYTES_MAX).collect().await;
@@ -241,20 +231,20 @@ async fn refusal(call: &Call, response: Response<Incoming>) -> ApiError {
             status.message = text;
             status.into()
         }
-        _ => status::internal_error(format!("the node answered {code}: {text}")).into(),
+        StatusCode::INTERNAL_SERVER_ERROR => status::internal_error(text).into(),
+        _ => {
+            let mut status = status::forbidden(call.resource, call.object_name(), "");
+            status.message = format!("{text} ( pods/log {})", call.object_name());
+            status.code = code.as_u16().into();
+            if code != StatusCode::FORBIDDEN {
+                status.reason = String::new();
+            }
+            status.into()
+        }
     }
 }
 
 /// For a path or a query.
 fn escaped(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => out.push(char::from(byte)),
-            _ => {
-                let _ = write!(out, "%{byte:02X}");
-            }
-        }
-    }
-    out
+    encode(text.as_bytes(), "")
 }
