@@ -11,6 +11,7 @@ use crate::call::{Call, Validation};
 use crate::errors::{ApiError, Result};
 use crate::negotiate::{self, BodySyntax, OFFERED};
 use crate::protobuf::{self, ProtobufError};
+use crate::yaml;
 
 /// Names of the group version and kind in a body.
 #[derive(Debug, Default, Deserialize)]
@@ -32,6 +33,16 @@ pub(crate) fn object(call: &Call, validation: Validation, warnings: &mut Vec<Str
     check_type(call.resource, &json, &call.body)?;
     let decoded = decode::decode(&json, (call.resource.schema)())
         .map_err(|error| undecodable(call.resource, &call.body, error))?;
+    let is_yaml = negotiate::body_syntax(&call.headers) == Some(BodySyntax::Yaml);
+    let twice =
+        if is_yaml && validation != Validation::Ignore { yaml::keys_twice(&call.body) } else { Vec::new() };
+    if !twice.is_empty() && validation == Validation::Strict {
+        let mut problems = vec![yaml::strict_error(&twice)];
+        problems.extend(decoded.problems.iter().map(Problem::to_string));
+        let error = decode::strict_error(&problems);
+        return Err(status::bad_request(decode::cannot_be_handled(call.resource, error)).into());
+    }
+    warnings.extend(twice);
     accept(call.resource, decoded, validation, warnings)
 }
 
@@ -82,7 +93,7 @@ enum Unread {
 fn json(call: &Call) -> std::result::Result<Bytes, Unread> {
     match negotiate::body_syntax(&call.headers) {
         Some(BodySyntax::Json) => Ok(call.body.clone()),
-        Some(BodySyntax::Yaml) => match yaml(&call.body) {
+        Some(BodySyntax::Yaml) => match yaml::value(&call.body) {
             Ok(value) => Ok(crate::object::encode(&value)),
             Err(error) => Err(Unread::Text(format!("yaml: {error}"))),
         },
@@ -97,15 +108,6 @@ fn json(call: &Call) -> std::result::Result<Bytes, Unread> {
         },
         None => Err(Unread::Status(status::unsupported_media_type(OFFERED).into())),
     }
-}
-
-/// YAML, of which JSON is a part, as a value. `y`, `no` and `on` are text, as YAML 1.2 has them.
-pub(crate) fn yaml(bytes: &[u8]) -> std::result::Result<Value, String> {
-    let text = std::str::from_utf8(bytes).map_err(|error| error.to_string())?;
-    let options = serde_saphyr::options! { strict_booleans: true, legacy_octal_numbers: true };
-    // The library's message continues with a picture of the source; the first line says it.
-    serde_saphyr::from_str_with_options(text, options)
-        .map_err(|error| error.to_string().lines().next().unwrap_or_default().to_string())
 }
 
 /// The body must say that it is what the path says it is, or say nothing.

@@ -19,7 +19,7 @@ use serde_json::Value;
 use crate::managed::{self, Apply, Manager, Operation, Scope};
 use crate::patch::{self, Kind};
 use crate::query::Query;
-use crate::{content, negotiate, object, path, protobuf};
+use crate::{negotiate, object, path, protobuf, yaml};
 
 /// Something that takes arbitrary bytes.
 #[derive(Debug)]
@@ -118,7 +118,8 @@ fn json(bytes: &[u8]) {
 
 /// What YAML says can be said in JSON.
 fn yaml(bytes: &[u8]) {
-    if let Ok(value) = content::yaml(bytes) {
+    _ = yaml::keys_twice(bytes);
+    if let Ok(value) = yaml::value(bytes) {
         let again: Value = serde_json::from_slice(&object::encode(&value)).expect("written by us");
         assert_eq!(again, value);
     }
@@ -143,7 +144,7 @@ fn patched(kind: Kind, bytes: &[u8]) {
 
 /// What was applied is applied again without changing anything.
 fn apply(bytes: &[u8]) {
-    let Ok(config) = content::yaml(bytes) else { return };
+    let Ok(config) = yaml::value(bytes) else { return };
     if !config.is_object() || config["metadata"].get("managedFields").is_some() {
         return;
     }

@@ -59,6 +59,7 @@ mod tokens;
 mod verbs;
 mod view;
 mod write;
+mod yaml;
 
 pub use authn::User;
 pub use body::Body;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use portolan_api::resource::{ENDPOINTS, Resource};
+use portolan_api::validate::meta::common_update;
 use portolan_api::{Time, status};
 use portolan_store::{Commit, Compare, KeyValue, Revision, Txn};
 use serde_json::Value;
@@ -276,11 +277,15 @@ impl ApiServer {
         let errors = match part {
             Part::Main => {
                 strategy.prepare_update(&mut new, &old);
-                strategy.validate_update(&new, &old)
+                let mut errors = common_update(&new, &old, at.resource.namespaced);
+                errors.extend(strategy.validate_update(&new, &old));
+                errors
             }
             Part::Status => {
                 strategy.prepare_status_update(&mut new, &old);
-                strategy.validate_status_update(&new, &old)
+                let mut errors = common_update(&new, &old, at.resource.namespaced);
+                errors.extend(strategy.validate_status_update(&new, &old));
+                errors
             }
             Part::Raw => Vec::new(),
         };

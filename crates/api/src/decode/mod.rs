@@ -81,8 +81,17 @@ pub fn check(value: &Value, schema: &'static Schema) -> Result<Decoded, DecodeEr
     run(value, schema)
 }
 
+/// Fields given twice in JSON of any shape. Of what is not JSON, those before the mistake.
+pub fn duplicates(bytes: &[u8]) -> Vec<Problem> {
+    let mut state = State::default();
+    let mut reader = serde_json::Deserializer::from_slice(bytes);
+    // Whoever reads the value says what is wrong with it.
+    _ = Seed::of_anything(&mut state).deserialize(&mut reader);
+    state.problems
+}
+
 /// `strict decoding error: unknown field "spec.foo", duplicate field "spec.type"`.
-pub fn strict_error(problems: &[Problem]) -> String {
+pub fn strict_error(problems: &[impl fmt::Display]) -> String {
     let texts: Vec<String> = problems.iter().map(ToString::to_string).collect();
     format!("strict decoding error: {}", texts.join(", "))
 }

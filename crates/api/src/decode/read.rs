@@ -112,6 +112,11 @@ impl<'a> Seed<'a> {
     pub(super) fn of_object(state: &'a mut State, schema: &'static Schema) -> Self {
         Self { state, ty: Expected::Schema(schema), go_type: None }
     }
+
+    /// Anything; only duplicates are looked for.
+    pub(super) fn of_anything(state: &'a mut State) -> Self {
+        Self { state, ty: Expected::Any, go_type: None }
+    }
 }
 
 impl Seed<'_> {

@@ -79,6 +79,18 @@ pub fn write_spec(object: &mut Value, spec: &ServiceSpec) {
     object["spec"] = serde_json::to_value(spec).unwrap_or_else(|_| json!({}));
 }
 
+/// There is no traffic inside the cluster to a Service that is a name elsewhere. A policy that exists is dropped, as
+/// Kubernetes drops it when it shows such a Service; one that does not is left for validation to refuse.
+fn drop_internal_policy(object: &mut Value) {
+    let Some(spec) = object.get_mut("spec").and_then(Value::as_object_mut) else { return };
+    let known = |policy: &Value| validate::TRAFFIC_POLICIES.iter().any(|known| policy == known);
+    if spec.get("type").is_some_and(|kind| kind == "ExternalName")
+        && spec.get("internalTrafficPolicy").is_some_and(known)
+    {
+        spec.remove("internalTrafficPolicy");
+    }
+}
+
 /// The rules of Services.
 #[derive(Debug)]
 pub struct ServiceStrategy;
@@ -90,6 +102,7 @@ impl Strategy for ServiceStrategy {
 
     fn prepare_create(&self, object: &mut Value) {
         object["status"] = json!({"loadBalancer": {}});
+        drop_internal_policy(object);
     }
 
     fn prepare_update(&self, new: &mut Value, old: &Value) {
@@ -103,6 +116,7 @@ impl Strategy for ServiceStrategy {
         if !service.spec.is_load_balancer() {
             new["status"]["loadBalancer"] = json!({});
         }
+        drop_internal_policy(new);
     }
 
     fn validate_create(&self, object: &Value) -> FieldErrors {

@@ -16,11 +16,9 @@ const TYPES: &[&str] = &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"
 const AFFINITIES: &[&str] = &["ClientIP", "None"];
 const FAMILIES: &[&str] = &["IPv4", "IPv6"];
 const FAMILY_POLICIES: &[&str] = &["PreferDualStack", "RequireDualStack", "SingleStack"];
-const TRAFFIC_POLICIES: &[&str] = &["Cluster", "Local"];
+pub(super) const TRAFFIC_POLICIES: &[&str] = &["Cluster", "Local"];
 const DISTRIBUTIONS: &[&str] = &["PreferClose", "PreferSameZone", "PreferSameNode"];
 const AFFINITY_TIMEOUT_SECONDS_MAX: i32 = 86_400;
-/// The node agent's own port must not be opened to the world.
-const KUBELET_PORT: i32 = 10250;
 
 const HINTS: &str = "service.kubernetes.io/topology-aware-hints";
 const MODE: &str = "service.kubernetes.io/topology-mode";
@@ -34,9 +32,10 @@ pub fn create(service: &Service) -> FieldErrors {
     errors
 }
 
-/// Everything but the metadata; `old` is the stored spec, whose odd values stay valid.
-pub(super) fn body(errors: &mut FieldErrors, service: &Service, old: Option<&ServiceSpec>) {
+/// Everything but the metadata; `stored` is the Service as it was, whose odd values stay valid.
+pub(super) fn body(errors: &mut FieldErrors, service: &Service, stored: Option<&Service>) {
     let spec = &service.spec;
+    let old = stored.map(|service| &service.spec);
     topology_annotations(errors, service);
     if spec.ports.is_empty() && !spec.is_headless() && !spec.is_external_name() {
         errors.push(FieldError::required("spec.ports", ""));
@@ -54,7 +53,7 @@ pub(super) fn body(errors: &mut FieldErrors, service: &Service, old: Option<&Ser
     }
     node_ports(errors, spec);
     duplicate_ports(errors, spec);
-    source_ranges(errors, service, old);
+    source_ranges(errors, service, stored);
     load_balancer(errors, spec);
     traffic_policies(errors, spec);
 }
@@ -74,18 +73,9 @@ fn topology_annotations(errors: &mut FieldErrors, service: &Service) {
 
 fn by_type(errors: &mut FieldErrors, spec: &ServiceSpec) {
     match spec.type_.as_str() {
-        "LoadBalancer" | "NodePort" => {
-            if spec.is_load_balancer() {
-                for (i, port) in spec.ports.iter().enumerate().filter(|(_, p)| p.port == KUBELET_PORT) {
-                    let detail =
-                        format!("may not expose port {KUBELET_PORT} externally since it is used by kubelet");
-                    errors.push(FieldError::invalid(format!("spec.ports[{i}]"), port.port, detail));
-                }
-            }
-            if spec.is_headless() {
-                let detail = format!("may not be set to 'None' for {} services", spec.type_);
-                errors.push(FieldError::invalid("spec.clusterIPs[0]", CLUSTER_IP_NONE, detail));
-            }
+        "LoadBalancer" | "NodePort" if spec.is_headless() => {
+            let detail = format!("may not be set to 'None' for {} services", spec.type_);
+            errors.push(FieldError::invalid("spec.clusterIPs[0]", CLUSTER_IP_NONE, detail));
         }
         "ExternalName" => external_name(errors, spec),
         _ => {}
@@ -199,7 +189,7 @@ pub fn cluster_ips_and_families(spec: &ServiceSpec, old: Option<&ServiceSpec>) -
         return errors;
     }
     let families: Vec<Option<Family>> = ips.iter().map(|ip| Family::of_text(ip)).collect();
-    if ips.len() > 1 && families.iter().collect::<HashSet<_>>().len() != ips.len() {
+    if ips.len() > 1 && families.iter().collect::<HashSet<_>>().len() < 2 {
         errors.push(FieldError::invalid(path, whole(), "may specify no more than one IP for each IP family"));
     }
     if !spec.is_headless() {
@@ -270,15 +260,16 @@ fn external_ips(errors: &mut FieldErrors, spec: &ServiceSpec, old: Option<&Servi
 }
 
 fn node_ports(errors: &mut FieldErrors, spec: &ServiceSpec) {
+    let given = || spec.ports.iter().enumerate().filter(|(_, port)| port.node_port != 0);
+    let path = |i: usize| format!("spec.ports[{i}].nodePort");
+    if spec.type_ == "ClusterIP" {
+        let detail = "may not be used when `type` is 'ClusterIP'";
+        errors.extend(given().map(|(i, _)| FieldError::forbidden(path(i), detail)));
+    }
     let mut seen: HashSet<(&str, i32)> = HashSet::new();
-    for (i, port) in spec.ports.iter().enumerate().filter(|(_, p)| p.node_port != 0) {
-        let path = format!("spec.ports[{i}].nodePort");
-        if spec.type_ == "ClusterIP" {
-            let detail = "may not be used when `type` is 'ClusterIP'";
-            errors.push(FieldError::forbidden(path.clone(), detail));
-        }
+    for (i, port) in given() {
         if !seen.insert((&port.protocol, port.node_port)) {
-            errors.push(FieldError::duplicate(path, port.node_port));
+            errors.push(FieldError::duplicate(path(i), port.node_port));
         }
     }
 }
@@ -299,17 +290,18 @@ fn duplicate_ports(errors: &mut FieldErrors, spec: &ServiceSpec) {
     }
 }
 
-fn source_ranges(errors: &mut FieldErrors, service: &Service, old: Option<&ServiceSpec>) {
+fn source_ranges(errors: &mut FieldErrors, service: &Service, stored: Option<&Service>) {
     let spec = &service.spec;
-    let known = old.map(|o| o.load_balancer_source_ranges.as_slice()).unwrap_or_default();
     if !spec.load_balancer_source_ranges.is_empty() {
         // The capital letter is Kubernetes' own.
         let path = "spec.LoadBalancerSourceRanges";
         if !spec.is_load_balancer() {
             errors.push(FieldError::forbidden(path, ONLY_LOAD_BALANCER));
         }
+        let known = stored.map(|old| old.spec.load_balancer_source_ranges.as_slice()).unwrap_or_default();
+        let known: Vec<String> = known.iter().map(|range| range.trim().to_owned()).collect();
         for (i, range) in spec.load_balancer_source_ranges.iter().enumerate() {
-            legacy_cidr(errors, &format!("{path}[{i}]"), range.trim(), known);
+            legacy_cidr(errors, &format!("{path}[{i}]"), range.trim(), &known);
         }
         return;
     }
@@ -317,6 +309,9 @@ fn source_ranges(errors: &mut FieldErrors, service: &Service, old: Option<&Servi
     let path = format!("metadata.annotations[{SOURCE_RANGES}]");
     if !spec.is_load_balancer() {
         errors.push(FieldError::forbidden(path.clone(), ONLY_LOAD_BALANCER));
+    }
+    if stored.and_then(|old| old.metadata.annotations.get(SOURCE_RANGES)) == Some(ranges) {
+        return;
     }
     for range in ranges.split(',').map(str::trim).filter(|_| !ranges.trim().is_empty()) {
         legacy_cidr(errors, &path, range, &[]);
@@ -331,6 +326,11 @@ fn load_balancer(errors: &mut FieldErrors, spec: &ServiceSpec) {
         (true, None) => errors.push(FieldError::required("allocateLoadBalancerNodePorts", "")),
         _ => {}
     }
+    load_balancer_class(errors, spec);
+}
+
+/// An update says this twice, as Kubernetes does: when it looks at the change, and with everything else.
+pub(super) fn load_balancer_class(errors: &mut FieldErrors, spec: &ServiceSpec) {
     match &spec.load_balancer_class {
         Some(class) if spec.is_load_balancer() => {
             invalid_each(errors, "spec.loadBalancerClass", class, name::qualified(class));

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::ServiceSpec;
-use super::validate::body;
+use super::validate::{body, load_balancer_class};
 use crate::core::v1::{LoadBalancerIngress, Service};
 use crate::field::{FieldError, FieldErrors};
 use crate::validate::ip::{legacy_ip, parse_sloppy};
@@ -12,8 +12,6 @@ use crate::validate::{invalid_each, meta, name};
 /// A changed Service.
 pub fn update(new: &Service, old: &Service) -> FieldErrors {
     let mut errors = meta::object_meta_update(&new.metadata, &old.metadata);
-    // The name cannot have changed, and an old name stays valid whatever the rules say now.
-    errors.extend(meta::object_meta(&new.metadata, true, |_| Vec::new()));
     cluster_ips_update(&mut errors, &new.spec, &old.spec);
     families_update(&mut errors, &new.spec, &old.spec);
     if old.spec.is_load_balancer()
@@ -23,15 +21,16 @@ pub fn update(new: &Service, old: &Service) -> FieldErrors {
         let class = json!(new.spec.load_balancer_class);
         errors.push(FieldError::invalid("spec.loadBalancerClass", class, "may not change once set"));
     }
-    let (was, is) = (old.spec.health_check_node_port, new.spec.health_check_node_port);
+    load_balancer_class(&mut errors, &new.spec);
     if old.spec.needs_health_check_node_port()
         && new.spec.needs_health_check_node_port()
-        && was != 0
-        && is != was
+        && new.spec.health_check_node_port != old.spec.health_check_node_port
     {
         errors.push(FieldError::forbidden("spec.healthCheckNodePort", "field is immutable"));
     }
-    body(&mut errors, new, Some(&old.spec));
+    // The name cannot have changed, and an old name stays valid whatever the rules say now.
+    errors.extend(meta::object_meta(&new.metadata, true, |_| Vec::new()));
+    body(&mut errors, new, Some(old));
     errors
 }
 
@@ -110,15 +109,20 @@ fn families_update(errors: &mut FieldErrors, new: &ServiceSpec, old: &ServiceSpe
         return;
     }
     let (is, was) = (&new.ip_families, &old.ip_families);
-    let invalid = |detail: &str| FieldError::invalid("spec.ipFamilies[0]", json!(is), detail);
+    let invalid = |value, detail: &str| FieldError::invalid("spec.ipFamilies[0]", value, detail);
+    let frozen = "may not change once set";
     if is.len() == was.len() {
-        errors.extend(is.iter().zip(was).filter(|(a, b)| a != b).map(|_| invalid("may not change once set")));
+        errors.extend(is.iter().zip(was).filter(|(a, b)| a != b).map(|_| invalid(json!(is), frozen)));
         return;
     }
-    match (is.first(), was.first()) {
-        (None, _) => errors.push(invalid("primary ipFamily can not be unset")),
-        (Some(a), Some(b)) if a != b => errors.push(invalid("may not change once set")),
-        _ => {}
+    // Where the lists differ in length, Kubernetes looks at and shows the addresses.
+    if is.len() < was.len() && new.cluster_ips.is_empty() {
+        errors.push(invalid(json!(is), "primary ipFamily can not be unset"));
+    }
+    if let (Some(a), Some(b)) = (is.first(), was.first())
+        && a != b
+    {
+        errors.push(invalid(json!(new.cluster_ips), frozen));
     }
     if is.len() == 1 && was.len() > 1 && new.ip_family_policy.as_deref() != Some("SingleStack") {
         let detail = "must be set to 'SingleStack' when releasing the secondary ipFamily";

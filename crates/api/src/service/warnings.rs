@@ -50,13 +50,14 @@ fn addresses(service: &Service, warnings: &mut Vec<String>) {
         ignored(!spec.external_ips.is_empty(), "spec.externalIPs");
         ignored(spec.session_affinity != "None", "spec.SessionAffinity");
     }
-    if !spec.external_ips.is_empty() {
+    for (i, ip) in spec.external_ips.iter().enumerate() {
+        warnings.extend(ip_warnings(&format!("spec.externalIPs[{i}]"), ip));
+    }
+    // Where they are ignored anyway, that is all there is to say.
+    if !spec.external_ips.is_empty() && !headless && !spec.is_external_name() {
         warnings.push(
             "spec.externalIPs is deprecated and may no longer be implemented in some clusters".to_owned(),
         );
-    }
-    for (i, ip) in spec.external_ips.iter().enumerate() {
-        warnings.extend(ip_warnings(&format!("spec.externalIPs[{i}]"), ip));
     }
     if !spec.load_balancer_ip.is_empty() {
         warnings.extend(ip_warnings("spec.loadBalancerIP", &spec.load_balancer_ip));
@@ -98,10 +99,19 @@ mod tests {
             ]
         );
         assert_eq!(
+            warned(json!({"clusterIP": "None", "externalIPs": ["1.2.3.4"]})),
+            ["spec.externalIPs is ignored for headless services"]
+        );
+        assert_eq!(
             warned(json!({"type": "ExternalName", "externalIPs": ["1.2.3.4"]})),
+            ["spec.externalIPs is ignored when spec.type is \"ExternalName\""]
+        );
+        assert_eq!(
+            warned(json!({"externalIPs": ["2001:DB8::1"]})),
             [
+                "spec.externalIPs[0]: IPv6 address \"2001:DB8::1\" should be in RFC 5952 canonical format \
+                 (\"2001:db8::1\")",
                 "spec.externalIPs is deprecated and may no longer be implemented in some clusters",
-                "spec.externalIPs is ignored when spec.type is \"ExternalName\"",
             ]
         );
         assert_eq!(

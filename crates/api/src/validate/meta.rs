@@ -138,6 +138,15 @@ fn finalizers(errors: &mut FieldErrors, meta: &ObjectMeta) {
     }
 }
 
+/// What the registry looks at in every update, of whatever part of whatever kind, before the kind's own rules. Those look
+/// at most of it again, so that a refusal has two causes for one error, as with Kubernetes.
+pub fn common_update(new: &Value, old: &Value, namespaced: bool) -> FieldErrors {
+    let (new, old) = (of(new), of(old));
+    let mut errors = object_meta(&new, namespaced, name::path_segment);
+    errors.extend(object_meta_update(&new, &old));
+    errors
+}
+
 /// What must stay the same from the stored object to the new one.
 pub fn object_meta_update(new: &ObjectMeta, old: &ObjectMeta) -> FieldErrors {
     let mut errors = FieldErrors::new();

@@ -2,13 +2,16 @@
 //! the result: the verb layer decodes the result strictly against the schema, as it does for any write.
 //!
 //! Start with [`apply`]. `json` is RFC 6902 and RFC 7386; `strategic` is Kubernetes' own merge, driven by the merge
-//! keys of the schema.
+//! keys of the schema; `strict` finds what strict decoding refuses in the patch document itself.
 
 mod json;
 mod strategic;
+mod strict;
 
 use portolan_api::schema::Schema;
 use serde_json::Value;
+
+pub(crate) use strict::{problems, shown};
 
 /// The most operations one JSON patch may have (Kubernetes' limit).
 const JSON_PATCH_OPERATIONS_MAX: usize = 10_000;

@@ -14,7 +14,7 @@ use crate::object::{meta, meta_mut};
 use crate::verbs::patch::undecodable;
 use crate::verbs::update::check_name;
 use crate::write::{At, Part, Writer, scope};
-use crate::{content, metadata, respond};
+use crate::{content, metadata, respond, yaml};
 
 /// Answers with the object as it is now.
 pub(crate) async fn run(
@@ -24,6 +24,14 @@ pub(crate) async fn run(
     mut warnings: Vec<String>,
 ) -> Result<Response<Body>> {
     let config = config(call)?;
+    let twice =
+        if options.validation == Validation::Ignore { Vec::new() } else { yaml::keys_twice(&call.body) };
+    if !twice.is_empty() && options.validation == Validation::Strict {
+        let error = yaml::strict_error(&twice);
+        let text = format!("error strict decoding YAML: error converting YAML to JSON: {error}");
+        return Err(status::bad_request(text).into());
+    }
+    warnings.extend(twice);
     let manager = call.manager(Operation::Apply);
     let at = At { resource: call.resource, namespace: call.ns(), name: call.object_name() };
     if part == Part::Main && call.server.store().get(&at.key()).await?.0.is_none() {
@@ -74,7 +82,7 @@ pub(crate) async fn run(
 /// The object in the body; it must be one for this path.
 fn config(call: &Call) -> Result<Value> {
     let bad = |text: String| Err(ApiError::from(status::bad_request(text)));
-    let mut config = match content::yaml(&call.body) {
+    let mut config = match yaml::value(&call.body) {
         Ok(config) if config.is_object() => config,
         Ok(_) => return bad("error decoding YAML: the document is not an object".into()),
         Err(error) => return bad(format!("error decoding YAML: {error}")),

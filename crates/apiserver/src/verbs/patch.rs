@@ -5,7 +5,7 @@
 
 use http::header::CONTENT_TYPE;
 use http::{Response, StatusCode};
-use portolan_api::decode::{self, DecodeError, Problem};
+use portolan_api::decode::{self, DecodeError};
 use portolan_api::field::FieldError;
 use portolan_api::status;
 use serde_json::Value;
@@ -25,8 +25,7 @@ pub(crate) async fn run(call: &Call) -> Result<Response<Body>> {
     let part = part(call)?;
     let kind = kind(call)?;
     let options = options(call, kind)?;
-    let mut warnings: Vec<String> =
-        call.resource.strategy.deprecation().map(str::to_string).into_iter().collect();
+    let mut warnings = Vec::new();
     let at = At { resource: call.resource, namespace: call.ns(), name: call.object_name() };
     if kind == Kind::Apply {
         return crate::verbs::apply::run(call, part, options, warnings).await;
@@ -42,7 +41,7 @@ pub(crate) async fn run(call: &Call) -> Result<Response<Body>> {
     };
     let bytes = call.server.change_by(writer, at, part, options.dry_run, &mut warnings, change).await?;
     if options.validation == Validation::Warn {
-        warnings.extend(found.iter().map(Problem::to_string));
+        warnings.append(&mut found);
     }
     respond::object(call, StatusCode::OK, bytes, &warnings)
 }
@@ -66,17 +65,26 @@ fn options(call: &Call, kind: Kind) -> Result<WriteOptions> {
     Ok(options)
 }
 
-/// The new object and what strict decoding found in it.
-fn patched(call: &Call, kind: Kind, validation: Validation, old: &Value) -> Result<(Value, Vec<Problem>)> {
+/// The new object and what strict decoding found in the patch and in it.
+fn patched(call: &Call, kind: Kind, validation: Validation, old: &Value) -> Result<(Value, Vec<String>)> {
     let schema = (call.resource.schema)();
     let new = patch::apply(kind, schema, old, &call.body).map_err(|error| refused(call, &error))?;
-    let decoded = decode::check(&new, schema).map_err(|error| undecodable(call, &new, error))?;
-    if validation == Validation::Strict && !decoded.problems.is_empty() {
-        let shown = String::from_utf8_lossy(&call.body).into_owned();
-        let error = FieldError::invalid("patch", shown, decode::strict_error(&decoded.problems));
-        return Err(status::invalid_kind("", "", "", &[error]).into());
+    let nonsense = |text: String| -> ApiError {
+        let error = FieldError::invalid("patch", patch::shown(kind, &call.body, &new), text);
+        status::invalid_kind("", "", "", &[error]).into()
+    };
+    let decoded = decode::check(&new, schema).map_err(|error| match error {
+        DecodeError::TooLarge => crate::errors::too_large(),
+        DecodeError::Type(text) | DecodeError::Syntax(text) => nonsense(text),
+    })?;
+    let mut problems = match validation {
+        Validation::Ignore => Vec::new(),
+        Validation::Warn | Validation::Strict => patch::problems(kind, &call.body),
+    };
+    problems.extend(decoded.problems.iter().map(ToString::to_string));
+    if validation == Validation::Strict && !problems.is_empty() {
+        return Err(nonsense(decode::strict_error(&problems)));
     }
-    let problems = decoded.problems.clone();
     let mut object = content::accept(call.resource, decoded, Validation::Ignore, &mut Vec::new())?;
     check_name(call, &object)?;
     crate::metadata::place(&mut object, call.namespace.as_deref())?;

@@ -76,6 +76,15 @@ impl Server {
         Self { api: ApiServer::start(config, store).await.unwrap(), dir }
     }
 
+    /// With a range of each family, IPv4 first.
+    pub(crate) async fn start_dual_stack() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Arc::new(Embedded::open(dir.path().join("store")).unwrap());
+        let mut config = config(dir.path());
+        config.service_cidrs.push("fd00:10:96::/112".parse().unwrap());
+        Self { api: ApiServer::start(config, store).await.unwrap(), dir }
+    }
+
     pub(crate) async fn request(&self, request: Request<Bytes>) -> http::Response<Body> {
         self.api.handle(request).await
     }
@@ -228,6 +237,19 @@ pub(crate) fn service(name: &str) -> Value {
         "metadata": { "name": name },
         "spec": { "selector": { "app": name }, "ports": [{ "port": 80 }] },
     })
+}
+
+/// A Service with some fields of its spec set, and those taken away that are null.
+pub(crate) fn service_with(name: &str, spec: &Value) -> Value {
+    let mut object = service(name);
+    for (key, value) in spec.as_object().unwrap() {
+        if value.is_null() {
+            object["spec"].as_object_mut().unwrap().remove(key);
+        } else {
+            object["spec"][key] = value.clone();
+        }
+    }
+    object
 }
 
 pub(crate) fn config_map(name: &str, labels: &Value) -> Value {

@@ -3,16 +3,7 @@
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use crate::common::{SERVICES, Server, service, text};
-
-/// A Service with some fields of its spec set.
-fn with(name: &str, spec: &Value) -> Value {
-    let mut object = service(name);
-    for (key, value) in spec.as_object().unwrap() {
-        object["spec"][key] = value.clone();
-    }
-    object
-}
+use crate::common::{SERVICES, Server, service_with as with, text};
 
 #[tokio::test]
 async fn what_the_allocators_refuse_is_said_alone() {
@@ -190,13 +181,4 @@ async fn a_balancers_status_goes_with_its_type() {
         ),
         "{message}"
     );
-}
-
-#[tokio::test]
-async fn writing_endpoints_is_warned_about() {
-    let server = Server::start().await;
-    let endpoints = json!({ "apiVersion": "v1", "kind": "Endpoints", "metadata": { "name": "a" } });
-    let reply = server.post("/api/v1/namespaces/default/endpoints", &endpoints).await;
-    let warning = "299 - \"v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice\"";
-    assert_eq!(reply.warnings(), [warning]);
 }
