@@ -451,3 +451,7 @@ macro_rules! kind {
         }
     };
 }
+
+#[cfg(test)]
+#[path = "merge_keys_tests.rs"]
+mod merge_keys;

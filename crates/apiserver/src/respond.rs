@@ -258,6 +258,17 @@ pub(crate) fn add_warnings(headers: &mut HeaderMap, warnings: &[String]) {
     }
 }
 
+/// The same for one text, before those that are there.
+pub(crate) fn add_warning_first(headers: &mut HeaderMap, text: &str) {
+    let name = HeaderName::from_static("warning");
+    let others: Vec<HeaderValue> = headers.get_all(&name).iter().cloned().collect();
+    headers.remove(&name);
+    add_warnings(headers, &[text.to_owned()]);
+    for other in others {
+        headers.append(name.clone(), other);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -146,7 +146,14 @@ impl ApiServer {
             return verbs::connect::run(&call, wire).await;
         }
         let grants = call.resource.group == portolan_api::kinds::rbac::GROUP && call.verb.writes();
-        let response = self.act(call).await;
+        let deprecation = call.resource.strategy.deprecation();
+        let mut response = self.act(call).await;
+        if let Some(text) = deprecation {
+            // Whatever is asked of a kind that is on its way out, and whatever comes of it.
+            let mut answer = response.unwrap_or_else(|error| error.response());
+            respond::add_warning_first(answer.headers_mut(), text);
+            response = Ok(answer);
+        }
         if grants {
             // An acknowledged grant holds, and so does an acknowledged revocation.
             self.policy.progress().caught_up().await;

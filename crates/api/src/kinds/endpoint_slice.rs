@@ -10,7 +10,7 @@ use crate::field::{FieldError, FieldErrors};
 use crate::strategy::Strategy;
 use crate::validate::ip::{endpoint_ip, ip_warnings, legacy_ip, parse_sloppy, strict_ip};
 use crate::validate::name::{dns1123_label, dns1123_subdomain, label_value, qualified};
-use crate::validate::{invalid_each, port as check_port, protocol};
+use crate::validate::{invalid_each, protocol};
 
 const TYPES: &[&str] = &["FQDN", "IPv4", "IPv6"];
 const ENDPOINTS_MAX: usize = 1000;
@@ -24,9 +24,12 @@ pub struct EndpointSliceStrategy;
 impl Strategy for EndpointSliceStrategy {
     fn default(&self, object: &mut Value) {
         let Some(object) = object.as_object_mut() else { return };
-        // Kubernetes always writes both lists.
+        // Kubernetes always writes both lists, and the conditions of every endpoint.
         set_default(object, "endpoints", json!([]));
         set_default(object, "ports", json!([]));
+        for endpoint in items_mut(object, "endpoints") {
+            set_default(endpoint, "conditions", json!({}));
+        }
         for port in items_mut(object, "ports") {
             if port.get("name").is_none_or(Value::is_null) {
                 port.insert("name".to_owned(), "".into());
@@ -201,10 +204,8 @@ fn ports(errors: &mut FieldErrors, ports: &[EndpointPort]) {
         if !names.insert(name) {
             errors.push(FieldError::duplicate(format!("{path}.name"), name));
         }
+        // Numbers are not looked at: Kubernetes leaves them to those who use them.
         protocol(errors, format!("{path}.protocol"), port.protocol.as_deref().unwrap_or_default());
-        if let Some(number) = port.port {
-            check_port(errors, format!("{path}.port"), number);
-        }
         if let Some(app) = &port.app_protocol {
             invalid_each(errors, &format!("{path}.appProtocol"), app, qualified(app));
         }

@@ -22,8 +22,7 @@ pub(crate) async fn run(call: &Call) -> Result<Response<Body>> {
         return Err(status::method_not_allowed(call.resource, "POST").into());
     }
     let options = WriteOptions::read(&call.query, "CreateOptions")?;
-    let mut warnings: Vec<String> =
-        call.resource.strategy.deprecation().map(str::to_string).into_iter().collect();
+    let mut warnings = Vec::new();
     let mut object = content::object(call, options.validation, &mut warnings)?;
     metadata::place(&mut object, call.namespace.as_deref())?;
     call.may_write(None, &object)?;

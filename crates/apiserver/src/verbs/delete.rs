@@ -38,15 +38,13 @@ pub(crate) async fn run(call: &Call) -> Result<Response<Body>> {
         node::check_pod(&call.server, &call.user, "delete", at.namespace, at.name).await?;
     }
     let deleted = call.server.delete(at, &options).await?;
-    let warnings: Vec<String> =
-        call.resource.strategy.deprecation().map(str::to_string).into_iter().collect();
     if deleted.gone && !call.resource.returns_deleted {
         let uid = meta(&deleted.object, "uid").unwrap_or_default();
         let mut done = status::deleted(call.resource, at.name, uid);
         done.code = i32::from(StatusCode::OK.as_u16());
         return Ok(respond::status(call, StatusCode::OK, &done));
     }
-    respond::object(call, StatusCode::OK, object::encode(&deleted.object), &warnings)
+    respond::object(call, StatusCode::OK, object::encode(&deleted.object), &[])
 }
 
 /// Deletes every object that the selectors choose; answers with their list.

@@ -23,7 +23,5 @@ pub(crate) async fn run(call: &Call) -> Result<Response<Body>> {
         return Err(status::method_not_allowed(call.resource, "get").into());
     }
     let kv = call.server.fetch(at).await?;
-    let warnings: Vec<String> =
-        call.resource.strategy.deprecation().map(str::to_string).into_iter().collect();
-    respond::object(call, StatusCode::OK, object::to_bytes(&kv)?, &warnings)
+    respond::object(call, StatusCode::OK, object::to_bytes(&kv)?, &[])
 }

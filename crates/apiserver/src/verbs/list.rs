@@ -164,9 +164,7 @@ fn check(query: &Query) -> Result<()> {
 pub(crate) async fn run(call: &Call) -> Result<Response<Body>> {
     let options = Options::read(call)?;
     let (meta, items) = collect(call, &options).await?;
-    let warnings: Vec<String> =
-        call.resource.strategy.deprecation().map(str::to_string).into_iter().collect();
-    respond::list(call, &meta, &items, &warnings)
+    respond::list(call, &meta, &items, &[])
 }
 
 /// All objects that the selection of `call` has now, for a deletion.

@@ -16,8 +16,7 @@ use crate::{content, metadata, respond};
 pub(crate) async fn run(call: &Call) -> Result<Response<Body>> {
     let part = part(call)?;
     let options = WriteOptions::read(&call.query, "UpdateOptions")?;
-    let mut warnings: Vec<String> =
-        call.resource.strategy.deprecation().map(str::to_string).into_iter().collect();
+    let mut warnings = Vec::new();
     let mut object = content::object(call, options.validation, &mut warnings)?;
     check_name(call, &object)?;
     metadata::place(&mut object, call.namespace.as_deref())?;

@@ -90,8 +90,6 @@ pub(crate) async fn run(call: Call) -> Result<Response<Body>> {
     let mut format = call.format;
     // Streams are JSON lines; YAML documents cannot be told apart on the way.
     format.syntax = Syntax::Json;
-    let warnings: Vec<String> =
-        call.resource.strategy.deprecation().map(str::to_string).into_iter().collect();
     let stream = Stream::open(Call { format, ..call }, selection, start).await;
     let chunks = futures_util::stream::unfold(stream, |mut stream| async move {
         let chunk = stream.next().await?;
@@ -101,7 +99,6 @@ pub(crate) async fn run(call: Call) -> Result<Response<Body>> {
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
-    respond::add_warnings(headers, &warnings);
     Ok(response)
 }
 

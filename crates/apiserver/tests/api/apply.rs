@@ -177,3 +177,123 @@ async fn the_record_can_be_reset_and_edited() {
     let got = server.patch(&path, "merge", &json!({ "metadata": { "managedFields": [] } })).await.ok();
     assert_eq!(managers(&got), [""; 0]);
 }
+
+#[tokio::test]
+async fn a_conflict_names_the_subresource() {
+    let server = Server::start().await;
+    apply(&server, "fieldManager=me", &web(&json!({ "type": "LoadBalancer", "ports": [{ "port": 80 }] })))
+        .await
+        .ok();
+    let path = format!("{SERVICES}/web/status");
+    let status = |address: &str| {
+        json!({ "apiVersion": "v1", "kind": "Service", "metadata": { "name": "web" },
+            "status": { "loadBalancer": { "ingress": [{ "ip": address }] } } })
+    };
+    server.patch(&format!("{path}?fieldManager=lb"), "merge", &status("192.0.2.1")).await.ok();
+    let refused = server.patch(&format!("{path}?fieldManager=other"), "apply", &status("192.0.2.2")).await;
+    let cause = "conflict with \"lb\" with subresource \"status\" using v1";
+    let field = ".status.loadBalancer.ingress";
+    assert_eq!(
+        refused.json(),
+        json!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "code": 409, "reason": "Conflict",
+            "message": format!("Apply failed with 1 conflict: {cause}: {field}"),
+            "details": { "causes": [{ "reason": "FieldManagerConflict", "message": cause, "field": field }] } })
+    );
+    let path = format!("{path}?fieldManager=other&force=true");
+    let forced = server.patch(&path, "apply", &status("192.0.2.2")).await.ok();
+    assert_eq!(managers(&forced), ["me Apply -", "other Apply status"]);
+}
+
+#[tokio::test]
+async fn of_many_writers_the_oldest_become_one() {
+    let server = Server::start().await;
+    // What nobody was recorded for from the beginning is not tracked later either.
+    let made = json!({ "metadata": { "name": "a" }, "data": { "x": "y" } });
+    server.post(&format!("{CONFIG_MAPS}?fieldManager=first"), &made).await.ok();
+    let path = format!("{CONFIG_MAPS}/a");
+    for index in 0..12 {
+        let patch = json!({ "data": { format!("k{index:02}"): "v" } });
+        server.patch(&format!("{path}?fieldManager=m{index:02}"), "merge", &patch).await.ok();
+    }
+    let got = server.get(&path).await.ok();
+    let found = managers(&got);
+    assert_eq!(found.len(), 10, "{found:?}");
+    let ancient = got["metadata"]["managedFields"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|entry| entry["manager"] == "ancient-changes")
+        .unwrap();
+    // Everybody's fields are somebody's still.
+    let owned: usize =
+        ancient["fieldsV1"]["f:data"].as_object().unwrap().keys().filter(|key| *key != ".").count();
+    assert_eq!(owned, 4, "{ancient}");
+}
+
+/// Of a selector a part means nothing, so one owner has it as a whole; older patches merge it key by key nevertheless.
+#[tokio::test]
+async fn a_selector_has_one_owner() {
+    let server = Server::start().await;
+    let ports = json!([{ "port": 80 }]);
+    apply(&server, "fieldManager=one", &web(&json!({ "ports": ports, "selector": { "a": "1" } }))).await.ok();
+    let refused =
+        apply(&server, "fieldManager=two", &web(&json!({ "selector": { "b": "2" } }))).await.refusal();
+    assert_eq!(
+        refused,
+        (
+            409,
+            "Conflict".into(),
+            "Apply failed with 1 conflict: conflict with \"one\": .spec.selector".into()
+        )
+    );
+    for (kind, key) in [("strategic", "b"), ("merge", "c")] {
+        let patch = json!({ "spec": { "selector": { key: "2" } } });
+        let got = server.patch(&format!("{SERVICES}/web"), kind, &patch).await.ok();
+        assert_eq!(
+            (&got["spec"]["selector"]["a"], &got["spec"]["selector"][key]),
+            (&json!("1"), &json!("2"))
+        );
+    }
+    // Port and protocol tell ports apart; a strategic patch knows the port alone.
+    let both = json!([{ "port": 80, "name": "a" }, { "port": 80, "protocol": "UDP", "name": "b" }]);
+    let both = web(&json!({ "ports": both, "selector": { "a": "1" } }));
+    let got = apply(&server, "fieldManager=one&force=true", &both).await.ok();
+    assert_eq!(got["spec"]["ports"].as_array().unwrap().len(), 2);
+    let twice = json!([{ "port": 80, "name": "a" }, { "port": 80, "protocol": "TCP", "name": "b" }]);
+    let (code, _, message) =
+        apply(&server, "fieldManager=one", &web(&json!({ "ports": twice }))).await.refusal();
+    assert_eq!(code, 500);
+    assert!(
+        message.starts_with("failed to create typed patch object (default/web; /v1, Kind=Service): "),
+        "{message}"
+    );
+    assert!(
+        message.contains(".spec.ports: duplicate entries for key [port=80,protocol=\"TCP\"]"),
+        "{message}"
+    );
+}
+
+#[tokio::test]
+async fn keys_twice_are_refused_or_warned_about() {
+    let server = Server::start().await;
+    let yaml = "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: a\ndata:\n  x: \"1\"\n  x: \"2\"\n";
+    let headers = [("content-type", "application/apply-patch+yaml")];
+    let send = async |mode: &str| {
+        let path = format!("{CONFIG_MAPS}/a?fieldManager=me&fieldValidation={mode}");
+        server.send(Method::PATCH, &path, &headers, yaml).await
+    };
+    assert_eq!(
+        send("Strict").await.refusal(),
+        (
+            400,
+            "BadRequest".into(),
+            "error strict decoding YAML: error converting YAML to JSON: yaml: unmarshal errors:\n  line 7: key \"x\" already \
+             set in map"
+                .into()
+        )
+    );
+    let warned = send("Warn").await;
+    assert_eq!(warned.warnings(), ["299 - \"line 7: key \\\"x\\\" already set in map\""]);
+    assert_eq!(warned.ok()["data"], json!({ "x": "2" }));
+    assert_eq!(send("Ignore").await.warnings(), [""; 0]);
+}

@@ -223,6 +223,49 @@ mod tests {
     }
 
     #[test]
+    fn endpoints_in_full() {
+        let mut web = service("web");
+        web.metadata.labels = labels(&[("team", "a"), (HEADLESS_LABEL, "spoofed")]);
+        web.spec.ports[0].name = "http".into();
+        web.spec.ports[0].app_protocol = Some("a/b".into());
+        let mut it = pod("a", "10.0.0.1");
+        it.spec.hostname = "host-a".into();
+        it.spec.subdomain = "web".into();
+        assert_eq!(
+            serde_json::to_value(created(&web, vec![it])).unwrap(),
+            serde_json::json!({
+                "apiVersion": "v1", "kind": "Endpoints",
+                "metadata": { "name": "web", "namespace": "default",
+                    "labels": { "team": "a", MANAGED_BY_LABEL: MANAGED_BY } },
+                "subsets": [{
+                    "addresses": [{ "ip": "10.0.0.1", "nodeName": "n1", "hostname": "host-a",
+                        "targetRef": { "kind": "Pod", "namespace": "default", "name": "a", "uid": "uid-a" } }],
+                    "ports": [{ "name": "http", "port": 8080, "protocol": "TCP", "appProtocol": "a/b" }],
+                }],
+            })
+        );
+    }
+
+    #[test]
+    fn marks_go_when_there_is_no_more_reason_for_them() {
+        let pods =
+            |count: u32| (0..count).map(|i| pod(&format!("p{i}"), &format!("10.0.{}.{}", i / 250, i % 250)));
+        let full = created(&service("web"), pods(1001).collect());
+        assert_eq!(full.metadata.annotations[OVER_CAPACITY_ANNOTATION], "truncated");
+        let pods = shared(pods(1000));
+        let Some(Write::Update(mut next)) = plan(&service("web"), &pods, Some(&full), Some("t")) else {
+            panic!()
+        };
+        assert_eq!(next.metadata.annotations.get(OVER_CAPACITY_ANNOTATION), None);
+        assert_eq!(next.metadata.annotations[TRIGGER_TIME_ANNOTATION], "t");
+        // A write for another reason takes an old trigger away.
+        next.metadata.labels.insert(HEADLESS_LABEL.into(), String::new());
+        let Some(Write::Update(last)) = plan(&service("web"), &pods, Some(&next), None) else { panic!() };
+        assert_eq!(last.metadata.annotations.len(), 0);
+        assert_eq!(last.metadata.labels.get(HEADLESS_LABEL), None);
+    }
+
+    #[test]
     fn leftovers_are_ours_or_of_a_service_seen_to_go() {
         let mut custom = Endpoints::default();
         assert!(!leftover(&custom, false), "a user may write Endpoints before the Service");

@@ -235,8 +235,9 @@ fn hints_follow_the_distribution_and_only_ready_endpoints_have_them() {
     let zone = vec![Named { name: "z1".into() }];
     let mut world = World::default();
     let mut it = pod("a", "10.0.0.1");
+    let node = vec![Named { name: "n1".into() }];
     for (distribution, nodes) in
-        [("PreferClose", vec![]), ("PreferSameNode", vec![Named { name: "n1".into() }])]
+        [("PreferClose", vec![]), ("PreferSameZone", vec![]), ("PreferSameNode", node)]
     {
         web.spec.traffic_distribution = distribution.into();
         world.sync(&web, std::slice::from_ref(&it), 100);
@@ -250,6 +251,58 @@ fn hints_follow_the_distribution_and_only_ready_endpoints_have_them() {
     web.metadata.annotations = labels(&[("service.kubernetes.io/topology-mode", "Auto")]);
     world.sync(&web, &[it], 100);
     assert_eq!(world.endpoint().hints, None, "the annotation overrides the field");
+}
+
+#[test]
+fn hints_that_nobody_asks_for_go_and_nothing_known_is_no_hint() {
+    let mut web = service("web");
+    let pods = pods(1);
+    let mut world = World::default();
+    web.spec.traffic_distribution = "PreferSameZone".into();
+    world.sync(&web, &pods, 100);
+    assert!(world.endpoint().hints.is_some());
+    web.spec.traffic_distribution.clear();
+    assert_eq!(world.sync(&web, &pods, 100), 1);
+    assert_eq!(world.endpoint().hints, None);
+    web.spec.traffic_distribution = "PreferSameNode".into();
+    let mut nowhere = pods;
+    nowhere[0].spec.node_name = "".into();
+    world.sync(&web, &nowhere, 100);
+    assert_eq!((&world.endpoint().hints, &world.endpoint().zone), (&None, &None));
+}
+
+#[test]
+fn a_slice_in_full() {
+    let mut web = service("web");
+    web.spec.traffic_distribution = "PreferSameNode".into();
+    web.spec.ports[0].app_protocol = Some("a/b".into());
+    let mut it = pod("a", "10.0.0.1");
+    it.spec.hostname = "host-a".into();
+    it.spec.subdomain = "web".into();
+    let plan = World::default().plan(&web, &[it], 100);
+    let [Write::Create(slice)] = plan.writes.as_slice() else { panic!("{plan:?}") };
+    assert_eq!(
+        serde_json::to_value(slice).unwrap(),
+        serde_json::json!({
+            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+            "metadata": {
+                "generateName": "web-", "namespace": "default",
+                "labels": { "kubernetes.io/service-name": "web",
+                    "endpointslice.kubernetes.io/managed-by": "endpointslice-controller.k8s.io" },
+                "annotations": { "endpoints.kubernetes.io/last-change-trigger-time": "2026-01-01T00:00:00Z" },
+                "ownerReferences": [{ "apiVersion": "v1", "kind": "Service", "name": "web", "uid": "uid-web",
+                    "controller": true, "blockOwnerDeletion": true }],
+            },
+            "addressType": "IPv4",
+            "endpoints": [{
+                "addresses": ["10.0.0.1"], "conditions": { "ready": true, "serving": true, "terminating": false },
+                "hostname": "host-a", "nodeName": "n1", "zone": "z1",
+                "targetRef": { "kind": "Pod", "namespace": "default", "name": "a", "uid": "uid-a" },
+                "hints": { "forZones": [{ "name": "z1" }], "forNodes": [{ "name": "n1" }] },
+            }],
+            "ports": [{ "name": "", "port": 8080, "protocol": "TCP", "appProtocol": "a/b" }],
+        })
+    );
 }
 
 #[test]
@@ -301,6 +354,72 @@ fn a_pod_of_an_unknown_node_is_left_out_and_said() {
     assert!(planned.incomplete);
     let Write::Create(slice) = &planned.writes[0] else { panic!("{planned:?}") };
     assert!(slice.endpoints.is_empty());
+    // Who publishes what is not ready does not ask where it is either.
+    let mut eager = service("web");
+    eager.spec.publish_not_ready_addresses = true;
+    let planned = plan(&Input { service: &eager, ..input });
+    assert!(!planned.incomplete);
+    let Write::Create(slice) = &planned.writes[0] else { panic!("{planned:?}") };
+    assert_eq!((slice.endpoints.len(), &slice.endpoints[0].zone), (1, &None));
+}
+
+#[test]
+fn a_slice_on_its_way_out_is_let_go() {
+    let web = service("web");
+    let mut world = World::default();
+    world.sync(&web, &pods(1), 100);
+    Arc::make_mut(&mut world.slices[0]).metadata.deletion_timestamp = Some("2026-01-01T00:00:00Z".into());
+    let planned = world.plan(&web, &pods(1), 100);
+    assert!(matches!(planned.writes.as_slice(), [Write::Create(_)]), "{:?}", planned.writes);
+}
+
+/// How many endpoints each slice holds, in the order in which the slices were made.
+fn fill(world: &World) -> Vec<usize> {
+    world.slices.iter().map(|slice| slice.endpoints.len()).collect()
+}
+
+#[test]
+fn slices_are_filled_but_never_balanced() {
+    let web = service("web");
+    let mut world = World::default();
+    let mut there = pods(300);
+    world.sync(&web, &there, 100);
+    assert_eq!(fill(&world), [100, 100, 100]);
+    let mut drop = |world: &mut World, slice: usize, count: usize| {
+        let names: BTreeSet<String> = world.slices[slice].endpoints[..count]
+            .iter()
+            .map(|e| e.target_ref.as_ref().unwrap().name.clone())
+            .collect();
+        there.retain(|pod| !names.contains(&*pod.metadata.name));
+        world.sync(&web, &there, 100);
+        there.clone()
+    };
+    drop(&mut world, 0, 60);
+    drop(&mut world, 1, 30);
+    let there = drop(&mut world, 2, 5);
+    assert_eq!(fill(&world), [40, 70, 95], "what is left is not moved together");
+    // More are put where they leave the least room, if one slice takes them all.
+    let more = |from: &[Pod], count: usize, name: &str| -> Vec<Pod> {
+        let new = (0..count).map(|i| pod(&format!("{name}{i}"), &format!("10.7.{}.{}", name.len(), i + 1)));
+        from.iter().cloned().chain(new).collect()
+    };
+    let ten = more(&there, 10, "ten");
+    assert_eq!(world.sync(&web, &ten, 100), 1);
+    assert_eq!(fill(&world), [40, 80, 95]);
+    let fifty = more(&ten, 50, "fifty");
+    assert_eq!(world.sync(&web, &fifty, 100), 1);
+    assert_eq!(fill(&world), [90, 80, 95]);
+    // What fits nowhere gets a slice of its own.
+    let thirty = more(&fifty, 30, "thirty");
+    assert_eq!(world.sync(&web, &thirty, 100), 1);
+    assert_eq!(fill(&world), [90, 80, 95, 30]);
+    // A slice that is written anyway takes first.
+    let mut changed = more(&thirty, 4, "four");
+    let in_second = world.slices[1].endpoints[0].target_ref.as_ref().unwrap().name.clone();
+    let position = changed.iter().position(|pod| *pod.metadata.name == *in_second).unwrap();
+    set_ready(&mut changed[position], false);
+    assert_eq!(world.sync(&web, &changed, 100), 1);
+    assert_eq!(fill(&world), [90, 84, 95, 30]);
 }
 
 #[test]

@@ -9,8 +9,8 @@ use crate::endpoints::subsets::repack;
 use crate::endpointslice::{Write, desired, in_order};
 use crate::objects::Service;
 use crate::written::{
-    Address, AddressType, Conditions, Endpoint, EndpointPort, EndpointSlice, Endpoints, HEADLESS_LABEL,
-    MANAGED_BY_LABEL, OwnerReference, SERVICE_NAME_LABEL, Subset, TRIGGER_TIME_ANNOTATION,
+    Address, AddressType, Conditions, Endpoint, EndpointPort, EndpointSlice, Endpoints, MANAGED_BY_LABEL,
+    OwnerReference, SERVICE_NAME_LABEL, Subset, TRIGGER_TIME_ANNOTATION,
 };
 
 /// More addresses of one subset are not mirrored.
@@ -166,9 +166,6 @@ fn slice(
     slice.metadata.labels.clone_from(&from.metadata.labels);
     slice.metadata.labels.insert(SERVICE_NAME_LABEL.into(), name.clone());
     slice.metadata.labels.insert(MANAGED_BY_LABEL.into(), MANAGED_BY.into());
-    if service.headless() {
-        slice.metadata.labels.insert(HEADLESS_LABEL.into(), String::new());
-    }
     slice.metadata.annotations.clone_from(&from.metadata.annotations);
     for left_behind in [TRIGGER_TIME_ANNOTATION, LAST_APPLIED_ANNOTATION] {
         slice.metadata.annotations.remove(left_behind);
@@ -249,8 +246,55 @@ mod tests {
         }
         let slices = created(planned(&selectorless(), &endpoints, &[]));
         assert_eq!(slices[0].metadata.annotations.keys().collect::<Vec<_>>(), ["note"]);
-        assert_eq!(slices[0].metadata.labels["team"], "a");
-        assert_eq!(slices[0].metadata.labels[MANAGED_BY_LABEL], MANAGED_BY);
+        let labels = |team: &str| -> BTreeMap<String, String> {
+            let pairs = [("team", team), (SERVICE_NAME_LABEL, "web"), (MANAGED_BY_LABEL, MANAGED_BY)];
+            pairs.map(|(label, value)| (label.to_owned(), value.to_owned())).into()
+        };
+        assert_eq!(slices[0].metadata.labels, labels("a"));
+        // Who takes its labels from Endpoints takes none from the Service, headless or not.
+        let mut headless = selectorless();
+        headless.spec.cluster_ip = "None".into();
+        endpoints.metadata.labels.insert("team".into(), "b".into());
+        endpoints.metadata.labels.insert(SKIP_MIRROR_LABEL.into(), "false".into());
+        let plan = planned(&headless, &endpoints, &slices);
+        let [Write::Update { slice, .. }] = plan.writes.as_slice() else { panic!("{plan:?}") };
+        let mut wanted = labels("b");
+        wanted.insert(SKIP_MIRROR_LABEL.into(), "false".into());
+        assert_eq!(slice.metadata.labels, wanted);
+    }
+
+    #[test]
+    fn a_mirrored_slice_in_full() {
+        let mut endpoints = custom(&["192.0.2.1"], &[]);
+        let address = &mut endpoints.subsets[0].addresses[0];
+        address.hostname = "db-0".into();
+        address.node_name = Some("n1".into());
+        address.target_ref = Some(crate::written::ObjectReference {
+            kind: "Pod".into(),
+            name: "db-0".into(),
+            ..Default::default()
+        });
+        endpoints.subsets[0].ports[0].app_protocol = Some("a/b".into());
+        let plan = planned(&selectorless(), &endpoints, &[]);
+        let [Write::Create(slice)] = plan.writes.as_slice() else { panic!("{plan:?}") };
+        assert_eq!(
+            serde_json::to_value(slice).unwrap(),
+            serde_json::json!({
+                "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+                "metadata": {
+                    "generateName": "web-", "namespace": "default",
+                    "labels": { SERVICE_NAME_LABEL: "web", MANAGED_BY_LABEL: MANAGED_BY },
+                    "ownerReferences": [{ "apiVersion": "v1", "kind": "Endpoints", "name": "web", "uid": "uid-ep",
+                        "controller": true, "blockOwnerDeletion": true }],
+                },
+                "addressType": "IPv4",
+                "endpoints": [{ "addresses": ["192.0.2.1"], "conditions": { "ready": true }, "hostname": "db-0",
+                    "nodeName": "n1", "targetRef": { "kind": "Pod", "name": "db-0" } }],
+                "ports": [{ "name": "", "port": 80, "protocol": "TCP", "appProtocol": "a/b" }],
+            })
+        );
+        let nothing = planned(&selectorless(), &custom(&[], &[]), &[]);
+        assert!(nothing.writes.is_empty(), "nothing is mirrored by no slice");
     }
 
     #[test]
