@@ -288,12 +288,63 @@ mod tests {
         assert_eq!(message(not_found(slices, "x")), "endpointslices.discovery.k8s.io \"x\" not found");
         assert_eq!(message(already_exists(services, "x")), "services \"x\" already exists");
         assert_eq!(
+            message(already_exists_deleting(services, "x")),
+            "object is being deleted: services \"x\" already exists"
+        );
+        assert_eq!(message(forbidden(services, "x", "no")), "services \"x\" is forbidden: no");
+        assert_eq!(
             message(conflict(services, "x")),
             "Operation cannot be fulfilled on services \"x\": the object has \
             been modified; please apply your changes to the latest version and try again"
         );
         assert_eq!(message(version_too_large(9, 4)), "Timeout: Too large resource version: 9, current: 4");
         assert_eq!(message(internal_error("x")), "Internal error occurred: x");
+    }
+
+    #[test]
+    fn some_say_when_to_come_back() {
+        let services = find("", "v1", "services").unwrap();
+        let clash = generated_name_taken(services, "web-abcde");
+        assert_eq!(
+            clash.message,
+            "services \"web-abcde\" already exists, the server was not able to generate a unique name for the object"
+        );
+        let cases = [
+            (clash, 409, "AlreadyExists", 1),
+            (timeout("slow", 5), 504, "Timeout", 5),
+            (too_many_requests("later", 2), 429, "TooManyRequests", 2),
+            (version_too_large(9, 4), 504, "Timeout", 1),
+        ];
+        for (status, code, reason, seconds) in cases {
+            assert_eq!((status.code, status.reason.as_str()), (code, reason), "{}", status.message);
+            assert_eq!(status.details.unwrap().retry_after_seconds, seconds);
+        }
+        let now = unavailable("not now");
+        assert_eq!(
+            (now.code, now.reason.as_str(), now.message.as_str()),
+            (503, "ServiceUnavailable", "not now")
+        );
+        assert_eq!(timeout("slow", 0).message, "Timeout: slow");
+    }
+
+    #[test]
+    fn every_kind_of_error_has_its_reason() {
+        use crate::field::ErrorKind;
+        let kinds = [
+            (ErrorKind::Required, "FieldValueRequired"),
+            (ErrorKind::Invalid, "FieldValueInvalid"),
+            (ErrorKind::NotSupported, "FieldValueNotSupported"),
+            (ErrorKind::Duplicate, "FieldValueDuplicate"),
+            (ErrorKind::Forbidden, "FieldValueForbidden"),
+            (ErrorKind::TooLong, "FieldValueTooLong"),
+            (ErrorKind::TooMany, "FieldValueTooMany"),
+            (ErrorKind::Internal, "InternalError"),
+            (ErrorKind::TypeInvalid, "FieldValueTypeInvalid"),
+            (ErrorKind::NotFound, "FieldValueNotFound"),
+        ];
+        for (kind, reason) in kinds {
+            assert_eq!(kind.reason(), reason, "{}", kind.label());
+        }
     }
 
     #[test]

@@ -86,7 +86,14 @@ mod tests {
             at("c", "2026-01-01T00:00:08Z"),
         ];
         assert_eq!(tracker.look(&key, &web, &moved).as_deref(), Some("2026-01-01T00:00:07Z"));
+        // A pod that went back in time, or away, set off nothing.
+        let fewer = [at("a", "2026-01-01T00:00:01Z")];
+        assert_eq!(tracker.look(&key, &web, &fewer), None);
+        // A Service made anew under its name did, before its pods moved.
+        web.metadata.creation_timestamp = Some("2026-01-01T00:01:00Z".into());
+        let later = [at("a", "2026-01-01T00:02:00Z")];
+        assert_eq!(tracker.look(&key, &web, &later).as_deref(), Some("2026-01-01T00:01:00Z"));
         tracker.forget(&key);
-        assert_eq!(tracker.look(&key, &web, &moved).as_deref(), Some("2026-01-01T00:00:00Z"));
+        assert_eq!(tracker.look(&key, &web, &moved).as_deref(), Some("2026-01-01T00:01:00Z"));
     }
 }

@@ -205,12 +205,12 @@ impl World {
             (Some(old), Some(new)) => old.metadata.labels != new.metadata.labels,
             _ => true,
         };
-        let differs = match (old, new) {
-            (Some(old), Some(new)) => relabelled || endpoint_differs(old, new),
+        let shows = match (old, new) {
+            (Some(old), Some(new)) => endpoint_differs(old, new),
             _ => true,
         };
         let mut touched = BTreeSet::new();
-        if let Some(old) = old.filter(|_| differs) {
+        if let Some(old) = old.filter(|_| relabelled || shows) {
             touched.extend(space.services_for(&old.metadata.labels));
         }
         if relabelled {
@@ -234,7 +234,10 @@ impl World {
                         if let Some(member) = space.services.get_mut(&name) {
                             member.pods.insert(Arc::clone(&key.name));
                         }
-                        touched.insert(name);
+                        // Where it was before and is still, it looks the same unless it shows.
+                        if shows || !touched.remove(&name) {
+                            touched.insert(name);
+                        }
                     }
                 }
             }

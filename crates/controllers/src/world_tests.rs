@@ -41,6 +41,45 @@ fn a_change_that_no_endpoint_shows_touches_nothing() {
     assert!(world.pods_of(&key("web")).is_empty());
 }
 
+/// What of a pod endpoints show, and whose endpoints: those that it leaves and joins, or all if it changes as well.
+#[test]
+fn each_change_that_matters_touches_whom_it_concerns() {
+    let mut world = World::default();
+    let selecting = |name: &str, pairs: &[(&str, &str)]| {
+        let mut it = service(name);
+        it.spec.selector = Some(labels(pairs));
+        Some(Arc::new(it))
+    };
+    world.service(&key("by-app"), selecting("by-app", &[("app", "web")]));
+    world.service(&key("by-tier"), selecting("by-tier", &[("tier", "x")]));
+    let it = pod("a", "10.0.0.1");
+    world.pod(&key("a"), Some(&Arc::new(it.clone())));
+    let mut now = it;
+    let mut change = |what: &str, touched: &[&str], change: &dyn Fn(&mut Pod)| {
+        change(&mut now);
+        let mut found = world.pod(&key("a"), Some(&Arc::new(now.clone())));
+        found.sort();
+        assert_eq!(found, touched.iter().map(|name| key(name)).collect::<Vec<_>>(), "{what}");
+    };
+    change("an address more", &["by-app"], &|pod| {
+        pod.status.pod_ips.push(crate::objects::PodIp { ip: "fd00::1".into() });
+    });
+    change("a hostname", &["by-app"], &|pod| pod.spec.hostname = "h".into());
+    change("a subdomain", &["by-app"], &|pod| pod.spec.subdomain = "s".into());
+    change("a message", &[], &|pod| pod.status.conditions[0].message = "m".into());
+    change("a label that joins", &["by-tier"], &|pod| {
+        pod.metadata.labels = labels(&[("app", "web"), ("tier", "x")])
+    });
+    change("a label of nobody", &[], &|pod| _ = pod.metadata.labels.insert("b".into(), "c".into()));
+    change("a label that leaves, and readiness", &["by-app", "by-tier"], &|pod| {
+        pod.metadata.labels.remove("tier");
+        set_ready(pod, false);
+    });
+    change("an end", &["by-app"], &|pod| {
+        pod.metadata.deletion_timestamp = Some("2026-01-01T00:00:00Z".into())
+    });
+}
+
 #[test]
 fn no_selector_selects_nothing_and_an_empty_one_everything() {
     let mut world = World::default();

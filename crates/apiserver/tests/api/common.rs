@@ -80,9 +80,7 @@ impl Server {
     pub(crate) async fn start_dual_stack() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let store = Arc::new(Embedded::open(dir.path().join("store")).unwrap());
-        let mut config = config(dir.path());
-        config.service_cidrs.push("fd00:10:96::/112".parse().unwrap());
-        Self { api: ApiServer::start(config, store).await.unwrap(), dir }
+        Self { api: ApiServer::start(dual_stack(dir.path()), store).await.unwrap(), dir }
     }
 
     pub(crate) async fn request(&self, request: Request<Bytes>) -> http::Response<Body> {
@@ -187,6 +185,21 @@ fn config(dir: &std::path::Path) -> Config {
 
 /// Opens a store again as soon as its last holder has let go of it.
 pub(crate) async fn reopen(dir: &std::path::Path) -> Arc<ApiServer> {
+    reopen_with(dir, config(dir)).await
+}
+
+/// The same with ranges of both families.
+pub(crate) async fn reopen_dual_stack(dir: &std::path::Path) -> Arc<ApiServer> {
+    reopen_with(dir, dual_stack(dir)).await
+}
+
+fn dual_stack(dir: &std::path::Path) -> Config {
+    let mut config = config(dir);
+    config.service_cidrs.push("fd00:10:96::/112".parse().unwrap());
+    config
+}
+
+async fn reopen_with(dir: &std::path::Path, config: Config) -> Arc<ApiServer> {
     let deadline = tokio::time::Instant::now() + PATIENCE;
     let store = loop {
         match Embedded::open(dir.join("store")) {
@@ -195,7 +208,7 @@ pub(crate) async fn reopen(dir: &std::path::Path) -> Arc<ApiServer> {
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     };
-    ApiServer::start(config(dir), store).await.unwrap()
+    ApiServer::start(config, store).await.unwrap()
 }
 
 pub(crate) async fn reply(response: http::Response<Body>) -> Reply {

@@ -3,7 +3,7 @@
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::common::{SERVICES, Server, service_with, text};
+use crate::common::{SERVICES, Server, reopen_dual_stack, service_with, text};
 use crate::service_validation::difference;
 
 const PATH: &str = "/api/v1/namespaces/default/services/x";
@@ -368,6 +368,28 @@ async fn headless_services_choose_their_families_freely() {
     // A PUT that does not mention it stays headless.
     let put = server.put(PATH, &service_with("x", &json!({}))).await.ok();
     assert_eq!(put["spec"]["clusterIP"], "None");
+}
+
+/// No Service gets a second address because the cluster could give it one by now: somebody has to ask for it, if only by
+/// a PUT that does not repeat the families.
+#[tokio::test]
+async fn a_cluster_that_gains_a_family_changes_no_service() {
+    let Server { api, dir } = Server::start().await;
+    let server = Server { api, dir };
+    let prefers = json!({ "ipFamilyPolicy": "PreferDualStack" });
+    let before = server.post(SERVICES, &service_with("x", &prefers)).await.ok();
+    server.api.stop();
+    let Server { api, dir } = server;
+    drop(api);
+    let server = Server { api: reopen_dual_stack(dir.path()).await, dir };
+    let patch = json!({ "spec": { "publishNotReadyAddresses": true } });
+    let mut patched = server.patch(PATH, "merge", &patch).await.ok();
+    assert_eq!((families(&before).1, families(&patched).1), (vec!["IPv4".into()], vec!["IPv4".into()]));
+    patched["spec"]["sessionAffinity"] = "ClientIP".into();
+    assert_eq!(families(&server.put(PATH, &patched).await.ok()).2, ["IPv4"]);
+    let asked = server.put(PATH, &service_with("x", &prefers)).await.ok();
+    assert_eq!(families(&asked).2, ["IPv4", "IPv6"]);
+    assert_eq!(asked["spec"]["clusterIP"], before["spec"]["clusterIP"]);
 }
 
 /// An address goes with the last finalizer, also when that is taken away through the status.

@@ -27,6 +27,10 @@ async fn each_type_has_its_own_fields() {
             json!({ "externalIPs": ["198.51.100.7"], "externalTrafficPolicy": "Cluster" }),
         ),
         (
+            json!({ "externalIPs": ["198.51.100.7"], "externalTrafficPolicy": "Local" }),
+            json!({ "externalIPs": ["198.51.100.7"], "externalTrafficPolicy": "Local" }),
+        ),
+        (
             json!({ "sessionAffinity": "ClientIP" }),
             json!({ "sessionAffinity": "ClientIP",
                     "sessionAffinityConfig": { "clientIP": { "timeoutSeconds": 10800 } } }),

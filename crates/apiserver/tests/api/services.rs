@@ -76,6 +76,66 @@ async fn a_refused_service_leaks_nothing() {
 }
 
 #[tokio::test]
+async fn a_refused_change_takes_nothing_and_gives_nothing_away() {
+    let server = Server::start_dual_stack().await;
+    let made = server.post(SERVICES, &node_port("web", Some(32004))).await.ok();
+    let path = format!("{SERVICES}/web");
+    let addresses = "/apis/networking.k8s.io/v1/ipaddresses";
+    let count = async || server.get(addresses).await.ok()["items"].as_array().unwrap().len();
+    let before = count().await;
+    for spec in [
+        // A second address and another port.
+        json!({ "ipFamilyPolicy": "RequireDualStack", "ports": [{ "port": 80, "nodePort": 32005 }] }),
+        // Neither port nor address.
+        json!({ "type": "ExternalName", "externalName": "a.b" }),
+    ] {
+        let mut spec = json!({ "spec": spec });
+        spec["spec"]["sessionAffinity"] = "Sticky".into();
+        assert_eq!(server.patch(&path, "merge", &spec).await.refusal().0, 422);
+        assert_eq!(count().await, before, "{spec}");
+        assert_eq!(server.get(&path).await.ok(), made);
+        let (code, _, message) = server.post(SERVICES, &node_port("other", Some(32004))).await.refusal();
+        assert_eq!(code, 422);
+        assert!(message.contains("spec.ports[0].nodePort"), "{message}");
+        assert_eq!(server.post(SERVICES, &node_port("other", Some(32005))).await.code, 201);
+        server.delete(&format!("{SERVICES}/other")).await.ok();
+    }
+    // So does a name that is taken.
+    assert_eq!(server.post(SERVICES, &node_port("web", Some(32006))).await.refusal().1, "AlreadyExists");
+    assert_eq!(server.post(SERVICES, &node_port("other", Some(32006))).await.code, 201);
+    assert_eq!(count().await, before + 1);
+}
+
+#[tokio::test]
+async fn a_dry_run_asks_for_what_is_free_and_takes_nothing() {
+    let server = Server::start().await;
+    let with = |name: &str, address: &str, port: u16| {
+        let mut object = node_port(name, Some(port));
+        object["spec"]["clusterIP"] = address.into();
+        object
+    };
+    server.post(SERVICES, &with("web", "10.96.0.10", 32001)).await.ok();
+    let dry = format!("{SERVICES}?dryRun=All");
+    // An address is looked for in the ranges only, a port among those that are taken.
+    let taken = server.post(&dry, &with("other", "10.96.0.10", 32002)).await.ok();
+    assert_eq!(taken["spec"]["clusterIP"], "10.96.0.10");
+    let (code, _, message) = server.post(&dry, &with("other", "192.0.2.1", 32002)).await.refusal();
+    assert_eq!(code, 422);
+    assert!(message.contains("the provided network does not match the current range"), "{message}");
+    let (code, _, message) = server.post(&dry, &with("other", "10.96.0.11", 32001)).await.refusal();
+    assert_eq!(code, 422);
+    assert!(
+        message.contains("spec.ports[0].nodePort: Invalid value: 32001: provided port is already allocated")
+    );
+    let path = format!("{SERVICES}/web?dryRun=All");
+    let name = json!({ "spec": { "type": "ExternalName", "externalName": "a.b" } });
+    assert_eq!(server.patch(&path, "merge", &name).await.ok()["spec"].get("clusterIP"), None);
+    assert_eq!(server.post(SERVICES, &with("other", "10.96.0.10", 32002)).await.refusal().0, 422);
+    assert_eq!(server.post(SERVICES, &with("other", "10.96.0.11", 32001)).await.refusal().0, 422);
+    assert_eq!(server.post(SERVICES, &with("other", "10.96.0.11", 32002)).await.code, 201);
+}
+
+#[tokio::test]
 async fn a_change_of_type_keeps_the_address_and_frees_the_port() {
     let server = Server::start().await;
     let made = server.post(SERVICES, &node_port("web", Some(32003))).await.ok();
