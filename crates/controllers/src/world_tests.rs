@@ -68,7 +68,7 @@ fn each_change_that_matters_touches_whom_it_concerns() {
     change("a subdomain", &["by-app"], &|pod| pod.spec.subdomain = "s".into());
     change("a message", &[], &|pod| pod.status.conditions[0].message = "m".into());
     change("a label that joins", &["by-tier"], &|pod| {
-        pod.metadata.labels = labels(&[("app", "web"), ("tier", "x")])
+        pod.metadata.labels = labels(&[("app", "web"), ("tier", "x")]);
     });
     change("a label of nobody", &[], &|pod| _ = pod.metadata.labels.insert("b".into(), "c".into()));
     change("a label that leaves, and readiness", &["by-app", "by-tier"], &|pod| {
@@ -76,7 +76,7 @@ fn each_change_that_matters_touches_whom_it_concerns() {
         set_ready(pod, false);
     });
     change("an end", &["by-app"], &|pod| {
-        pod.metadata.deletion_timestamp = Some("2026-01-01T00:00:00Z".into())
+        pod.metadata.deletion_timestamp = Some("2026-01-01T00:00:00Z".into());
     });
 }
 
