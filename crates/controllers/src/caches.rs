@@ -4,6 +4,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use portolan_api::apps::v1::{Deployment, ReplicaSet};
 use portolan_api::meta::v1::ObjectMeta;
+use portolan_api::networking::v1::ServiceCIDR;
 use portolan_client::{
     Cache, Client, Error, EventRecorder, EventType, Key, ObjectRef, Selectors, cache, paths,
 };
@@ -12,6 +13,7 @@ use crate::Config;
 use crate::gc::plan::Owners;
 use crate::kept::{self, Kept, KeptSlice};
 use crate::objects::{Lease, Meta, Namespace, Node, Pod, Service};
+use crate::servicecidrs::plan::MANAGED_ADDRESSES;
 use crate::slices::SliceIndex;
 use crate::world::World;
 use crate::written::Endpoints;
@@ -27,6 +29,9 @@ pub(crate) struct Caches {
     pub(crate) slices: Cache<KeptSlice>,
     pub(crate) deployments: Cache<Deployment>,
     pub(crate) replica_sets: Cache<ReplicaSet>,
+    pub(crate) service_cidrs: Cache<ServiceCIDR>,
+    /// Those that the allocators made; the name is the address, and nothing else is asked for.
+    pub(crate) ip_addresses: Cache<()>,
 }
 
 /// Where nodes keep their Leases.
@@ -36,6 +41,7 @@ impl Caches {
     fn start(client: &Client) -> Self {
         let all = Selectors::default;
         let leases = Selectors { namespace: Some(LEASE_NAMESPACE.into()), ..all() };
+        let managed = Selectors { labels: Some(MANAGED_ADDRESSES.into()), ..all() };
         Self {
             pods: Cache::start(client.clone(), paths::PODS, all(), cache::json),
             services: Cache::start(client.clone(), paths::SERVICES, all(), cache::json),
@@ -46,6 +52,8 @@ impl Caches {
             slices: Cache::start(client.clone(), paths::ENDPOINT_SLICES, all(), kept::slice),
             deployments: Cache::start(client.clone(), paths::DEPLOYMENTS, all(), cache::json),
             replica_sets: Cache::start(client.clone(), paths::REPLICA_SETS, all(), cache::json),
+            service_cidrs: Cache::start(client.clone(), paths::SERVICE_CIDRS, all(), cache::json),
+            ip_addresses: Cache::start(client.clone(), paths::IP_ADDRESSES, managed, |_| Ok(())),
         }
     }
 
@@ -59,6 +67,8 @@ impl Caches {
         self.slices.synced().await;
         self.deployments.synced().await;
         self.replica_sets.synced().await;
+        self.service_cidrs.synced().await;
+        self.ip_addresses.synced().await;
     }
 }
 

@@ -13,7 +13,7 @@ use crate::gc::plan::{Dependent, OwnerKey};
 use crate::kept::Manager;
 use crate::objects::Owner;
 use crate::queue::{Backoff, Queue};
-use crate::scheduler;
+use crate::{scheduler, servicecidrs};
 
 /// One queue per controller.
 #[derive(Clone)]
@@ -26,6 +26,7 @@ pub(crate) struct Queues {
     pub(crate) namespaces: Queue<Key>,
     pub(crate) deployments: Queue<Key>,
     pub(crate) replica_sets: Queue<Key>,
+    pub(crate) service_cidrs: Queue<Key>,
     pub(crate) gc: Queue<(Dependent, Key)>,
 }
 
@@ -41,6 +42,7 @@ impl Queues {
             namespaces: Queue::new(backoff),
             deployments: Queue::new(backoff),
             replica_sets: Queue::new(backoff),
+            service_cidrs: Queue::new(backoff),
             gc: Queue::new(backoff),
         }
     }
@@ -66,6 +68,8 @@ pub(crate) struct Feed {
     slices: Dirty,
     deployments: Dirty,
     replica_sets: Dirty,
+    service_cidrs: Dirty,
+    ip_addresses: Dirty,
 }
 
 impl Feed {
@@ -82,6 +86,8 @@ impl Feed {
             slices: caches.slices.subscribe(),
             deployments: caches.deployments.subscribe(),
             replica_sets: caches.replica_sets.subscribe(),
+            service_cidrs: caches.service_cidrs.subscribe(),
+            ip_addresses: caches.ip_addresses.subscribe(),
             shared,
             queues,
         }
@@ -99,6 +105,8 @@ impl Feed {
                 () = self.slices.wait() => {}
                 () = self.deployments.wait() => {}
                 () = self.replica_sets.wait() => {}
+                () = self.service_cidrs.wait() => {}
+                () = self.ip_addresses.wait() => {}
             }
             self.step(listener);
         }
@@ -133,6 +141,23 @@ impl Feed {
             }
         }
         self.queues.namespaces.extend(self.namespaces.take());
+        self.service_cidrs();
+    }
+
+    /// A range that comes or goes may decide about others on their way out, and so may an address in them.
+    fn service_cidrs(&mut self) {
+        let (changed, addresses) = (self.service_cidrs.take(), self.ip_addresses.take());
+        let all = self.shared.caches.service_cidrs.all().into_iter().map(|(_, cidr)| cidr);
+        let ending: Vec<_> = all.filter(|cidr| cidr.metadata.deletion_timestamp.is_some()).collect();
+        let key = |name: &str| Key { namespace: "".into(), name: name.into() };
+        if !changed.is_empty() {
+            self.queues.service_cidrs.extend(ending.iter().map(|cidr| key(&cidr.metadata.name)));
+            self.queues.service_cidrs.extend(changed);
+        }
+        for address in addresses.iter().filter(|_| !ending.is_empty()).filter_map(|key| key.name.parse().ok())
+        {
+            self.queues.service_cidrs.extend(servicecidrs::plan::having(&ending, address).map(key));
+        }
     }
 
     fn nodes(&self, keys: HashSet<Key>, listener: &dyn Listener) {

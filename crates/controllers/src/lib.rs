@@ -1,4 +1,5 @@
-//! The controllers: what keeps Endpoints, EndpointSlices, Deployments, nodes and namespaces in step with the cluster.
+//! The controllers: what keeps Endpoints, EndpointSlices, Deployments, nodes, namespaces and Service ranges in step with
+//! the cluster.
 //!
 //! Every controller is a folder with the same two files: `plan.rs` (pure: a snapshot in, the writes out) and `run.rs`
 //! (thin: one key at a time, writes, retries). All of them read the same watch caches (`caches`); which pods belong to
@@ -34,6 +35,7 @@ mod queue;
 pub mod replicasets;
 mod requests;
 pub mod scheduler;
+pub mod servicecidrs;
 pub mod slices;
 #[cfg(test)]
 mod testing;
@@ -81,6 +83,7 @@ struct Controllers {
     namespaces: namespaces::Controller,
     deployments: deployments::Controller,
     replica_sets: replicasets::Controller,
+    service_cidrs: servicecidrs::Controller,
     gc: gc::Controller,
 }
 
@@ -108,6 +111,7 @@ impl Controllers {
             namespaces: namespaces::Controller::new(shared()),
             deployments: deployments::Controller::new(shared(), &events("deployment-controller")),
             replica_sets: replicasets::Controller::new(shared(), &events("replicaset-controller")),
+            service_cidrs: servicecidrs::Controller::new(shared(), &events(servicecidrs::CONTROLLER)),
             gc: gc::Controller::new(shared()),
         }
     }
@@ -123,7 +127,8 @@ impl Controllers {
                 }
             )+ };
         }
-        start!(slices, endpoints, mirroring, scheduler, nodes, namespaces, deployments, replica_sets, gc);
+        start!(slices, endpoints, mirroring, scheduler, nodes, namespaces, deployments, replica_sets);
+        start!(service_cidrs, gc);
     }
 }
 

@@ -477,3 +477,69 @@ async fn a_terminating_namespace_is_emptied_and_finalized() {
     assert!(api.get(&paths::SERVICES, "old", "web").is_none());
     assert!(api.get(&paths::PODS, "old", "a").is_none());
 }
+
+/// A range as an API server makes it, with an address that a Service has of it.
+fn give_out(api: &FakeApi, name: &str, range: &str, address: Option<&str>) {
+    let object = json!({ "metadata": { "name": name, "uid": name }, "spec": { "cidrs": [range] } });
+    api.put(&paths::SERVICE_CIDRS, object);
+    if let Some(address) = address {
+        let labels = json!({ "ipaddress.kubernetes.io/managed-by": "ipallocator.k8s.io" });
+        let parent = json!({ "resource": "services", "namespace": "default", "name": "web" });
+        let meta = json!({ "name": address, "labels": labels });
+        api.put(&paths::IP_ADDRESSES, json!({ "metadata": meta, "spec": { "parentRef": parent } }));
+    }
+}
+
+impl Cluster {
+    /// Finalizers, and what the condition says.
+    async fn range(&self, name: &str, expected: (&Value, &str, &str, &str)) {
+        self.eventually(&format!("the range {name}"), |api| {
+            let object = api.get(&paths::SERVICE_CIDRS, "", name).unwrap_or_default();
+            let says = &object["status"]["conditions"][0];
+            let (finalizers, status, reason, message) = expected;
+            let same = object["metadata"]["finalizers"] == *finalizers
+                && (&says["status"], &says["reason"], &says["message"])
+                    == (&status.into(), &reason.into(), &message.into());
+            if same { Ok(()) } else { Err(object) }
+        })
+        .await;
+    }
+
+    async fn delete_range(&self, name: &str) {
+        let client = Client::from_transport(Arc::new(Api { fake: Arc::clone(&self.api) }), "user");
+        let options = portolan_client::DeleteOptions::default();
+        client.delete(&paths::SERVICE_CIDRS, None, name, &options).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_range_is_ready_and_stays_until_its_last_address_is_gone() {
+    let cluster = Cluster::new();
+    let ours = json!(["networking.k8s.io/service-cidr-finalizer"]);
+    let ready = (&ours, "True", "", "Kubernetes Service CIDR is ready");
+    for (name, range, address) in [("a", "10.1.0.0/24", "10.1.0.7"), ("b", "10.2.0.0/24", "10.2.0.7")] {
+        give_out(&cluster.api, name, range, Some(address));
+        cluster.range(name, ready).await;
+    }
+    let held = "There are still IPAddresses referencing the ServiceCIDR, please remove them or create a new ServiceCIDR";
+    let terminating = (&ours, "False", "Terminating", held);
+    for name in ["a", "b"] {
+        cluster.delete_range(name).await;
+        cluster.range(name, terminating).await;
+    }
+
+    // One loses its address, the other gets a neighbour that has the address too. Both go when every server has heard.
+    let writes = cluster.api.writes().len();
+    cluster.api.remove(&paths::IP_ADDRESSES, "", "10.1.0.7");
+    give_out(&cluster.api, "c", "10.2.0.0/16", None);
+    cluster.range("c", ready).await;
+    let deadline = Instant::now() + Duration::from_secs(60);
+    for name in ["a", "b"] {
+        while let Some(left) = cluster.api.get(&paths::SERVICE_CIDRS, "", name) {
+            assert!(Instant::now() < deadline, "{left}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+    let writes = cluster.api.writes().split_off(writes);
+    assert_eq!(writes.len(), 4, "two for the new one, one for each that goes: {writes:?}");
+}

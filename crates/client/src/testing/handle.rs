@@ -317,7 +317,7 @@ fn has_text(object: &Value, field: &str) -> bool {
     object["metadata"][field].as_str().is_some_and(|t| !t.is_empty())
 }
 
-/// RFC 7396.
+/// RFC 7396, and of Kubernetes' strategic form that values are taken out of lists.
 fn merge(target: &mut Value, patch: &Value) {
     let Value::Object(patch) = patch else {
         *target = patch.clone();
@@ -327,7 +327,10 @@ fn merge(target: &mut Value, patch: &Value) {
         *target = json!({});
     }
     for (name, value) in patch {
-        if !value.is_null() {
+        if let Some(list) = name.strip_prefix("$deleteFromPrimitiveList/") {
+            let gone = value.as_array().map(Vec::as_slice).unwrap_or_default();
+            target[list].as_array_mut().unwrap_or(&mut Vec::new()).retain(|item| !gone.contains(item));
+        } else if !value.is_null() {
             merge(&mut target[name], value);
         } else if let Some(fields) = target.as_object_mut() {
             fields.remove(name);
