@@ -102,7 +102,7 @@ pub mod v1 {
             /// When the status last changed.
             "lastTransitionTime" last_transition_time: Option<Time> [.required()],
             /// Why, as one CamelCase word.
-            "reason" reason: String [.required()],
+            "reason" reason: String [.required().keep()],
             /// Why, for people.
             "message" message: String [.required().keep()],
         }

@@ -1,13 +1,18 @@
-//! The objects that every cluster has: its first namespaces, and the Service `kubernetes` that leads to the servers.
+//! The objects that every cluster has: the default ServiceCIDR, the first namespaces, and the Service `kubernetes` that
+//! leads to the servers. Range and Service are looked for again and again, and made again when somebody took them away.
 //!
-//! The allocators have made the default ServiceCIDR before. Everything goes through the same writes as a client's.
+//! Everything goes through the same writes as a client's.
+
+use std::sync::{Arc, Weak};
 
 use futures_util::future::try_join_all;
 use portolan_api::resource::{NAMESPACES, Resource, SERVICES};
 use serde_json::{Value, json};
 
 use crate::config::StartError;
+use crate::default_range::{self, Told};
 use crate::errors::{ApiError, Result};
+use crate::limits::KEEP_INTERVAL;
 use crate::masters;
 use crate::object::meta;
 use crate::server::ApiServer;
@@ -17,7 +22,10 @@ use crate::{accounts, authz};
 const FIRST_NAMESPACES: &[&str] = &["default", "kube-system", "kube-public", "kube-node-lease"];
 
 /// Makes what is missing, and puts this server's address where it is wrong.
-pub(crate) async fn run(server: &ApiServer) -> std::result::Result<(), StartError> {
+pub(crate) async fn run(server: &Arc<ApiServer>, told: &mut Told) -> std::result::Result<(), StartError> {
+    // First of all, for the Service needs an address.
+    default_range::keep(server, told).await.map_err(|error| failed("the default ServiceCIDR", &error))?;
+    server.allocator().reload().await?;
     // All at once: the store makes many writes durable together.
     let namespaces = FIRST_NAMESPACES.iter().map(|name| async move {
         let object = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": name } });
@@ -32,6 +40,42 @@ pub(crate) async fn run(server: &ApiServer) -> std::result::Result<(), StartErro
     let service = service(server)?;
     create(server, &SERVICES, service).await.map_err(|error| failed("service kubernetes", &error))?;
     masters::publish(server).await.map_err(|error| failed("endpoints of kubernetes", &error))
+}
+
+/// Looks for the range and the Service, and renews who the servers are, until the server goes.
+pub(crate) async fn keep(server: Weak<ApiServer>, mut told: Told) {
+    loop {
+        let Some(strong) = server.upgrade() else { return };
+        let mut stopped = strong.stopped();
+        drop(strong);
+        tokio::select! {
+            () = tokio::time::sleep(KEEP_INTERVAL) => {}
+            _ = stopped.wait_for(|stop| *stop) => return,
+        }
+        let Some(server) = server.upgrade() else { return };
+        let service = async {
+            default_range::keep(&server, &mut told).await?;
+            make_service(&server).await
+        };
+        // Side by side: a lease that is renewed late is a server that is gone.
+        let (service, masters) = tokio::join!(service, masters::publish(&server));
+        for (what, done) in [
+            ("the default ServiceCIDR or the Service kubernetes", service),
+            ("the endpoints of the Service kubernetes", masters),
+        ] {
+            if let Err(error) = done {
+                tracing::warn!(error = %error.0.message, "{what} could not be looked after");
+            }
+        }
+    }
+}
+
+async fn make_service(server: &ApiServer) -> Result<()> {
+    match service(server) {
+        Ok(object) => create(server, &SERVICES, object).await,
+        // The server would not have started.
+        Err(_) => Ok(()),
+    }
 }
 
 pub(crate) fn failed(object: &str, error: &ApiError) -> StartError {
@@ -51,7 +95,7 @@ async fn create(server: &ApiServer, resource: &'static Resource, object: Value) 
     }
 }
 
-/// Creates the object, or replaces what it says about addresses and ports.
+/// Creates the object, or replaces its labels and what it says about addresses and ports.
 pub(crate) async fn put(server: &ApiServer, resource: &'static Resource, object: Value) -> Result<()> {
     create(server, resource, object.clone()).await?;
     let change = &mut |old: &Value| {
@@ -60,6 +104,9 @@ pub(crate) async fn put(server: &ApiServer, resource: &'static Resource, object:
             if let Some(value) = object.get(field) {
                 new[field] = value.clone();
             }
+        }
+        for (label, value) in object["metadata"]["labels"].as_object().into_iter().flatten() {
+            new["metadata"]["labels"][label] = value.clone();
         }
         Ok(new)
     };

@@ -138,11 +138,14 @@ pub const POD_GRACE_SECONDS_DEFAULT: i64 = 30;
 /// Pause between two runs of the allocators' repair: Kubernetes' own.
 pub const REPAIR_INTERVAL: Duration = Duration::from_mins(3);
 
+/// Pause before doubtful addresses are looked at again after the store failed.
+pub const REPAIR_RETRY_PAUSE: Duration = Duration::from_secs(1);
+
 /// How long a server that has stopped renewing counts as an endpoint of the Service `kubernetes`, and how often
 /// servers renew: Kubernetes' own, which must agree where both kinds of server run on one etcd.
 pub const MASTER_LEASE_SECONDS: u64 = 15;
-/// See [`MASTER_LEASE_SECONDS`].
-pub const MASTER_LEASE_RENEW: Duration = Duration::from_secs(10);
+/// See [`MASTER_LEASE_SECONDS`]; as often the Service itself and the default ServiceCIDR are looked for.
+pub const KEEP_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Longest wait for the store at a health check: probes give up after a second or two.
 pub const HEALTH_STORE_WAIT: Duration = Duration::from_secs(2);

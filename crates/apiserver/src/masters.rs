@@ -6,7 +6,6 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::sync::Weak;
 
 use portolan_api::resource::{ENDPOINT_SLICES, ENDPOINTS};
 use portolan_api::status;
@@ -14,27 +13,10 @@ use serde_json::{Value, json};
 
 use crate::bootstrap::put;
 use crate::errors::Result;
-use crate::limits::{MASTER_LEASE_RENEW, MASTER_LEASE_SECONDS, SHUTDOWN_GRACE};
+use crate::limits::{MASTER_LEASE_SECONDS, SHUTDOWN_GRACE};
 use crate::server::ApiServer;
 
 const LEASES: &str = "/registry/masterleases/";
-
-/// Renews this server's key and the endpoints until the server goes.
-pub(crate) async fn run(server: Weak<ApiServer>) {
-    loop {
-        let Some(strong) = server.upgrade() else { return };
-        let mut stopped = strong.stopped();
-        drop(strong);
-        tokio::select! {
-            () = tokio::time::sleep(MASTER_LEASE_RENEW) => {}
-            _ = stopped.wait_for(|stop| *stop) => return,
-        }
-        let Some(server) = server.upgrade() else { return };
-        if let Err(error) = publish(&server).await {
-            tracing::warn!(error = %error.0.message, "the endpoints of the Service kubernetes were not renewed");
-        }
-    }
-}
 
 /// Says that this server is there, and writes down which ones are.
 pub(crate) async fn publish(server: &ApiServer) -> Result<()> {

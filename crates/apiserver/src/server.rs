@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -22,7 +22,7 @@ use crate::config::{Config, StartError};
 use crate::discovery::Discovery;
 use crate::errors::{ApiError, Result};
 use crate::flow::Flows;
-use crate::limits::{PROXIED_AT_ONCE_MAX, REPAIR_INTERVAL};
+use crate::limits::PROXIED_AT_ONCE_MAX;
 use crate::lines::Lines;
 use crate::metrics::{Labels, Metrics};
 use crate::openapi::OpenApi;
@@ -30,7 +30,10 @@ use crate::path::{self, ResourcePath, Target};
 use crate::propagation::{self, Owner};
 use crate::query::Query;
 use crate::verbs::connect::Wire;
-use crate::{accounts, bootstrap, health, masters, namespaces, object, respond, sweep, tokens, verbs};
+use crate::{
+    accounts, bootstrap, default_range, health, masters, namespaces, object, repairs, respond, sweep, tokens,
+    verbs,
+};
 
 /// Whose connection a request came over, as an extension of the request.
 #[derive(Debug, Clone, Copy)]
@@ -64,7 +67,7 @@ impl ApiServer {
         let (propagation, owners) = mpsc::unbounded_channel();
         let metrics = Metrics::new();
         let server = Arc::new(Self {
-            allocator: Allocator::start(ranges, store.clone()).await?,
+            allocator: Allocator::counted_by(metrics.allocators.clone(), ranges, store.clone()).await?,
             config,
             store,
             discovery: Discovery::new(),
@@ -78,7 +81,8 @@ impl ApiServer {
             propagation,
             policy: authz::Shared::default(),
         });
-        bootstrap::run(&server).await?;
+        let mut told = default_range::Told::default();
+        bootstrap::run(&server, &mut told).await?;
         tokio::spawn(namespaces::run(Arc::downgrade(&server)));
         let revisions =
             authz::follow::load(&server).await.map_err(|error| bootstrap::failed("roles", &error))?;
@@ -86,10 +90,8 @@ impl ApiServer {
         tokio::spawn(accounts::run(Arc::downgrade(&server)));
         tokio::spawn(propagation::run(Arc::downgrade(&server), owners));
         tokio::spawn(sweep::run(Arc::downgrade(&server)));
-        tokio::spawn(repair(Arc::downgrade(&server)));
-        if server.store.leases().is_some() {
-            tokio::spawn(masters::run(Arc::downgrade(&server)));
-        }
+        tokio::spawn(repairs::run(Arc::downgrade(&server)));
+        tokio::spawn(bootstrap::keep(Arc::downgrade(&server), told));
         server.ready.store(true, Ordering::Release);
         Ok(server)
     }
@@ -353,24 +355,6 @@ fn snapshot(store: Arc<dyn Store>) -> Response<Body> {
     let kind = HeaderValue::from_static("application/octet-stream");
     response.headers_mut().insert(CONTENT_TYPE, kind);
     response
-}
-
-/// Repairs the allocators now and then, until the server is gone.
-async fn repair(server: Weak<ApiServer>) {
-    let mut suspects = alloc::repair::Suspects::new();
-    loop {
-        let Some(server) = server.upgrade() else { return };
-        let mut stopped = server.stopped();
-        tokio::select! {
-            () = server.allocator().repair_and_log(&mut suspects) => {}
-            _ = stopped.wait_for(|stop| *stop) => return,
-        }
-        drop(server);
-        tokio::select! {
-            () = tokio::time::sleep(REPAIR_INTERVAL) => {}
-            _ = stopped.wait_for(|stop| *stop) => return,
-        }
-    }
 }
 
 /// The list of custom resource definitions. There are none, and they are not in discovery; but kubectl looks there

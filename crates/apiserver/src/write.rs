@@ -14,7 +14,7 @@ use portolan_store::{Commit, Compare, KeyValue, Revision, Txn};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::alloc::Plan;
+use crate::alloc::{Allocator, Plan};
 use crate::authz::follow::Progress;
 use crate::errors::{ApiError, Result, allocation};
 use crate::limits::{GENERATE_NAME_ATTEMPTS_MAX, WRITE_ATTEMPTS_MAX};
@@ -321,10 +321,12 @@ impl ApiServer {
         kv: &KeyValue,
         old: &Value,
     ) -> Result<Option<Revision>> {
-        match self.commit_removal(resource, kv, old).await? {
-            Outcome::Done(revision) => Ok(Some(revision)),
-            Outcome::Conflict(_) => Ok(None),
-        }
+        Ok(self.commit_removal(resource, kv, old).await?.done())
+    }
+
+    /// Writes that an object is on its way out. `None` if it changed meanwhile.
+    pub(crate) async fn mark(&self, txn: Txn) -> Result<Option<Revision>> {
+        Ok(self.commit(txn, None).await?.done())
     }
 
     async fn commit_removal(&self, resource: &Resource, kv: &KeyValue, old: &Value) -> Result<Outcome> {
@@ -343,9 +345,11 @@ impl ApiServer {
     async fn commit(&self, mut txn: Txn, plan: Option<Plan>) -> Result<Outcome> {
         let Some(mut plan) = plan else {
             let kinds = Progress::kinds(&txn);
+            let ranges = Allocator::ranges_of(&txn);
             let outcome = self.store().commit(txn).await?;
             if let Commit::Done(revision) = &outcome {
                 self.policy().progress().wrote(kinds, *revision);
+                self.allocator().wrote(&ranges, *revision);
             }
             return Ok(outcome.into());
         };
@@ -423,6 +427,15 @@ enum Insert {
 enum Outcome {
     Done(Revision),
     Conflict(Vec<(Arc<str>, Option<KeyValue>)>),
+}
+
+impl Outcome {
+    fn done(self) -> Option<Revision> {
+        match self {
+            Self::Done(revision) => Some(revision),
+            Self::Conflict(_) => None,
+        }
+    }
 }
 
 impl From<Commit> for Outcome {

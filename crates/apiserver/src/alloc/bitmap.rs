@@ -31,6 +31,9 @@ pub enum PortError {
     NotInRange(u16, u16),
     #[error("range is full")]
     Full,
+    /// Somebody took the stored bitmap away: what is in use is not known until repair has looked.
+    #[error("cannot allocate resources of type servicenodeportallocations at this time")]
+    Absent,
 }
 
 impl Bitmap {
@@ -66,7 +69,7 @@ impl Bitmap {
             "kind": "RangeAllocation",
             "apiVersion": "v1",
             "metadata": {},
-            "range": format!("{}-{}", self.first, self.last),
+            "range": self.range(),
             "data": STANDARD.encode(data),
         });
         object.to_string().into_bytes()
@@ -111,6 +114,11 @@ impl Bitmap {
         if let Some((byte, bit)) = self.place(port) {
             self.bits[byte] &= !bit;
         }
+    }
+
+    /// The range, as the object and messages have it.
+    pub fn range(&self) -> String {
+        format!("{}-{}", self.first, self.last)
     }
 
     /// How many ports there are, taken or not.

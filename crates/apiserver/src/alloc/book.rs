@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ipnet::IpNet;
 use portolan_api::service::families::Family;
-use portolan_store::KeyValue;
+use portolan_store::{KeyValue, Revision};
 use rand::seq::SliceRandom;
 use serde_json::Value;
 
@@ -22,24 +22,57 @@ pub(super) struct AddressBook {
 
 #[derive(Debug, Default)]
 struct Inner {
-    /// Usable ranges by the key of their ServiceCIDR.
-    ranges: BTreeMap<String, Vec<AddressRange>>,
+    /// By the key of their ServiceCIDR.
+    ranges: BTreeMap<String, Ranges>,
     /// Addresses with a stored IPAddress.
     taken: HashSet<IpAddr>,
     /// Addresses picked for writes under way.
     picked: HashSet<IpAddr>,
 }
 
+/// Those of one ServiceCIDR.
+#[derive(Debug)]
+struct Ranges {
+    revision: Revision,
+    /// Whether addresses of it may be given out now.
+    usable: bool,
+    each: Vec<AddressRange>,
+}
+
+/// What came of looking for a free address.
+#[derive(Debug, Default)]
+pub(super) struct Pick {
+    /// With its range.
+    pub(super) address: Option<(IpAddr, IpNet)>,
+    /// The ranges in which there was none.
+    pub(super) full: Vec<IpNet>,
+}
+
 impl AddressBook {
     /// Replaces what is known by a complete listing. Picks stay.
-    pub(super) fn reset(&self, addresses: impl Iterator<Item = IpAddr>, cidrs: &[KeyValue]) {
+    pub(super) fn reset(
+        &self,
+        addresses: impl Iterator<Item = IpAddr>,
+        cidrs: &[KeyValue],
+        revision: Revision,
+    ) {
+        self.lock().taken = addresses.collect();
+        self.reset_ranges(cidrs, revision);
+    }
+
+    /// Replaces the ranges by a listing. What is known of later stays.
+    pub(super) fn reset_ranges(&self, cidrs: &[KeyValue], revision: Revision) {
+        let ranges = |cidr: &KeyValue| (cidr.key.to_string(), Ranges::read(&cidr.value, cidr.mod_revision));
+        let listed: BTreeMap<String, Ranges> = cidrs.iter().map(ranges).collect();
         let mut inner = self.lock();
-        inner.taken = addresses.collect();
-        inner.ranges = cidrs.iter().map(|cidr| (cidr.key.to_string(), ranges(&cidr.value))).collect();
+        inner.ranges.retain(|_, known| known.revision > revision);
+        for (key, ranges) in listed {
+            inner.ranges.entry(key).or_insert(ranges);
+        }
     }
 
     /// A key has a new value, or none any more.
-    pub(super) fn seen(&self, key: &str, value: Option<&[u8]>) {
+    pub(super) fn seen(&self, key: &str, value: Option<&[u8]>, revision: Revision) {
         let mut inner = self.lock();
         if let Some(address) = objects::address_of_key(key) {
             match value {
@@ -47,24 +80,42 @@ impl AddressBook {
                 None => inner.taken.remove(&address),
             };
         } else if key.starts_with(objects::CIDRS) {
+            // What this process wrote it knows before the watch tells, which must not take it back.
+            if inner.ranges.get(key).is_some_and(|known| known.revision > revision) {
+                return;
+            }
             match value {
-                Some(value) => inner.ranges.insert(key.to_owned(), ranges(value)),
+                Some(value) => inner.ranges.insert(key.to_owned(), Ranges::read(value, revision)),
                 None => inner.ranges.remove(key),
             };
         }
     }
 
     /// A free address of the family, ours until it is dropped or taken. Of several ranges any may serve.
-    pub(super) fn pick(&self, family: Family) -> Option<IpAddr> {
+    pub(super) fn pick(&self, family: Family) -> Pick {
         let mut guard = self.lock();
         let inner = &mut *guard;
         let mut rng = rand::rng();
-        let mut ranges: Vec<AddressRange> = inner.of_family(family).collect();
+        let mut ranges: Vec<AddressRange> = Vec::new();
+        for range in inner.usable(family) {
+            if !ranges.contains(&range) {
+                ranges.push(range);
+            }
+        }
         ranges.shuffle(&mut rng);
         let taken = |address: IpAddr| inner.taken.contains(&address) || inner.picked.contains(&address);
-        let address = ranges.iter().find_map(|range| range.pick(&mut rng, taken))?;
-        inner.picked.insert(address);
-        Some(address)
+        let mut pick = Pick::default();
+        for range in ranges {
+            match range.pick(&mut rng, taken) {
+                None => pick.full.push(range.cidr()),
+                Some(address) => {
+                    inner.picked.insert(address);
+                    pick.address = Some((address, range.cidr()));
+                    break;
+                }
+            }
+        }
+        pick
     }
 
     /// The pick was not used.
@@ -88,9 +139,16 @@ impl AddressBook {
         self.lock().taken.contains(&address)
     }
 
-    /// Whether a usable range has this address.
-    pub(super) fn covers(&self, address: IpAddr) -> bool {
-        self.lock().of_family(Family::of(address)).any(|range| range.contains(address))
+    /// A usable range that has this address.
+    pub(super) fn range_of(&self, address: IpAddr) -> Option<IpNet> {
+        let inner = self.lock();
+        let mut ranges = inner.usable(Family::of(address)).filter(|range| range.contains(address));
+        ranges.next().map(|range| range.cidr())
+    }
+
+    /// A usable range of the family.
+    pub(super) fn any_range(&self, family: Family) -> Option<IpNet> {
+        self.lock().usable(family).next().map(|range| range.cidr())
     }
 
     /// How full each range is. It looks at every address: for whom has time.
@@ -100,12 +158,7 @@ impl AddressBook {
             let allocated = inner.taken.iter().filter(|address| range.contains(**address)).count() as u128;
             (range.cidr(), Fullness { allocated, available: range.size().saturating_sub(allocated) })
         };
-        inner.ranges.values().flatten().copied().map(of).collect()
-    }
-
-    /// What a dry run shows in place of an address: the first of a range, which is never given out.
-    pub(super) fn placeholder(&self, family: Family) -> Option<IpAddr> {
-        self.lock().of_family(family).next().map(|range| range.cidr().network())
+        inner.ranges.values().flat_map(|cidr| &cidr.each).copied().map(of).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -115,13 +168,22 @@ impl AddressBook {
 }
 
 impl Inner {
-    fn of_family(&self, family: Family) -> impl Iterator<Item = AddressRange> + '_ {
-        let all = self.ranges.values().flatten().copied();
+    fn usable(&self, family: Family) -> impl Iterator<Item = AddressRange> + '_ {
+        let all = self.ranges.values().filter(|cidr| cidr.usable).flat_map(|cidr| &cidr.each).copied();
         all.filter(move |range| range.family() == family && range.first().is_some())
     }
 }
 
-fn ranges(service_cidr: &[u8]) -> Vec<AddressRange> {
-    let object: Value = serde_json::from_slice(service_cidr).unwrap_or_default();
-    objects::usable_cidrs(&object).into_iter().map(AddressRange::new).collect()
+impl Ranges {
+    fn read(service_cidr: &[u8], revision: Revision) -> Self {
+        let object: Value = serde_json::from_slice(service_cidr).unwrap_or_default();
+        let allocatable = |cidr: IpNet| {
+            let range = AddressRange::allocatable(cidr);
+            range
+                .inspect_err(|why| tracing::warn!(%cidr, %why, "no addresses of this range are given out"))
+                .ok()
+        };
+        let each = objects::cidrs(&object).filter_map(allocatable).collect();
+        Self { revision, usable: objects::is_usable(&object), each }
+    }
 }

@@ -1,6 +1,7 @@
-//! Carries repair out: reads everything at one revision, asks [`repair::plan`], and writes each fix under the condition
-//! that what it is based on has not changed.
+//! Carries repair out: reads everything at one revision, or what there are doubts about, asks [`repair::plan`], and
+//! writes each fix under the condition that what it is based on has not changed.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -11,6 +12,8 @@ use portolan_api::service::read;
 use portolan_store::{Commit, Compare, Error, KeyValue, Op, Revision, Store, Txn};
 use serde_json::Value;
 
+use super::bitmap::Bitmap;
+use super::doubts::Doubt;
 use super::range::AddressRange;
 use super::repair::{self, Action, Fix, Holding, Observed, Owner, Record, Suspects};
 use super::{Allocator, demand, objects};
@@ -25,31 +28,54 @@ impl Allocator {
         let observed = self.observe().await?;
         let (fixes, next) = repair::plan(&observed, suspects);
         *suspects = next;
-        let (mut take, mut release) = (Vec::new(), Vec::new());
         for fix in &fixes {
-            match &fix.action {
-                Action::Report => {}
-                Action::TakePort(port) => take.push(*port),
-                Action::ReleasePort(port) => release.push(*port),
-                action => self.mend(action).await?,
-            }
+            self.mend(&fix.action).await?;
         }
+        let ports = |of: fn(&Action) -> Option<u16>| fixes.iter().filter_map(|fix| of(&fix.action)).collect();
+        let take = ports(|action| if let Action::TakePort(port) = action { Some(*port) } else { None });
+        let release = ports(|action| if let Action::ReleasePort(port) = action { Some(*port) } else { None });
         self.shared.desk.mend(take, release);
         Ok(fixes)
     }
 
-    /// One run of repair that logs what it finds.
-    pub(crate) async fn repair_and_log(&self, suspects: &mut Suspects) {
-        match self.repair(suspects).await {
-            Ok(fixes) => {
-                for fix in fixes {
-                    tracing::warn!(reason = fix.reason, service = ?fix.owner, "{}", fix.message);
-                }
+    /// Looks at the addresses in doubt alone.
+    pub async fn repair_doubtful(&self) -> Result<Vec<Fix>, Error> {
+        let mut fixes = Vec::new();
+        for doubt in self.shared.doubts.take() {
+            let observed = self.observe_one(doubt).await?;
+            let (found, _) = repair::plan(&observed, &Suspects::new());
+            for fix in &found {
+                self.mend(&fix.action).await?;
             }
-            Err(error) => {
-                tracing::warn!(%error, "repair of the allocators could not read or write the store");
-            }
+            fixes.extend(found);
         }
+        Ok(fixes)
+    }
+
+    /// One address, with the Services that may hold it.
+    async fn observe_one(&self, Doubt { address, owner }: Doubt) -> Result<Observed, Error> {
+        let store = &*self.shared.store;
+        let stored = store.get(&objects::address_key(address)).await?.0;
+        let now = Timestamp::now();
+        let records: Vec<Record> = stored.and_then(|stored| record(&stored, now)).into_iter().collect();
+        let named = records.iter().filter_map(|record| record.owner.clone());
+        let owners: HashSet<Owner> = owner.into_iter().chain(named).collect();
+        let mut services = Vec::new();
+        for Owner { namespace, name } in owners {
+            let stored = store.get(&format!("{SERVICES}{namespace}/{name}")).await?.0;
+            services.extend(stored.and_then(|stored| holding(&stored, now)).map(|mut holding| {
+                holding.addresses.retain(|text| text.parse() == Ok(address));
+                holding.ports.clear();
+                holding
+            }));
+        }
+        let mut ranges = Vec::new();
+        for stored in store.list(objects::CIDRS, None, 0, None).await?.items {
+            ranges.extend(ranges_of(&stored));
+        }
+        // None are in doubt.
+        let ports = Bitmap::new(&(1..=1));
+        Ok(Observed { services, records, ranges, ports })
     }
 
     async fn observe(&self) -> Result<Observed, Error> {
@@ -60,16 +86,17 @@ impl Allocator {
         let first = store.list(SERVICES, None, PAGE, None).await?;
         let revision = first.revision;
         let mut services = Vec::new();
-        collect(store, SERVICES, revision, |stored| services.extend(holding(stored))).await?;
         let now = Timestamp::now();
+        collect(store, SERVICES, revision, |stored| services.extend(holding(stored, now))).await?;
         let mut records = Vec::new();
         collect(store, objects::ADDRESSES, revision, |stored| records.extend(record(stored, now))).await?;
         let mut ranges = Vec::new();
-        collect(store, objects::CIDRS, revision, |stored| ranges.extend(usable(stored))).await?;
+        collect(store, objects::CIDRS, revision, |stored| ranges.extend(ranges_of(stored))).await?;
         Ok(Observed { services, records, ranges, ports })
     }
 
-    /// A conflict means the world has moved on; the next run looks again.
+    /// What an action writes of addresses; ports are the desk's. A conflict means the world has moved on: the next run looks
+    /// again.
     async fn mend(&self, action: &Action) -> Result<(), Error> {
         let txn = match action {
             Action::CreateAddress { address, owner, service_revision } => {
@@ -87,11 +114,11 @@ impl Allocator {
             Action::Report | Action::TakePort(_) | Action::ReleasePort(_) => return Ok(()),
         };
         let written: Vec<Op> = txn.ops.clone();
-        if let Commit::Done(_) = self.shared.store.commit(txn).await? {
+        if let Commit::Done(revision) = self.shared.store.commit(txn).await? {
             for op in written {
                 match op {
-                    Op::Put(key, value) => self.shared.book.seen(&key, Some(&value)),
-                    Op::Delete(key) => self.shared.book.seen(&key, None),
+                    Op::Put(key, value) => self.shared.book.seen(&key, Some(&value), revision),
+                    Op::Delete(key) => self.shared.book.seen(&key, None, revision),
                 }
             }
         }
@@ -126,16 +153,25 @@ async fn collect(
 }
 
 /// None for what cannot be read: repair must not act on it.
-fn holding(stored: &KeyValue) -> Option<Holding> {
-    let mut spec = read(&serde_json::from_slice(&stored.value).ok()?).ok()?.spec;
+fn holding(stored: &KeyValue, now: Timestamp) -> Option<Holding> {
+    let object: Value = serde_json::from_slice(&stored.value).ok()?;
+    let mut spec = read(&object).ok()?.spec;
     let (namespace, name) = stored.key.strip_prefix(SERVICES)?.split_once('/')?;
     families::default_on_read(&mut spec, &[]);
     let mut ports = demand::node_ports(&spec);
     ports.extend(demand::health_check_port(&spec));
     let none = spec.is_external_name() || spec.is_headless();
-    let addresses = if none { Vec::new() } else { spec.cluster_ips };
+    let addresses = if none { Vec::new() } else { std::mem::take(&mut spec.cluster_ips) };
     let owner = Owner { namespace: namespace.to_owned(), name: name.to_owned() };
-    Some(Holding { owner, revision: stored.mod_revision, addresses, ports })
+    Some(Holding {
+        owner,
+        uid: uid(&object),
+        revision: stored.mod_revision,
+        age_seconds: age_seconds(&object, now),
+        external_name: spec.is_external_name(),
+        addresses,
+        ports,
+    })
 }
 
 fn record(stored: &KeyValue, now: Timestamp) -> Option<Record> {
@@ -143,21 +179,29 @@ fn record(stored: &KeyValue, now: Timestamp) -> Option<Record> {
     let address = objects::address_of_key(&stored.key)?;
     let labels = &object["metadata"]["labels"];
     let managed = labels[objects::LABEL_MANAGED_BY] == objects::MANAGER;
-    let created: Option<Timestamp> =
-        object["metadata"]["creationTimestamp"].as_str().and_then(|text| text.parse().ok());
-    let owner = objects::parent_service(&object)
-        .map(|(namespace, name)| Owner { namespace: namespace.to_owned(), name: name.to_owned() });
     Some(Record {
         address,
+        uid: uid(&object),
         revision: stored.mod_revision,
-        owner,
+        owner: Owner::of_address(&object),
+        parent: serde_json::from_value(object["spec"]["parentRef"].clone()).unwrap_or_default(),
         managed,
         well_labelled: managed && labels[objects::LABEL_FAMILY] == Family::of(address).as_str(),
-        age_seconds: created.map_or(0, |created| now.as_second() - created.as_second()),
+        age_seconds: age_seconds(&object, now),
     })
 }
 
-fn usable(stored: &KeyValue) -> Vec<AddressRange> {
+fn uid(object: &Value) -> String {
+    object["metadata"]["uid"].as_str().unwrap_or_default().to_owned()
+}
+
+fn age_seconds(object: &Value, now: Timestamp) -> i64 {
+    let created = object["metadata"]["creationTimestamp"].as_str();
+    let created: Option<Timestamp> = created.and_then(|text| text.parse().ok());
+    created.map_or(0, |created| now.as_second() - created.as_second())
+}
+
+fn ranges_of(stored: &KeyValue) -> Vec<AddressRange> {
     let object: Value = serde_json::from_slice(&stored.value).unwrap_or_default();
-    objects::usable_cidrs(&object).into_iter().map(AddressRange::new).collect()
+    objects::cidrs(&object).map(AddressRange::new).collect()
 }

@@ -5,11 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use ipnet::IpNet;
-use jiff::Timestamp;
-use portolan_store::{Error, Event, KeyValue, Revision, Store, Txn};
-use serde_json::Value;
+use portolan_store::{Error, Event, KeyValue, Revision};
 
 use super::{Shared, bitmap, objects};
 
@@ -17,36 +13,6 @@ use super::{Shared, bitmap, objects};
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
 /// Keys read in one step; an IPAddress is some 400 bytes.
 const PAGE: usize = 2000;
-
-/// Creates the default ServiceCIDR if it is absent, and adds the second family to one that had only the first. Any
-/// other difference is left alone: addresses in use may depend on it.
-pub(super) async fn ensure_default_cidr(
-    store: &dyn Store,
-    cidrs: &[IpNet],
-    now: Timestamp,
-) -> Result<(), Error> {
-    let key = objects::DEFAULT_CIDR_KEY;
-    let txn = match store.get(key).await?.0 {
-        None => Txn::new()
-            .if_absent(key)
-            .put(key, Bytes::from(objects::default_service_cidr(cidrs, now).to_string())),
-        Some(current) => {
-            let mut object: Value = serde_json::from_slice(&current.value).unwrap_or_default();
-            let wanted = objects::texts(cidrs);
-            let stored = object["spec"]["cidrs"].as_array().cloned().unwrap_or_default();
-            if stored.len() != 1 || wanted.len() != 2 || stored[0] != wanted[0] {
-                if stored != wanted {
-                    tracing::warn!(?stored, configured = ?wanted, "the default ServiceCIDR is not the configured one; it is left as it is");
-                }
-                return Ok(());
-            }
-            object["spec"]["cidrs"] = wanted.into();
-            Txn::new().if_revision(key, current.mod_revision).put(key, Bytes::from(object.to_string()))
-        }
-    };
-    // A conflict means another server has just done it.
-    store.commit(txn).await.map(drop)
-}
 
 /// Reads everything; the watch goes on from the revision returned.
 pub(super) async fn load(shared: &Shared) -> Result<Revision, Error> {
@@ -62,8 +28,15 @@ pub(super) async fn load(shared: &Shared) -> Result<Revision, Error> {
             break;
         }
     }
-    shared.book.reset(addresses.into_iter(), &cidrs.items);
+    shared.book.reset(addresses.into_iter(), &cidrs.items, revision);
     Ok(revision)
+}
+
+/// Reads the ranges alone, for whom they matter at once.
+pub(super) async fn load_ranges(shared: &Shared) -> Result<(), Error> {
+    let cidrs = shared.store.list(objects::CIDRS, None, 0, None).await?;
+    shared.book.reset_ranges(&cidrs.items, cidrs.revision);
+    Ok(())
 }
 
 /// Follows the store for ever.
@@ -107,6 +80,9 @@ fn apply(shared: &Shared, event: &Event) {
         let current: Option<KeyValue> = event.current();
         shared.desk.seen(current, event.revision);
     } else {
-        shared.book.seen(&event.key, event.value.as_deref());
+        shared.book.seen(&event.key, event.value.as_deref(), event.revision);
+        if let Some(address) = objects::address_of_key(&event.key) {
+            shared.doubts.raise(address, event);
+        }
     }
 }

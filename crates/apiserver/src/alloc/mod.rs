@@ -9,17 +9,19 @@
 //! plan's compares and ops into the Service's own transaction, then [`Plan::committed`]; or, on a conflict,
 //! [`Plan::conflict`] and again from the start; or drop the plan, which gives everything back.
 //!
-//! Start with [`Allocator`] and [`Plan`]. `demand` decides, as a pure value, what a write needs; `book` and
-//! `ports` fulfil it; `band`, `range` and `bitmap` are the arithmetic below; `mirror` follows the store; `repair` finds
-//! what crashes left behind and `mend` puts it right.
+//! Start with [`Allocator`] and [`Plan`]. `demand` decides, as a pure value, what a write needs; `plan` has it from `book`
+//! and `ports`; `band`, `range` and `bitmap` are the arithmetic below; `mirror` follows the store; `repair` finds
+//! what crashes left behind, `doubts` where to look for it at once, and `mend` puts it right.
 
 pub mod band;
 pub mod bitmap;
 mod book;
 mod demand;
+mod doubts;
 mod mend;
 mod mirror;
-pub mod objects;
+pub(crate) mod objects;
+mod plan;
 mod ports;
 pub mod range;
 pub mod repair;
@@ -31,20 +33,20 @@ use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use ipnet::IpNet;
-use jiff::Timestamp;
 use portolan_api::core::v1::{Service, ServiceSpec};
 use portolan_api::field::{FieldError, FieldErrors};
 use portolan_api::service::families::{self, Family};
 use portolan_api::service::{carry, read, write_spec};
-use portolan_store::{Compare, KeyValue, Op, Store};
+use portolan_store::{Op, Revision, Store, Txn};
 use serde_json::Value;
 
-use crate::alloc_metrics::Fullness;
+use crate::alloc_metrics::{AllocMetrics, Fullness, Scope};
 use book::AddressBook;
 use demand::{Demand, PortWant, Slot};
-use ports::{HeldPorts, PortDesk, Refusal, Want};
+use doubts::Doubts;
+pub use plan::Plan;
+use ports::{PortDesk, Want};
 
 /// What the administrator chose.
 #[derive(Debug, Clone)]
@@ -101,6 +103,8 @@ struct Shared {
     store: Arc<dyn Store>,
     book: AddressBook,
     desk: PortDesk,
+    doubts: Arc<Doubts>,
+    metrics: AllocMetrics,
     /// The cluster's families, the primary first.
     families: Vec<Family>,
 }
@@ -112,10 +116,18 @@ impl Drop for Allocator {
 }
 
 impl Allocator {
-    /// Creates the default ServiceCIDR and the bitmap if they are absent, loads the mirror, and starts the task that
-    /// keeps it current by watching the store. Needs a tokio runtime; the task ends when the Allocator is dropped.
+    /// Creates the bitmap if it is absent, loads the mirror, and starts the task that keeps it current by watching the
+    /// store. Needs a tokio runtime; the task ends when the Allocator is dropped.
     pub async fn start(config: Config, store: Arc<dyn Store>) -> Result<Allocator, portolan_store::Error> {
-        mirror::ensure_default_cidr(&*store, &config.service_cidrs, Timestamp::now()).await?;
+        Self::counted_by(AllocMetrics::default(), config, store).await
+    }
+
+    /// The same, with counters that somebody shows.
+    pub(crate) async fn counted_by(
+        metrics: AllocMetrics,
+        config: Config,
+        store: Arc<dyn Store>,
+    ) -> Result<Allocator, portolan_store::Error> {
         let mut families = Vec::new();
         for cidr in &config.service_cidrs {
             let family = Family::of(cidr.addr());
@@ -124,7 +136,14 @@ impl Allocator {
             }
         }
         let desk = PortDesk::open(store.clone(), config.node_ports).await?;
-        let shared = Arc::new(Shared { store, book: AddressBook::default(), desk, families });
+        let shared = Arc::new(Shared {
+            store,
+            book: AddressBook::default(),
+            desk,
+            doubts: Arc::default(),
+            metrics,
+            families,
+        });
         let revision = mirror::load(&shared).await?;
         let mirror = tokio::spawn(mirror::follow(shared.clone(), revision)).abort_handle();
         Ok(Allocator { shared, mirror })
@@ -172,6 +191,31 @@ impl Allocator {
         (self.shared.book.fullness(), ports)
     }
 
+    /// Where to wait for addresses in doubt.
+    pub(crate) fn doubts(&self) -> Arc<Doubts> {
+        self.shared.doubts.clone()
+    }
+
+    /// Looks at the store now, not when the watch tells.
+    pub(crate) async fn reload(&self) -> Result<(), portolan_store::Error> {
+        mirror::load_ranges(&self.shared).await
+    }
+
+    /// What a transaction writes of ranges, which is mostly nothing.
+    pub(crate) fn ranges_of(txn: &Txn) -> Vec<Op> {
+        txn.ops.iter().filter(|op| op.key().starts_with(objects::CIDRS)).cloned().collect()
+    }
+
+    /// This process has just written ranges: a client that has the answer counts on it.
+    pub(crate) fn wrote(&self, ranges: &[Op], revision: Revision) {
+        for op in ranges {
+            match op {
+                Op::Put(key, value) => self.shared.book.seen(key, Some(value), revision),
+                Op::Delete(key) => self.shared.book.seen(key, None, revision),
+            }
+        }
+    }
+
     async fn fulfil(&self, service: &mut Service, demand: Demand, dry_run: bool) -> Result<Plan, AllocError> {
         let mut plan = Plan::empty(self.shared.clone());
         if dry_run {
@@ -188,8 +232,9 @@ impl Allocator {
     fn pretend_addresses(&self, service: &mut Service, demand: &Demand) -> Result<(), AllocError> {
         for want in &demand.addresses {
             let address = match want.asked {
-                Some(address) => self.shared.check_range(address, &service.spec).map(|()| address)?,
-                None => self.shared.book.placeholder(want.family).ok_or_else(|| range_full(service))?,
+                Some(address) => self.shared.check_dry(address, &service.spec).map(|()| address)?,
+                // The first of a range, which is never given out.
+                None => self.shared.book.any_range(want.family).ok_or_else(|| range_full(service))?.network(),
             };
             set_address(&mut service.spec, want.index, address);
         }
@@ -218,171 +263,56 @@ impl Allocator {
 }
 
 impl Shared {
-    fn check_range(&self, address: IpAddr, spec: &ServiceSpec) -> Result<(), AllocError> {
-        if self.book.covers(address) {
+    /// The range that gives out the address. Before one is refused the store is asked: the mirror may lag.
+    async fn range_of(&self, address: IpAddr, spec: &ServiceSpec) -> Result<IpNet, AllocError> {
+        if let Some(range) = self.book.range_of(address) {
+            return Ok(range);
+        }
+        mirror::load_ranges(self).await?;
+        self.book.range_of(address).ok_or_else(|| {
+            refused_address(address, spec, "the provided network does not match the current range")
+        })
+    }
+
+    /// A dry run takes any range for all of its family, and says which, as in Kubernetes.
+    fn check_dry(&self, address: IpAddr, spec: &ServiceSpec) -> Result<(), AllocError> {
+        if self.book.range_of(address).is_some() {
             return Ok(());
         }
-        Err(refused_address(address, spec, "the provided network does not match the current range"))
+        let why = match self.book.any_range(Family::of(address)) {
+            Some(range) => {
+                format!("provided IP is not in the valid range. The range of valid IPs is {range}")
+            }
+            None => "allocator not ready".to_owned(),
+        };
+        Err(refused_address(address, spec, &why))
     }
 
     /// An address asked for is checked against the store itself: the mirror may lag.
-    async fn check_free(&self, address: IpAddr, spec: &ServiceSpec) -> Result<(), AllocError> {
+    async fn check_free(&self, address: IpAddr, range: IpNet, spec: &ServiceSpec) -> Result<(), AllocError> {
         if !self.book.is_taken(address) {
             return Ok(());
         }
         if self.store.get(&objects::address_key(address)).await?.0.is_some() {
+            self.metrics.refused_address(range, Scope::Static);
             return Err(refused_address(address, spec, "provided IP is already allocated"));
         }
         self.book.release(address);
         Ok(())
     }
-}
 
-/// What has to be in the Service's own transaction, and what is held until it is done.
-#[must_use = "a plan not committed gives its addresses and node ports back"]
-pub struct Plan {
-    pub compares: Vec<Compare>,
-    pub ops: Vec<Op>,
-    shared: Arc<Shared>,
-    /// Addresses picked by us. Those asked for are not: two who ask for the same meet in the store.
-    picked: Vec<IpAddr>,
-    ports: Option<HeldPorts>,
-    released: Vec<IpAddr>,
-    port_releases: Vec<u16>,
-}
-
-impl std::fmt::Debug for Plan {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter
-            .debug_struct("Plan")
-            .field("compares", &self.compares)
-            .field("ops", &self.ops)
-            .finish_non_exhaustive()
-    }
-}
-
-impl Drop for Plan {
-    fn drop(&mut self) {
-        for address in self.picked.drain(..) {
-            self.shared.book.unpick(address);
+    /// Any free address of the family, held until it is given back or taken. Before the ranges are called full, the store
+    /// is asked whether there are more.
+    async fn pick(&self, family: Family) -> Result<Option<(IpAddr, IpNet)>, AllocError> {
+        let mut pick = self.book.pick(family);
+        if pick.address.is_none() {
+            mirror::load_ranges(self).await?;
+            pick = self.book.pick(family);
         }
-    }
-}
-
-impl Plan {
-    fn empty(shared: Arc<Shared>) -> Plan {
-        Plan {
-            compares: Vec::new(),
-            ops: Vec::new(),
-            shared,
-            picked: Vec::new(),
-            ports: None,
-            released: Vec::new(),
-            port_releases: Vec::new(),
+        for range in pick.full {
+            self.metrics.refused_address(range, Scope::Dynamic);
         }
-    }
-
-    /// The transaction is durable: releases what the old object held and the new one does not.
-    pub fn committed(mut self) {
-        for op in &self.ops {
-            if let (Op::Put(..), Some(address)) = (op, objects::address_of_key(op.key())) {
-                self.shared.book.take(address);
-            }
-        }
-        self.picked.clear();
-        for address in self.released.drain(..) {
-            self.shared.book.release(address);
-        }
-        if let Some(ports) = self.ports.take() {
-            ports.keep();
-        }
-        self.shared.desk.release(std::mem::take(&mut self.port_releases));
-    }
-
-    /// Nobody knows whether the transaction happened. Its ports stay reserved: repair frees them if it did not.
-    /// Addresses need no such care, since their objects are part of the transaction.
-    pub fn unknown(mut self) {
-        if let Some(ports) = self.ports.take() {
-            ports.keep();
-        }
-    }
-
-    /// The transaction met a conflict: learns which addresses are taken. True if one of the plan's own compares
-    /// failed (plan again); false if only the Service's own did.
-    pub fn conflict(self, current: &[(Arc<str>, Option<KeyValue>)]) -> bool {
-        let mut ours = false;
-        for compare in &self.compares {
-            let Some((key, value)) = current.iter().find(|(key, _)| key == compare.key()) else { continue };
-            let revision = value.as_ref().map(|value| value.mod_revision);
-            let holds = match compare {
-                Compare::Absent(_) => revision.is_none(),
-                Compare::Revision(_, expected) => revision == Some(*expected),
-            };
-            if !holds {
-                ours = true;
-                self.shared.book.seen(key, value.as_ref().map(|value| &value.value[..]));
-            }
-        }
-        ours
-    }
-
-    async fn addresses(&mut self, service: &mut Service, demand: &Demand) -> Result<(), AllocError> {
-        for want in &demand.addresses {
-            let address = if let Some(address) = want.asked {
-                self.shared.check_range(address, &service.spec)?;
-                self.shared.check_free(address, &service.spec).await?;
-                address
-            } else {
-                let picked = self.shared.book.pick(want.family).ok_or_else(|| range_full(service))?;
-                self.picked.push(picked);
-                picked
-            };
-            let key: Arc<str> = objects::address_key(address).into();
-            let object = {
-                let metadata = &service.metadata;
-                objects::ip_address(address, &metadata.namespace, &metadata.name, Timestamp::now())
-            };
-            self.compares.push(Compare::Absent(key.clone()));
-            self.ops.push(Op::Put(key, Bytes::from(object.to_string())));
-            set_address(&mut service.spec, want.index, address);
-        }
-        Ok(())
-    }
-
-    async fn ports(&mut self, spec: &mut ServiceSpec, wants: &[PortWant]) -> Result<(), AllocError> {
-        if wants.is_empty() {
-            return Ok(());
-        }
-        let held = match self.shared.desk.reserve(wants.iter().map(|want| want.want).collect()).await {
-            Ok(held) => held,
-            Err(Refusal::Store(why)) => return Err(AllocError::Store(why)),
-            Err(Refusal::Port { index, error }) => {
-                let full = error == bitmap::PortError::Full;
-                return Err(port_error(&wants[index], &error.to_string(), full));
-            }
-        };
-        for (want, port) in wants.iter().zip(held.ports()) {
-            set_port(spec, &want.slot, *port);
-        }
-        self.ports = Some(held);
-        Ok(())
-    }
-
-    /// Deletes the IPAddresses the Service no longer needs, those that are really its own.
-    async fn release(&mut self, service: &Service, demand: Demand) -> Result<(), AllocError> {
-        let owner = (service.metadata.namespace.as_str(), service.metadata.name.as_str());
-        for address in demand.address_releases {
-            let key: Arc<str> = objects::address_key(address).into();
-            let (Some(current), _) = self.shared.store.get(&key).await? else { continue };
-            let object: Value = serde_json::from_slice(&current.value).unwrap_or_default();
-            if objects::parent_service(&object) == Some(owner) {
-                self.compares.push(Compare::Revision(key.clone(), current.mod_revision));
-                self.ops.push(Op::Delete(key));
-                self.released.push(address);
-            }
-        }
-        self.port_releases = demand.port_releases;
-        Ok(())
+        Ok(pick.address)
     }
 }
 

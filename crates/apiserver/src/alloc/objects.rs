@@ -12,12 +12,10 @@ use crate::metadata::uid;
 
 pub(super) const ADDRESSES: &str = "/registry/ipaddresses/";
 pub(super) const CIDRS: &str = "/registry/servicecidrs/";
-/// The default ranges; the name is Kubernetes'.
-pub(super) const DEFAULT_CIDR_KEY: &str = "/registry/servicecidrs/kubernetes";
 
-pub const LABEL_FAMILY: &str = "ipaddress.kubernetes.io/ip-family";
-pub const LABEL_MANAGED_BY: &str = "ipaddress.kubernetes.io/managed-by";
-pub const MANAGER: &str = "ipallocator.k8s.io";
+pub(super) const LABEL_FAMILY: &str = "ipaddress.kubernetes.io/ip-family";
+pub(super) const LABEL_MANAGED_BY: &str = "ipaddress.kubernetes.io/managed-by";
+pub(super) const MANAGER: &str = "ipallocator.k8s.io";
 
 /// The key that is the lock on an address.
 pub(super) fn address_key(address: IpAddr) -> String {
@@ -57,38 +55,22 @@ pub(super) fn parent_service(object: &Value) -> Option<(&str, &str)> {
     Some((parent["namespace"].as_str()?, parent["name"].as_str()?))
 }
 
-/// The default ServiceCIDR, ready for use.
-pub(super) fn default_service_cidr(cidrs: &[IpNet], now: Timestamp) -> Value {
-    json!({
-        "kind": "ServiceCIDR",
-        "apiVersion": "networking.k8s.io/v1",
-        "metadata": {"name": "kubernetes", "uid": uid(), "creationTimestamp": seconds(now)},
-        "spec": {"cidrs": texts(cidrs)},
-        "status": {"conditions": [{
-            "type": "Ready",
-            "status": "True",
-            "lastTransitionTime": seconds(now),
-            "reason": "",
-            "message": "Kubernetes default Service CIDR is ready",
-        }]},
-    })
-}
-
-pub(super) fn texts(cidrs: &[IpNet]) -> Vec<String> {
-    cidrs.iter().map(ToString::to_string).collect()
-}
-
-/// The CIDRs of a stored ServiceCIDR that may be allocated from: all, unless it is on its way out or not ready. One
-/// without a Ready condition counts as ready.
-pub(super) fn usable_cidrs(object: &Value) -> Vec<IpNet> {
+/// Whether addresses of a stored ServiceCIDR may be given out: unless it is on its way out or not ready. One without a
+/// Ready condition counts as ready.
+pub(super) fn is_usable(object: &Value) -> bool {
     let deleting = object["metadata"]["deletionTimestamp"].is_string();
-    let conditions = object["status"]["conditions"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let ready = conditions.iter().find(|condition| condition["type"] == "Ready");
-    if deleting || ready.is_some_and(|ready| ready["status"] != "True") {
-        return Vec::new();
-    }
-    let cidrs = object["spec"]["cidrs"].as_array().map(Vec::as_slice).unwrap_or_default();
-    cidrs.iter().filter_map(|cidr| cidr.as_str()?.parse().ok()).collect()
+    !deleting && ready_condition(object).is_none_or(|ready| ready["status"] == "True")
+}
+
+pub(crate) fn ready_condition(service_cidr: &Value) -> Option<&Value> {
+    let conditions = service_cidr["status"]["conditions"].as_array()?;
+    conditions.iter().find(|condition| condition["type"] == "Ready")
+}
+
+/// The ranges of a stored ServiceCIDR.
+pub(super) fn cidrs(object: &Value) -> impl Iterator<Item = IpNet> + '_ {
+    let texts = object["spec"]["cidrs"].as_array().into_iter().flatten();
+    texts.filter_map(|cidr| cidr.as_str()?.parse().ok())
 }
 
 fn seconds(now: Timestamp) -> String {
@@ -113,13 +95,16 @@ mod tests {
 
     #[test]
     fn ranges_are_used_while_they_are_ready() {
-        let mut object = default_service_cidr(&["10.96.0.0/12".parse().unwrap()], Timestamp::UNIX_EPOCH);
-        assert_eq!(usable_cidrs(&object).len(), 1);
-        object["status"]["conditions"][0]["status"] = "False".into();
-        assert_eq!(usable_cidrs(&object).len(), 0);
+        let mut object = json!({"metadata": {}, "spec": {"cidrs": ["10.96.0.0/12"]}});
+        assert!(is_usable(&object));
+        object["status"] = json!({"conditions": [{"type": "Other", "status": "False"}]});
+        assert!(is_usable(&object));
+        for (status, usable) in [("True", true), ("False", false), ("Unknown", false)] {
+            object["status"]["conditions"][0] = json!({"type": "Ready", "status": status});
+            assert_eq!(is_usable(&object), usable, "{status}");
+        }
         object["status"] = Value::Null;
-        assert_eq!(usable_cidrs(&object).len(), 1);
         object["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
-        assert_eq!(usable_cidrs(&object).len(), 0);
+        assert!(!is_usable(&object));
     }
 }

@@ -13,6 +13,7 @@ use portolan_store::{Commit, Compare, Error, KeyValue, Op, Revision, Store, Txn}
 use tokio::sync::{mpsc, oneshot};
 
 use super::bitmap::{self, Bitmap, PortError};
+use crate::alloc_metrics::Scope;
 
 /// Requests answered by one write. The write is one small object whatever their number; the bound is for fairness.
 const BATCH_MAX: usize = 1024;
@@ -27,6 +28,15 @@ pub(super) enum Want {
     /// As the client wrote it, be it a port or not.
     This(i32),
     Any,
+}
+
+impl Want {
+    pub(super) fn scope(self) -> Scope {
+        match self {
+            Self::This(_) => Scope::Static,
+            Self::Any => Scope::Dynamic,
+        }
+    }
 }
 
 /// Why a request got nothing.
@@ -108,6 +118,8 @@ impl PortDesk {
         let mut desk = Desk {
             bitmap,
             revision: None,
+            present: false,
+            restore: false,
             range,
             store,
             releases: Vec::new(),
@@ -148,11 +160,9 @@ impl PortDesk {
         answer.await.unwrap_or_else(|_| Err(STOPPED.into()))
     }
 
-    /// Sets and clears bits, soon.
+    /// Sets and clears bits, soon. It is all that is wrong: a bitmap that is not there comes of it.
     pub(super) fn mend(&self, take: Vec<u16>, release: Vec<u16>) {
-        if !take.is_empty() || !release.is_empty() {
-            _ = self.requests.send(Request::Mend { take, release });
-        }
+        _ = self.requests.send(Request::Mend { take, release });
     }
 
     /// The bitmap as last known to this process.
@@ -168,8 +178,12 @@ struct Desk {
     store: Arc<dyn Store>,
     range: RangeInclusive<u16>,
     bitmap: Bitmap,
-    /// Of the stored object; None: there is none.
+    /// Of the stored object; None: there is none, or it is not known.
     revision: Option<Revision>,
+    /// Whether there was one when it was last looked for.
+    present: bool,
+    /// Repair has seen every Service: what it found may become a bitmap where there is none.
+    restore: bool,
     /// Given back but not written yet.
     releases: Vec<u16>,
     /// Found to be in use without a bit.
@@ -207,6 +221,7 @@ impl Desk {
             Request::Mend { take, release } => {
                 self.takes.extend(take);
                 self.releases.extend(release);
+                self.restore = !self.present;
             }
         }
     }
@@ -225,7 +240,7 @@ impl Desk {
                 }
                 continue;
             }
-            if changed == self.bitmap {
+            if changed == self.bitmap && !self.restore {
                 self.forget();
                 return self.answer(batch, grants);
             }
@@ -263,6 +278,7 @@ impl Desk {
     fn forget(&mut self) {
         self.releases.clear();
         self.takes.clear();
+        self.restore = false;
     }
 
     fn decide(&self, batch: &[Reservation]) -> (Bitmap, Vec<Result<Vec<u16>, Refusal>>) {
@@ -273,7 +289,12 @@ impl Desk {
         for port in &self.takes {
             _ = bitmap.take(*port);
         }
-        let grants = batch.iter().map(|reservation| grant(&mut bitmap, &reservation.wants)).collect();
+        let absent = |_| Err(Refusal::Port { index: 0, error: PortError::Absent });
+        let grants = if self.present || self.restore {
+            batch.iter().map(|reservation| grant(&mut bitmap, &reservation.wants)).collect()
+        } else {
+            batch.iter().map(absent).collect()
+        };
         (bitmap, grants)
     }
 
@@ -285,6 +306,7 @@ impl Desk {
 
     fn learn(&mut self, current: Option<KeyValue>) {
         self.revision = current.as_ref().map(|current| current.mod_revision);
+        self.present = current.is_some();
         self.bitmap = current
             .and_then(|current| Bitmap::decode(&current.value, &self.range))
             .unwrap_or_else(|| Bitmap::new(&self.range));
@@ -302,6 +324,7 @@ impl Desk {
             Commit::Done(revision) => {
                 self.bitmap = bitmap;
                 self.revision = Some(revision);
+                self.present = true;
                 Ok(true)
             }
             Commit::Conflict { current } => {

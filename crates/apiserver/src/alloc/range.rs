@@ -17,11 +17,24 @@ pub struct AddressRange {
     lower: u128,
 }
 
+/// A range of which no addresses are given out, in Kubernetes' words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("shortest allowed prefix length for service CIDR is 64, got {0}")]
+pub struct TooWide(u8);
+
 impl AddressRange {
+    /// The range, if it is one to give addresses out of.
+    pub fn allocatable(cidr: IpNet) -> Result<AddressRange, TooWide> {
+        if cidr.addr().is_ipv6() && cidr.prefix_len() < 64 {
+            return Err(TooWide(cidr.prefix_len()));
+        }
+        Ok(AddressRange::new(cidr))
+    }
+
     pub fn new(cidr: IpNet) -> AddressRange {
         let cidr = cidr.trunc();
         let host_bits = u32::from(cidr.max_prefix_len() - cidr.prefix_len());
-        // An IPv6 range is /64 or longer, validation sees to that; a shorter one is used in part.
+        // A shorter one than /64 is not given out of; see [`AddressRange::allocatable`].
         let total = 1u128 << host_bits.min(64);
         let unusable = if cidr.addr().is_ipv4() { 2 } else { 1 };
         AddressRange {
@@ -97,6 +110,42 @@ mod tests {
         assert!(!contains("fd00::/112", "fd00::") && contains("fd00::/112", "fd00::ffff"));
         assert_eq!(range("10.0.0.1/32").first(), None);
         assert_eq!(range("10.0.0.0/24").first(), Some("10.0.0.1".parse().unwrap()));
+    }
+
+    #[test]
+    fn a_range_of_ipv6_is_a_64_or_smaller() {
+        let refused =
+            |cidr: &str| AddressRange::allocatable(cidr.parse().unwrap()).map_err(|why| why.to_string());
+        let why = "shortest allowed prefix length for service CIDR is 64, got 63";
+        assert_eq!(refused("fd00::/63"), Err(why.to_owned()));
+        assert_eq!(refused("fd00::/64").map(|range| range.size()), Ok((1 << 64) - 1));
+        assert!(refused("10.0.0.0/8").is_ok());
+    }
+
+    #[test]
+    fn the_bands_of_ranges_are_those_of_kubernetes() {
+        // The last of the lower band and the first of the upper; the last address there is.
+        for (cidr, lower, upper, last) in [
+            ("10.0.0.0/24", "10.0.0.16", "10.0.0.17", "10.0.0.254"),
+            ("10.0.0.0/27", "10.0.0.16", "10.0.0.17", "10.0.0.30"),
+            ("10.96.0.0/12", "10.96.1.0", "10.96.1.1", "10.111.255.254"),
+            ("fd00::/112", "fd00::100", "fd00::101", "fd00::ffff"),
+        ] {
+            let [lower, upper, last] = [lower, upper, last].map(|text| text.parse::<IpAddr>().unwrap());
+            let mut rng = rand::rng();
+            let range = range(cidr);
+            // With all but one taken, that one is found wherever it is; with two left it is the upper band's.
+            assert_eq!(range.pick(&mut rng, |address| address != lower), Some(lower), "{cidr}");
+            assert_eq!(range.pick(&mut rng, |address| address != last), Some(last), "{cidr}");
+            let both = |address: IpAddr| address != lower && address != upper;
+            assert!((0..5).all(|_| range.pick(&mut rng, both) == Some(upper)), "{cidr}");
+        }
+        // Too small to spare anything.
+        let mut rng = rand::rng();
+        let mut seen = std::collections::HashSet::new();
+        while seen.len() < 14 {
+            seen.extend(range("10.0.0.0/28").pick(&mut rng, |_| false));
+        }
     }
 
     #[test]

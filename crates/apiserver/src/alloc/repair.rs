@@ -3,18 +3,25 @@
 //!
 //! Nothing is taken from a Service, ever: a Service that holds what another holds too is only reported. Leaked
 //! addresses go after a minute, leaked ports when three runs in a row have seen them, since a create that is under way
-//! holds its ports before its Service exists.
+//! holds its ports before its Service exists (and, with a kube-apiserver on the same store, its addresses).
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 use std::net::IpAddr;
 
+use portolan_api::service::families::Family;
 use portolan_store::Revision;
+use serde::Deserialize;
+use serde_json::Value;
 
 use super::bitmap::Bitmap;
+use super::objects;
 use super::range::AddressRange;
 
 /// How old an IPAddress without its Service has to be.
 const LEAK_AGE_SECONDS: i64 = 60;
+/// How old one has to be that its Service does not hold, and was made after it: the Service is being changed.
+const CHANGE_AGE_SECONDS: i64 = 5;
 /// How many runs in a row have to see a port without its Service.
 const LEAK_RUNS: u8 = 3;
 
@@ -25,11 +32,22 @@ pub struct Owner {
     pub name: String,
 }
 
+impl Owner {
+    /// The Service that a stored IPAddress belongs to.
+    pub(super) fn of_address(object: &Value) -> Option<Owner> {
+        let (namespace, name) = objects::parent_service(object)?;
+        Some(Owner { namespace: namespace.to_owned(), name: name.to_owned() })
+    }
+}
+
 /// What one Service holds.
 #[derive(Debug, Clone)]
 pub struct Holding {
     pub owner: Owner,
+    pub uid: String,
     pub revision: Revision,
+    pub age_seconds: i64,
+    pub external_name: bool,
     /// As the Service states them, be they addresses or not.
     pub addresses: Vec<String>,
     /// Node ports and the health-check port, each once.
@@ -40,9 +58,12 @@ pub struct Holding {
 #[derive(Debug, Clone)]
 pub struct Record {
     pub address: IpAddr,
+    pub uid: String,
     pub revision: Revision,
     /// None: it belongs to no Service.
     pub owner: Option<Owner>,
+    /// What it says it belongs to.
+    pub parent: Parent,
     /// It carries our manager's label.
     pub managed: bool,
     /// Its labels are as they should be.
@@ -50,11 +71,30 @@ pub struct Record {
     pub age_seconds: i64,
 }
 
+/// A reference as it is stored.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct Parent {
+    group: String,
+    resource: String,
+    namespace: String,
+    name: String,
+}
+
+/// As Go prints such a value, which Kubernetes' message shows.
+impl fmt::Display for Parent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { group, resource, namespace, name } = self;
+        write!(f, "&ParentReference{{Group:{group},Resource:{resource},Namespace:{namespace},Name:{name},}}")
+    }
+}
+
 /// Everything at one revision of the store.
 #[derive(Debug)]
 pub struct Observed {
     pub services: Vec<Holding>,
     pub records: Vec<Record>,
+    /// Those of every ServiceCIDR, in use or on its way out.
     pub ranges: Vec<AddressRange>,
     pub ports: Bitmap,
 }
@@ -87,14 +127,87 @@ pub enum Action {
     ReleasePort(u16),
 }
 
+/// What may be found. The names are those of the reasons of Kubernetes' events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Finding {
+    ClusterIPNotValid,
+    ClusterIPOutOfRange,
+    ClusterIPNotAllocated,
+    ClusterIPAlreadyAllocated,
+    IPAddressNotAllocated,
+    IPAddressWrongReference,
+    PortOutOfRange,
+    PortNotAllocated,
+    PortAlreadyAllocated,
+    /// There is no event of it: it is nobody's.
+    PortLeaked,
+}
+
+impl Finding {
+    /// The event's reason.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ClusterIPNotValid => "ClusterIPNotValid",
+            Self::ClusterIPOutOfRange => "ClusterIPOutOfRange",
+            Self::ClusterIPNotAllocated => "ClusterIPNotAllocated",
+            Self::ClusterIPAlreadyAllocated => "ClusterIPAlreadyAllocated",
+            Self::IPAddressNotAllocated => "IPAddressNotAllocated",
+            Self::IPAddressWrongReference => "IPAddressWrongReference",
+            Self::PortOutOfRange => "PortOutOfRange",
+            Self::PortNotAllocated => "PortNotAllocated",
+            Self::PortAlreadyAllocated => "PortAlreadyAllocated",
+            Self::PortLeaked => "PortLeaked",
+        }
+    }
+
+    /// The event's action: what the controller was about to do.
+    pub fn action(self) -> &'static str {
+        match self {
+            Self::ClusterIPNotValid => "ClusterIPValidation",
+            Self::ClusterIPOutOfRange | Self::ClusterIPNotAllocated | Self::ClusterIPAlreadyAllocated => {
+                "ClusterIPAllocation"
+            }
+            Self::IPAddressNotAllocated | Self::IPAddressWrongReference => "IPAddressAllocation",
+            _ => "PortAllocation",
+        }
+    }
+
+    /// Whether it is about a node port and not an address.
+    pub fn is_of_ports(self) -> bool {
+        self.action() == "PortAllocation"
+    }
+
+    /// Who reports it.
+    pub fn reporter(self) -> &'static str {
+        if self.is_of_ports() { "portallocator-repair-controller" } else { "ipallocator-repair-controller" }
+    }
+
+    /// What counters call it.
+    pub fn kind(self) -> &'static str {
+        match self {
+            Self::ClusterIPNotValid => "invalid",
+            Self::ClusterIPOutOfRange | Self::PortOutOfRange => "outOfRange",
+            Self::ClusterIPNotAllocated | Self::PortNotAllocated => "repair",
+            Self::ClusterIPAlreadyAllocated | Self::PortAlreadyAllocated => "duplicate",
+            Self::IPAddressNotAllocated | Self::IPAddressWrongReference | Self::PortLeaked => "leak",
+        }
+    }
+}
+
+/// The object that a finding is told of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Subject {
+    Service { owner: Owner, uid: String, revision: Revision },
+    Address { address: IpAddr, uid: String, revision: Revision },
+}
+
 /// A finding, in the words Kubernetes uses in its events, and what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fix {
-    /// One word, as the reason of an event.
-    pub reason: &'static str,
+    pub finding: Finding,
     pub message: String,
-    /// The Service it is about; none for what leaked.
-    pub owner: Option<Owner>,
+    /// `None` for what is mended without telling anybody but the log.
+    pub subject: Option<Subject>,
     pub action: Action,
 }
 
@@ -128,15 +241,17 @@ fn check_address<'a>(
     holders: &mut HashMap<IpAddr, &'a Owner>,
 ) -> Option<Fix> {
     let fix =
-        |reason, message, action| Some(Fix { reason, message, owner: Some(holding.owner.clone()), action });
+        |finding, message, action| Some(Fix { finding, message, subject: Some(holding.subject()), action });
     let Ok(address) = text.parse::<IpAddr>() else {
-        let message = format!("Cluster IP {text} is not a valid IP; please recreate service");
-        return fix("ClusterIPNotValid", message, Action::Report);
+        let message = format!("Cluster IP {text} is not a valid IP; please recreate Service");
+        return fix(Finding::ClusterIPNotValid, message, Action::Report);
     };
-    let subject = format!("Cluster IP [{}]: {address}", if address.is_ipv4() { "IPv4" } else { "IPv6" });
+    let family = Family::of(address).as_str();
     let twice = || {
-        let message = format!("{subject} was assigned to multiple services; please recreate service");
-        fix("ClusterIPAlreadyAllocated", message, Action::Report)
+        let message = format!(
+            "Cluster IP [{family}]:{address} was assigned to multiple services; please recreate service"
+        );
+        fix(Finding::ClusterIPAlreadyAllocated, message, Action::Report)
     };
     if holders.contains_key(&address) {
         return twice();
@@ -148,44 +263,62 @@ fn check_address<'a>(
     }
     holders.insert(address, &holding.owner);
     if !observed.ranges.iter().any(|range| range.contains(address)) {
-        let message = format!("{subject} is not within any configured Service CIDR; please recreate service");
-        return fix("ClusterIPOutOfRange", message, Action::Report);
+        let message = format!(
+            "Cluster IP [{family}]: {address} is not within any configured Service CIDR; please recreate service"
+        );
+        return fix(Finding::ClusterIPOutOfRange, message, Action::Report);
     }
     let (owner, service_revision) = (holding.owner.clone(), holding.revision);
     match record {
         None => {
             let action = Action::CreateAddress { address, owner, service_revision };
-            fix("ClusterIPNotAllocated", format!("{subject} is not allocated; repairing"), action)
+            let message = format!("Cluster IP [{family}]: {address} is not allocated; repairing");
+            fix(Finding::ClusterIPNotAllocated, message, action)
         }
-        Some(record) if record.owner.as_ref() == Some(&holding.owner) && record.well_labelled => None,
         Some(record) => {
             let Owner { namespace, name } = &holding.owner;
-            let message =
-                format!("the {subject} for Service {namespace}/{name} has a wrong reference; repairing");
+            let own = record.owner.as_ref() == Some(&holding.owner);
+            if own && record.well_labelled {
+                return None;
+            }
+            let wrong = if own { "labels" } else { "reference" };
+            let message = format!(
+                "the ClusterIP [{family}]: {address} for Service {namespace}/{name} has a wrong {wrong}; repairing"
+            );
             let action = Action::ReplaceAddress { address, record: record.revision, owner, service_revision };
-            fix("ClusterIPNotAllocated", message, action)
+            let subject = (!own).then(|| holding.subject());
+            Some(Fix { finding: Finding::ClusterIPNotAllocated, message, subject, action })
         }
     }
 }
 
 /// An IPAddress that no Service holds. Those that others manage are theirs.
 fn check_record(record: &Record, services: &HashMap<&Owner, &Holding>) -> Option<Fix> {
-    if !record.managed || record.age_seconds <= LEAK_AGE_SECONDS {
+    if !record.managed {
         return None;
     }
-    let address = record.address;
-    let (reason, message) = match &record.owner {
-        Some(owner) if services.contains_key(owner) => (
-            "IPAddressWrongReference",
-            format!(
-                "IPAddress: {address} for Service {}/{} has a wrong reference; cleaning up",
-                owner.namespace, owner.name
-            ),
-        ),
-        _ => ("IPAddressNotAllocated", format!("IPAddress: {address} appears to have leaked: cleaning up")),
+    let (address, age) = (record.address, record.age_seconds);
+    let (finding, message) = match &record.owner {
+        None => {
+            let what = format!("appears to have been modified, not referencing a Service {}", record.parent);
+            (Finding::IPAddressNotAllocated, format!("IPAddress {address} {what}: cleaning up"))
+        }
+        Some(owner @ Owner { namespace, name }) => {
+            let of = format!("IPAddress: {address} for Service {namespace}/{name}");
+            match services.get(owner) {
+                None if age <= LEAK_AGE_SECONDS => return None,
+                None => (Finding::IPAddressNotAllocated, format!("{of} appears to have leaked: cleaning up")),
+                Some(service) if service.external_name && age < LEAK_AGE_SECONDS => return None,
+                Some(service) if age < service.age_seconds && age < CHANGE_AGE_SECONDS => return None,
+                Some(_) => {
+                    (Finding::IPAddressWrongReference, format!("{of} has a wrong reference; cleaning up"))
+                }
+            }
+        }
     };
     let action = Action::DeleteAddress { address, record: record.revision };
-    Some(Fix { reason, message, owner: record.owner.clone(), action })
+    let subject = Subject::Address { address, uid: record.uid.clone(), revision: record.revision };
+    Some(Fix { finding, message, subject: Some(subject), action })
 }
 
 fn check_ports(observed: &Observed, suspects: &Suspects, fixes: &mut Vec<Fix>) -> Suspects {
@@ -193,25 +326,27 @@ fn check_ports(observed: &Observed, suspects: &Suspects, fixes: &mut Vec<Fix>) -
     for holding in &observed.services {
         for port in &holding.ports {
             let found = if !observed.ports.covers(*port) {
-                let message = format!("Port {port} is not within the port range; please recreate service");
-                Some(("PortOutOfRange", message, Action::Report))
+                let range = observed.ports.range();
+                let message =
+                    format!("Port {port} is not within the port range {range}; please recreate service");
+                Some((Finding::PortOutOfRange, message, Action::Report))
             } else if used.insert(*port, &holding.owner).is_some() {
                 let message =
                     format!("Port {port} was assigned to multiple services; please recreate service");
-                Some(("PortAlreadyAllocated", message, Action::Report))
+                Some((Finding::PortAlreadyAllocated, message, Action::Report))
             } else if !observed.ports.has(*port) {
                 Some((
-                    "PortNotAllocated",
+                    Finding::PortNotAllocated,
                     format!("Port {port} is not allocated; repairing"),
                     Action::TakePort(*port),
                 ))
             } else {
                 None
             };
-            fixes.extend(found.map(|(reason, message, action)| Fix {
-                reason,
+            fixes.extend(found.map(|(finding, message, action)| Fix {
+                finding,
                 message,
-                owner: Some(holding.owner.clone()),
+                subject: Some(holding.subject()),
                 action,
             }));
         }
@@ -223,7 +358,8 @@ fn check_ports(observed: &Observed, suspects: &Suspects, fixes: &mut Vec<Fix>) -
             next.insert(port, runs);
         } else {
             let message = format!("Port {port} appears to have leaked: cleaning up");
-            fixes.push(Fix { reason: "PortLeaked", message, owner: None, action: Action::ReleasePort(port) });
+            let (finding, action) = (Finding::PortLeaked, Action::ReleasePort(port));
+            fixes.push(Fix { finding, message, subject: None, action });
         }
     }
     next
@@ -233,120 +369,12 @@ impl Holding {
     fn holds(&self, address: IpAddr) -> bool {
         self.addresses.iter().any(|text| text.parse() == Ok(address))
     }
+
+    fn subject(&self) -> Subject {
+        Subject::Service { owner: self.owner.clone(), uid: self.uid.clone(), revision: self.revision }
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn owner(name: &str) -> Owner {
-        Owner { namespace: "default".into(), name: name.into() }
-    }
-
-    fn service(name: &str, addresses: &[&str], ports: &[u16]) -> Holding {
-        let addresses = addresses.iter().map(|address| (*address).to_owned()).collect();
-        Holding { owner: owner(name), revision: 7, addresses, ports: ports.to_vec() }
-    }
-
-    fn record(address: &str, holder: Option<&str>) -> Record {
-        Record {
-            address: address.parse().unwrap(),
-            revision: 5,
-            owner: holder.map(owner),
-            managed: true,
-            well_labelled: true,
-            age_seconds: 100,
-        }
-    }
-
-    fn observed(services: Vec<Holding>, records: Vec<Record>, ports: &[u16]) -> Observed {
-        let mut bitmap = Bitmap::new(&(30000..=30099));
-        for port in ports {
-            bitmap.take(*port).unwrap();
-        }
-        let ranges = vec![AddressRange::new("10.0.0.0/24".parse().unwrap())];
-        Observed { services, records, ranges, ports: bitmap }
-    }
-
-    fn found(observed: &Observed) -> Vec<(&'static str, Action)> {
-        plan(observed, &Suspects::new()).0.into_iter().map(|fix| (fix.reason, fix.action)).collect()
-    }
-
-    #[test]
-    fn a_sound_cluster_needs_nothing() {
-        let services = vec![service("a", &["10.0.0.5"], &[30001]), service("b", &["10.0.0.6"], &[])];
-        let records = vec![record("10.0.0.5", Some("a")), record("10.0.0.6", Some("b"))];
-        let (fixes, suspects) = plan(&observed(services, records, &[30001]), &Suspects::new());
-        assert_eq!((fixes, suspects), (vec![], Suspects::new()));
-    }
-
-    #[test]
-    fn what_is_missing_is_made() {
-        let address = "10.0.0.5".parse().unwrap();
-        let create = Action::CreateAddress { address, owner: owner("a"), service_revision: 7 };
-        assert_eq!(
-            found(&observed(vec![service("a", &["10.0.0.5"], &[30001])], vec![], &[])),
-            [("ClusterIPNotAllocated", create), ("PortNotAllocated", Action::TakePort(30001))]
-        );
-    }
-
-    #[test]
-    fn wrong_references_and_labels_are_put_right() {
-        let address = "10.0.0.5".parse().unwrap();
-        let replace = Action::ReplaceAddress { address, record: 5, owner: owner("a"), service_revision: 7 };
-        let mut unlabelled = record("10.0.0.5", Some("a"));
-        unlabelled.well_labelled = false;
-        for wrong in [record("10.0.0.5", Some("gone")), record("10.0.0.5", None), unlabelled] {
-            let fixes = found(&observed(vec![service("a", &["10.0.0.5"], &[])], vec![wrong], &[]));
-            assert_eq!(fixes, [("ClusterIPNotAllocated", replace.clone())]);
-        }
-    }
-
-    #[test]
-    fn nothing_is_taken_from_a_service() {
-        let services = vec![service("a", &["10.0.0.5"], &[30001]), service("b", &["10.0.0.5"], &[30001])];
-        for holder in ["a", "b"] {
-            let fixes = found(&observed(services.clone(), vec![record("10.0.0.5", Some(holder))], &[30001]));
-            assert_eq!(
-                fixes,
-                [("ClusterIPAlreadyAllocated", Action::Report), ("PortAlreadyAllocated", Action::Report)]
-            );
-        }
-        let odd = vec![service("a", &["10.9.9.9", "nonsense"], &[80])];
-        assert_eq!(
-            found(&observed(odd, vec![], &[])).iter().map(|(reason, _)| *reason).collect::<Vec<_>>(),
-            ["ClusterIPOutOfRange", "ClusterIPNotValid", "PortOutOfRange"]
-        );
-    }
-
-    #[test]
-    fn leaked_addresses_go_once_they_are_old_enough() {
-        let delete = Action::DeleteAddress { address: "10.0.0.5".parse().unwrap(), record: 5 };
-        let leaked = record("10.0.0.5", Some("gone"));
-        assert_eq!(
-            found(&observed(vec![], vec![leaked.clone()], &[])),
-            [("IPAddressNotAllocated", delete.clone())]
-        );
-        let moved = vec![service("a", &["10.0.0.6"], &[])];
-        let records = vec![record("10.0.0.5", Some("a")), record("10.0.0.6", Some("a"))];
-        assert_eq!(found(&observed(moved, records, &[])), [("IPAddressWrongReference", delete)]);
-        let young = Record { age_seconds: 60, ..leaked.clone() };
-        let foreign = Record { managed: false, ..leaked };
-        assert_eq!(found(&observed(vec![], vec![young, foreign], &[])), []);
-    }
-
-    #[test]
-    fn leaked_ports_go_with_the_third_run_that_sees_them() {
-        let leaky = observed(vec![], vec![], &[30007]);
-        let (first, suspects) = plan(&leaky, &Suspects::new());
-        let (second, suspects) = plan(&leaky, &suspects);
-        let (third, suspects) = plan(&leaky, &suspects);
-        assert_eq!((first, second), (vec![], vec![]));
-        assert_eq!(third[0].action, Action::ReleasePort(30007));
-        assert!(suspects.is_empty());
-        // A port that was in use in between starts over.
-        let (_, seen_once) = plan(&leaky, &Suspects::new());
-        let (_, cleared) = plan(&observed(vec![service("a", &[], &[30007])], vec![], &[30007]), &seen_once);
-        assert!(cleared.is_empty());
-    }
-}
+#[path = "repair_tests.rs"]
+mod tests;

@@ -174,13 +174,9 @@ impl ApiServer {
                 let txn = Txn::new()
                     .if_revision(kv.key.clone(), kv.mod_revision)
                     .put(kv.key.clone(), view::stored(at.resource, object::to_stored(&marked)));
-                match self.store().commit(txn).await? {
-                    portolan_store::Commit::Done(revision) => {
-                        self.propagate(Owner::waiting(at.resource, &marked));
-                        Ok(kept(at_revision(marked, revision)))
-                    }
-                    portolan_store::Commit::Conflict { .. } => Ok(None),
-                }
+                let Some(revision) = self.mark(txn).await? else { return Ok(None) };
+                self.propagate(Owner::waiting(at.resource, &marked));
+                Ok(kept(at_revision(marked, revision)))
             }
         }
     }

@@ -13,7 +13,9 @@ use portolan_store::embedded::Embedded;
 use serde_json::{Value, json};
 
 /// Longest wait for anything that should happen. Far more than it takes, so that a slow machine does not matter.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+const DUAL_STACK: [&str; 2] = ["10.96.0.0/12", "fd00:10:96::/112"];
 
 pub(crate) struct Server {
     pub(crate) api: Arc<ApiServer>,
@@ -78,9 +80,23 @@ impl Server {
 
     /// With a range of each family, IPv4 first.
     pub(crate) async fn start_dual_stack() -> Self {
+        Self::start_with_ranges(&DUAL_STACK).await
+    }
+
+    /// With these Service ranges.
+    pub(crate) async fn start_with_ranges(ranges: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let store = Arc::new(Embedded::open(dir.path().join("store")).unwrap());
-        Self { api: ApiServer::start(dual_stack(dir.path()), store).await.unwrap(), dir }
+        let config = with_ranges(dir.path(), ranges);
+        Self { api: reopen_with(dir.path(), config).await, dir }
+    }
+
+    /// Ends this server and starts another on its store, with other Service ranges.
+    pub(crate) async fn restart_with_ranges(self, ranges: &[&str]) -> Self {
+        let Self { api, dir } = self;
+        api.stop();
+        drop(api);
+        let config = with_ranges(dir.path(), ranges);
+        Self { api: reopen_with(dir.path(), config).await, dir }
     }
 
     pub(crate) async fn request(&self, request: Request<Bytes>) -> http::Response<Body> {
@@ -183,6 +199,10 @@ fn config(dir: &std::path::Path) -> Config {
     Config { token_keys: Some(Arc::new(keys)), ..Config::new(IpAddr::from([192, 0, 2, 1]), 6443) }
 }
 
+fn with_ranges(dir: &std::path::Path, ranges: &[&str]) -> Config {
+    Config { service_cidrs: ranges.iter().map(|range| range.parse().unwrap()).collect(), ..config(dir) }
+}
+
 /// Opens a store again as soon as its last holder has let go of it.
 pub(crate) async fn reopen(dir: &std::path::Path) -> Arc<ApiServer> {
     reopen_with(dir, config(dir)).await
@@ -190,15 +210,10 @@ pub(crate) async fn reopen(dir: &std::path::Path) -> Arc<ApiServer> {
 
 /// The same with ranges of both families.
 pub(crate) async fn reopen_dual_stack(dir: &std::path::Path) -> Arc<ApiServer> {
-    reopen_with(dir, dual_stack(dir)).await
+    reopen_with(dir, with_ranges(dir, &DUAL_STACK)).await
 }
 
-fn dual_stack(dir: &std::path::Path) -> Config {
-    let mut config = config(dir);
-    config.service_cidrs.push("fd00:10:96::/112".parse().unwrap());
-    config
-}
-
+/// The same with other settings.
 async fn reopen_with(dir: &std::path::Path, config: Config) -> Arc<ApiServer> {
     let deadline = tokio::time::Instant::now() + PATIENCE;
     let store = loop {

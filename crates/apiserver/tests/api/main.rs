@@ -25,6 +25,7 @@ mod proxied;
 mod scale;
 mod service_families;
 mod service_fields;
+mod service_ranges;
 mod service_validation;
 mod service_wiping;
 mod services;

@@ -25,6 +25,7 @@ mod policies;
 mod portforward;
 mod proxied;
 mod proxy_verb;
+mod service_ranges;
 mod snapshot;
 mod soak;
 mod trace;

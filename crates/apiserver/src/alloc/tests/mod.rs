@@ -3,18 +3,30 @@
 mod memory;
 mod race;
 
+use jiff::Timestamp;
 use serde_json::json;
 
 use super::*;
 use memory::Memory;
 use portolan_store::{Commit, Txn};
+use repair::Finding;
 
 fn config(cidrs: &[&str], node_ports: RangeInclusive<u16>) -> Config {
     Config { service_cidrs: cidrs.iter().map(|cidr| cidr.parse().unwrap()).collect(), node_ports }
 }
 
 async fn allocator(store: &Arc<Memory>, cidrs: &[&str]) -> Allocator {
-    Allocator::start(config(cidrs, 30000..=32767), store.clone()).await.unwrap()
+    allocator_of(store, config(cidrs, 30000..=32767)).await
+}
+
+/// On ranges that the server has made before.
+async fn allocator_of(store: &Arc<Memory>, config: Config) -> Allocator {
+    let cidrs: Vec<String> = config.service_cidrs.iter().map(ToString::to_string).collect();
+    let range = json!({"spec": {"cidrs": cidrs}}).to_string();
+    // Another server may have made it.
+    let key = "/registry/servicecidrs/kubernetes";
+    _ = store.commit(Txn::new().if_absent(key).put(key, range)).await.unwrap();
+    Allocator::start(config, store.clone()).await.unwrap()
 }
 
 fn service(name: &str, spec: Value) -> Value {
@@ -34,11 +46,11 @@ fn service_key(name: &str) -> String {
 async fn create(allocator: &Allocator, store: &Memory, object: &Value) -> Result<Value, AllocError> {
     for _ in 0..100 {
         let mut service = object.clone();
-        let plan = allocator.plan_create(&mut service, false).await?;
+        let mut plan = allocator.plan_create(&mut service, false).await?;
         let key = service_key(object["metadata"]["name"].as_str().unwrap());
         let mut txn = Txn::new().if_absent(key.as_str()).put(key.as_str(), service.to_string());
         txn.compares.append(&mut plan.compares.clone());
-        txn.ops.append(&mut plan.ops.clone());
+        txn.ops.append(&mut plan.ops);
         match store.commit(txn).await? {
             Commit::Done(_) => {
                 plan.committed();
@@ -170,7 +182,7 @@ async fn requests_that_cannot_be_met_are_refused_in_kubernetes_words() {
 #[tokio::test]
 async fn a_full_range_is_an_internal_error() {
     let store = Memory::new(3);
-    let allocator = Allocator::start(config(&["10.96.0.0/30"], 30000..=30000), store.clone()).await.unwrap();
+    let allocator = allocator_of(&store, config(&["10.96.0.0/30"], 30000..=30000)).await;
     for name in ["a", "b"] {
         create(&allocator, &store, &service(name, json!({"type": "ClusterIP"}))).await.unwrap();
     }
@@ -201,7 +213,7 @@ async fn a_dry_run_writes_nothing() {
 #[tokio::test]
 async fn a_dropped_plan_gives_everything_back() {
     let store = Memory::new(5);
-    let allocator = Allocator::start(config(&["10.96.0.0/30"], 30000..=30000), store.clone()).await.unwrap();
+    let allocator = allocator_of(&store, config(&["10.96.0.0/30"], 30000..=30000)).await;
     let object = service("web", json!({"type": "NodePort", "ports": [{"port": 80}]}));
     for _ in 0..5 {
         let plan = allocator.plan_create(&mut object.clone(), false).await.unwrap();
@@ -242,22 +254,69 @@ async fn new_ranges_are_used_and_stopped_ones_are_not() {
     store.commit(Txn::new().put("/registry/servicecidrs/more", stopped.to_string())).await.unwrap();
     settle().await;
     assert!(create(&allocator, &store, &plain("d")).await.is_err());
+    let asked = service("e", json!({"type": "ClusterIP", "clusterIP": "10.97.0.9"}));
+    assert_eq!(
+        create(&allocator, &store, &asked).await.map_err(refusal).unwrap_err(),
+        "spec.clusterIPs: Invalid value: [\"10.97.0.9\"]: failed to allocate IP 10.97.0.9: the provided network does not match the current range"
+    );
 }
 
 #[tokio::test]
-async fn the_default_range_gains_a_second_family_and_is_otherwise_kept() {
-    let store = Memory::new(8);
-    let cidrs = || {
-        let object: Value = serde_json::from_slice(&store.all(objects::DEFAULT_CIDR_KEY)[0].value).unwrap();
-        object["spec"]["cidrs"].clone()
-    };
-    for (configured, stored) in [
-        (&["10.96.0.0/24"][..], json!(["10.96.0.0/24"])),
-        (&["10.96.0.0/24", "fd00::/112"], json!(["10.96.0.0/24", "fd00::/112"])),
-        (&["10.99.0.0/24"], json!(["10.96.0.0/24", "fd00::/112"])),
-    ] {
-        drop(allocator(&store, configured).await);
-        assert_eq!(cidrs(), stored);
+async fn a_range_of_another_server_is_used_before_the_watch_tells() {
+    let store = Memory::new(11);
+    let allocator = allocator(&store, &["10.96.0.0/30"]).await;
+    for name in ["a", "b"] {
+        create(&allocator, &store, &service(name, json!({"type": "ClusterIP"}))).await.unwrap();
+    }
+    for (name, range, asked) in
+        [("c", "10.97.0.0/24", Value::Null), ("d", "10.98.0.0/24", json!("10.98.0.9"))]
+    {
+        // The watch's task had no turn since.
+        allocator.mirror.abort();
+        let more = json!({"spec": {"cidrs": [range]}});
+        store
+            .commit(Txn::new().put(format!("/registry/servicecidrs/{name}"), more.to_string()))
+            .await
+            .unwrap();
+        let asked = service(name, json!({"type": "ClusterIP", "clusterIP": asked}));
+        create(&allocator, &store, &asked).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn an_address_that_somebody_took_away_is_its_services_again_at_once() {
+    let store = Memory::new(12);
+    let allocator = allocator(&store, &["10.96.0.0/24"]).await;
+    let web = service("web", json!({"type": "ClusterIP", "clusterIP": "10.96.0.9"}));
+    create(&allocator, &store, &web).await.unwrap();
+    let key = objects::address_key("10.96.0.9".parse().unwrap());
+    store.commit(Txn::new().delete(key.as_str())).await.unwrap();
+    allocator.doubts().raised().await;
+    let fixes = allocator.repair_doubtful().await.unwrap();
+    assert_eq!(fixes.iter().map(|fix| fix.finding).collect::<Vec<_>>(), [Finding::ClusterIPNotAllocated]);
+    let mut unlabelled: Value =
+        serde_json::from_slice(&store.get(&key).await.unwrap().0.unwrap().value).unwrap();
+    assert_eq!(objects::parent_service(&unlabelled), Some(("default", "web")));
+    unlabelled["metadata"]["labels"] = json!({});
+    store.commit(Txn::new().put(key.as_str(), unlabelled.to_string())).await.unwrap();
+    allocator.doubts().raised().await;
+    allocator.repair_doubtful().await.unwrap();
+    let stored: Value = serde_json::from_slice(&store.get(&key).await.unwrap().0.unwrap().value).unwrap();
+    assert_eq!(stored["metadata"]["labels"][objects::LABEL_MANAGED_BY], objects::MANAGER);
+    // One that goes with its Service is nothing to mend.
+    assert!(change(&allocator, &store, "web", None).await.unwrap());
+    allocator.doubts().raised().await;
+    assert_eq!(allocator.repair_doubtful().await.unwrap(), []);
+    assert_eq!(store.all(objects::ADDRESSES), []);
+}
+
+#[tokio::test]
+async fn addresses_come_back_however_often_they_are_given() {
+    let store = Memory::new(13);
+    let allocator = allocator(&store, &["10.96.0.0/29"]).await;
+    for _ in 0..20 {
+        create(&allocator, &store, &service("web", json!({"type": "ClusterIP"}))).await.unwrap();
+        change(&allocator, &store, "web", None).await.unwrap();
     }
 }
 
@@ -285,12 +344,45 @@ async fn repair_puts_right_what_was_broken_by_hand() {
 
     let mut suspects = repair::Suspects::new();
     let fixes = allocator.repair(&mut suspects).await.unwrap();
-    let reasons: Vec<&str> = fixes.iter().map(|fix| fix.reason).collect();
-    assert_eq!(reasons, ["ClusterIPNotAllocated", "IPAddressNotAllocated", "PortNotAllocated"]);
+    let found: Vec<&str> = fixes.iter().map(|fix| fix.finding.name()).collect();
+    assert_eq!(found, ["ClusterIPNotAllocated", "IPAddressNotAllocated", "PortNotAllocated"]);
     settle().await;
     assert!(store.get(&address).await.unwrap().0.is_some());
     assert!(store.get(&leaked).await.unwrap().0.is_none());
     assert_eq!(allocator.repair(&mut suspects).await.unwrap(), []);
     let again = service("again", json!({"type": "NodePort", "ports": [{"port": 80, "nodePort": 30080}]}));
     assert!(create(&allocator, &store, &again).await.is_err());
+}
+
+#[tokio::test]
+async fn without_a_bitmap_no_port_is_given_until_repair_has_made_it() {
+    let store = Memory::new(14);
+    let allocator = allocator(&store, &["10.96.0.0/24"]).await;
+    let node_port = |name: &str, port: u32| {
+        service(name, json!({"type": "NodePort", "ports": [{"port": 80, "nodePort": port}]}))
+    };
+    create(&allocator, &store, &node_port("web", 30080)).await.unwrap();
+    store.commit(Txn::new().delete(bitmap::KEY)).await.unwrap();
+    settle().await;
+    let why = "cannot allocate resources of type servicenodeportallocations at this time";
+    for port in [30080, 30081] {
+        let refused =
+            create(&allocator, &store, &node_port("other", port)).await.map_err(refusal).unwrap_err();
+        assert_eq!(refused, format!("spec.ports[0].nodePort: Invalid value: {port}: {why}"));
+    }
+    let any = create(&allocator, &store, &node_port("other", 0)).await.map_err(refusal).unwrap_err();
+    assert_eq!(any, format!("500 failed to allocate a nodePort: {why}"));
+    let fixes = allocator.repair(&mut repair::Suspects::new()).await.unwrap();
+    assert_eq!(fixes.iter().map(|fix| fix.finding).collect::<Vec<_>>(), [Finding::PortNotAllocated]);
+    let taken = create(&allocator, &store, &node_port("other", 30080)).await.map_err(refusal).unwrap_err();
+    assert_eq!(taken, "spec.ports[0].nodePort: Invalid value: 30080: provided port is already allocated");
+    create(&allocator, &store, &node_port("other", 30081)).await.unwrap();
+    // Nothing to put in is no reason to leave it out.
+    for name in ["web", "other"] {
+        change(&allocator, &store, name, None).await.unwrap();
+    }
+    store.commit(Txn::new().delete(bitmap::KEY)).await.unwrap();
+    settle().await;
+    assert_eq!(allocator.repair(&mut repair::Suspects::new()).await.unwrap(), []);
+    create(&allocator, &store, &node_port("web", 30080)).await.unwrap();
 }

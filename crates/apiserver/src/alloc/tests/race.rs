@@ -80,8 +80,8 @@ fn holders(store: &Memory) -> (HashMap<IpAddr, String>, HashMap<u16, String>) {
 
 async fn run(scripts: Vec<Vec<Act>>, seed: u64) {
     let store = Memory::new(seed);
-    let start = || Allocator::start(config(&["10.0.0.0/28"], PORTS), store.clone());
-    let servers = [Arc::new(start().await.unwrap()), Arc::new(start().await.unwrap())];
+    let start = || allocator_of(&store, config(&["10.0.0.0/28"], PORTS));
+    let servers = [Arc::new(start().await), Arc::new(start().await)];
     let mut clients = tokio::task::JoinSet::new();
     for (number, script) in scripts.into_iter().enumerate() {
         let (allocator, store) = (servers[number % 2].clone(), store.clone());
