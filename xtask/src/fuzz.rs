@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
+use portolan_agent::fuzzing::{SPDY, WEBSOCKET, spdy, websocket};
 use portolan_apiserver::fuzzing::{Input, TARGETS, Target};
 use portolan_dns::fuzzing::{ANSWERS, QUESTIONS, answer, question};
 
@@ -12,12 +13,18 @@ static DNS: &[Target] = &[
     Target { name: "dns-answer", run: answer, seeds: ANSWERS },
 ];
 
+/// What carries sessions with pods.
+static SESSIONS: &[Target] = &[
+    Target { name: "spdy", run: spdy, seeds: SPDY },
+    Target { name: "websocket", run: websocket, seeds: WEBSOCKET },
+];
+
 /// Inputs between two looks at the clock.
 const ROUND: usize = 200;
 
 /// Feeds one target, or all of them in turn, each for so long.
 pub(crate) fn run(name: Option<&str>, seconds: u64, seed: Option<u64>) -> anyhow::Result<()> {
-    let all = || TARGETS.iter().chain(DNS);
+    let all = || TARGETS.iter().chain(DNS).chain(SESSIONS);
     let known = || all().map(|target| target.name).collect::<Vec<_>>().join(", ");
     let chosen: Vec<&Target> = all().filter(|t| name.is_none_or(|name| t.name == name)).collect();
     anyhow::ensure!(!chosen.is_empty(), "no target {:?}; there are {}", name.unwrap_or_default(), known());

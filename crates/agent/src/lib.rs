@@ -13,6 +13,8 @@
 mod config;
 pub mod echo;
 mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 mod limits;
 mod log;
 mod manager;

@@ -19,6 +19,7 @@ use serde_json::Value;
 use crate::managed::{self, Apply, Manager, Operation, Scope};
 use crate::patch::{self, Kind};
 use crate::query::Query;
+use crate::verbs::connect::target;
 use crate::{negotiate, object, path, protobuf, yaml};
 
 /// Something that takes arbitrary bytes.
@@ -44,6 +45,7 @@ pub static TARGETS: &[Target] = &[
     Target { name: "labels", run: labels, seeds: LABELS },
     Target { name: "fields", run: fields, seeds: FIELDS },
     Target { name: "request", run: request, seeds: REQUESTS },
+    Target { name: "proxied", run: proxied, seeds: PROXIED },
     Target { name: "stored", run: stored, seeds: OBJECTS },
 ];
 
@@ -103,6 +105,12 @@ const REQUESTS: &[&[u8]] = &bytes([
     "/api/v1/namespaces/default/pods/a/exec?command=ls&command=-l&container=c%20d\napplication/json;as=Table;v=v1;g=meta.k8s.io,application/json\ngzip;q=0.5",
     "/apis/apps/v1/watch/deployments?watch=1&labelSelector=a%3Db&limit=5&continue=e30\n*/*;q=0.1, application/vnd.kubernetes.protobuf\nidentity",
     "/api/v1/%zz?a=%ff&&=&b\napplication/yaml\n",
+]);
+
+const PROXIED: &[&[u8]] = &bytes([
+    "/api/v1/namespaces/default/services/https:web:443/proxy/a/../b//c%2f%ff?x\nhttp://10.1.0.5:80/login?a=/b#c",
+    "//api/v1/nodes/n1:10250/%70roxy\n/x/../y/",
+    "/apis/g/v1/namespaces/proxy/pods/:p:/proxy/%2e%2e/\n//u@localhost:8001/api/v1/nodes/n1:10250/proxy/x",
 ]);
 
 /// Whatever is decoded decodes to the same again, and without complaint.
@@ -212,6 +220,39 @@ fn request(bytes: &[u8]) {
     negotiate::accept(&headers, |_| true);
     negotiate::body_syntax(&headers);
     negotiate::accepts_gzip(&headers);
+}
+
+/// A path and, on the next line, a `Location` of the answer. What the target is asked for is an absolute path without
+/// dots and nothing else; redirects that stay with the target stay in the proxy, however often they are told.
+fn proxied(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let (at, told) = text.split_once('\n').unwrap_or((&text, ""));
+    let Ok(at) = at.parse::<http::Uri>() else { return };
+    let at = at.path();
+    let (own, beyond) = path::split_proxied(at);
+    assert_eq!([own, beyond.unwrap_or_default()].concat(), at);
+    let Some(beyond) = beyond else { return };
+    if let Some(asked) = target::path(beyond) {
+        assert!(
+            asked.is_empty() == beyond.is_empty() && asked.bytes().all(|b| b.is_ascii_graphic()),
+            "{asked:?}"
+        );
+        assert!(asked.is_empty() || asked.starts_with('/') && !asked.contains(['?', '#']), "{asked:?}");
+        assert!(
+            !asked.split('/').any(|part| matches!(part, "." | "..")) && !asked.contains("//"),
+            "{asked:?}"
+        );
+        assert_eq!(target::path(&asked).as_ref(), Some(&asked));
+    }
+    if let Some(path::Target::Resource(parsed)) = path::parse(at) {
+        assert_eq!((parsed.subresource.as_deref(), parsed.beyond.as_deref()), (Some("proxy"), Some(beyond)));
+        target::Named::parse(&parsed.name.unwrap_or_default());
+    }
+    let prefix = format!("/{}", own.trim_start_matches('/'));
+    let tell = |told: &str| target::location(told, &prefix, "10.1.0.5:80", "localhost:8001");
+    let once = tell(told);
+    assert_eq!(tell(&once), once, "{told:?}");
+    assert!(once == told || once.contains(&prefix), "{once:?}");
 }
 
 /// Putting the version into stored bytes is the same as putting it into the object.

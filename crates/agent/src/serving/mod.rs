@@ -10,13 +10,13 @@ mod attach;
 mod channels;
 mod exec;
 mod logs;
-mod portforward;
+pub(crate) mod portforward;
 mod request;
 mod session;
-mod spdy;
+pub(crate) mod spdy;
 mod terminal;
 mod upgrade;
-mod websocket;
+pub(crate) mod websocket;
 
 use std::convert::Infallible;
 use std::io;

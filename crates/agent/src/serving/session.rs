@@ -25,7 +25,7 @@ pub(super) enum Channel {
 
 /// What comes from the client.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Input {
+pub(crate) enum Input {
     Data(Bytes),
     /// Nothing more to read for the process.
     End,

@@ -75,11 +75,15 @@ pub(super) fn take_over<F: Future<Output = ()> + Send + 'static>(
     let mut headers = vec![(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol))];
     headers.extend(accept.map(|accept| (SEC_WEBSOCKET_ACCEPT, accept)));
     Ok(upgrade::take_over(request, "websocket", headers, |io| async move {
-        let config = WebSocketConfig::default()
-            .max_message_size(Some(SESSION_MESSAGE_BYTES_MAX))
-            .max_frame_size(Some(SESSION_MESSAGE_BYTES_MAX));
-        then(WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await).await;
+        then(WebSocketStream::from_raw_socket(io, Role::Server, Some(within_limits())).await).await;
     }))
+}
+
+/// What is read as one message.
+pub(crate) fn within_limits() -> WebSocketConfig {
+    WebSocketConfig::default()
+        .max_message_size(Some(SESSION_MESSAGE_BYTES_MAX))
+        .max_frame_size(Some(SESSION_MESSAGE_BYTES_MAX))
 }
 
 /// Carries bytes both ways until either side has ended.
@@ -132,14 +136,14 @@ async fn take(mut stream: SplitStream<Socket>, input: mpsc::Sender<Input>) {
 
 /// What a message carries.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Content {
+pub(crate) enum Content {
     Bytes(Bytes),
     End,
     Nothing,
 }
 
 /// Python's client sends text that it is given as text.
-pub(super) fn content(message: Message) -> Content {
+pub(crate) fn content(message: Message) -> Content {
     match message {
         Message::Binary(bytes) => Content::Bytes(bytes),
         Message::Text(text) => Content::Bytes(text.into()),
@@ -149,7 +153,7 @@ pub(super) fn content(message: Message) -> Content {
 }
 
 /// What a message says; `None` for what means nothing.
-fn read(message: &Bytes) -> Option<Input> {
+pub(crate) fn read(message: &Bytes) -> Option<Input> {
     let rest = message.slice(1.min(message.len())..);
     match *message.first()? {
         STDIN if rest.is_empty() => None,

@@ -16,7 +16,7 @@ use crate::serving::websocket::{Content, Socket, content, farewell, message};
 pub(super) const PROTOCOL: &str = "v4.channel.k8s.io";
 
 /// What the numbers of channels have room for.
-pub(super) const PORTS_MAX: usize = 128;
+pub(crate) const PORTS_MAX: usize = 128;
 
 /// Serves the ports until the client goes or all connections have ended.
 pub(super) async fn forward(socket: Socket, ports: Vec<u16>, target: Target) {
@@ -62,7 +62,7 @@ pub(super) async fn forward(socket: Socket, ports: Vec<u16>, target: Target) {
 }
 
 /// Which port's data a message is, and the data. Nothing is to be said on the channels for errors.
-fn addressed(message: &Bytes) -> Option<(usize, Bytes)> {
+pub(crate) fn addressed(message: &Bytes) -> Option<(usize, Bytes)> {
     let channel = usize::from(*message.first()?);
     (channel % 2 == 0 && message.len() > 1).then(|| (channel / 2, message.slice(1..)))
 }

@@ -2,7 +2,7 @@
 //! connection the client opens two streams with one request id: data, and error for why there is none. Clients that speak
 //! of ports in websocket messages are `messages`' affair.
 
-mod messages;
+pub(crate) mod messages;
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream as StdStream};

@@ -3,7 +3,7 @@
 //!
 //! [`connect`] gives the streams that a client opens; each is read and written on its own.
 
-mod frame;
+pub(crate) mod frame;
 mod headers;
 
 use std::collections::HashMap;
