@@ -4,8 +4,10 @@ use portolan_api::meta::v1::{StatusCause, StatusDetails};
 use portolan_api::resource::{NAMESPACES, Resource};
 use portolan_api::status;
 use portolan_store::Compare;
+use serde_json::{Value, json};
 
 use crate::errors::{ApiError, Result};
+use crate::limits::POD_TOLERATION_SECONDS;
 use crate::object::{self, meta};
 use crate::server::ApiServer;
 use crate::write::unchanged;
@@ -44,6 +46,31 @@ fn terminating(resource: &Resource, namespace: &str, name: &str) -> ApiError {
         field: "metadata.namespace".into(),
     });
     error
+}
+
+/// A pod that does not say how long it stays on a node that is not ready, or is not heard of, stays for a while.
+pub(crate) fn tolerations(pod: &mut Value) {
+    let Some(spec) = pod.get_mut("spec").and_then(Value::as_object_mut) else { return };
+    let list = spec.entry("tolerations").or_insert_with(|| Value::Array(Vec::new()));
+    if list.is_null() {
+        *list = Value::Array(Vec::new());
+    }
+    let Some(list) = list.as_array_mut() else { return };
+    for key in ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"] {
+        let is = |toleration: &Value, field: &str, value: &str| {
+            let said = toleration.get(field).and_then(Value::as_str).unwrap_or_default();
+            said.is_empty() || said == value
+        };
+        let says = |toleration: &Value| is(toleration, "key", key) && is(toleration, "effect", "NoExecute");
+        if !list.iter().any(says) {
+            list.push(json!({
+                "key": key,
+                "operator": "Exists",
+                "effect": "NoExecute",
+                "tolerationSeconds": POD_TOLERATION_SECONDS,
+            }));
+        }
+    }
 }
 
 /// Some namespaces may not be deleted.

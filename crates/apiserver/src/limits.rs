@@ -135,6 +135,9 @@ pub const POD_GRACE_SECONDS_MAX: i64 = 31_536_000;
 /// Seconds a pod gets to stop when neither the pod nor the delete request says.
 pub const POD_GRACE_SECONDS_DEFAULT: i64 = 30;
 
+/// Seconds that a pod stays on a node that is not ready or not heard of, unless the pod says otherwise: Kubernetes' own.
+pub const POD_TOLERATION_SECONDS: i64 = 300;
+
 /// Pause between two runs of the allocators' repair: Kubernetes' own.
 pub const REPAIR_INTERVAL: Duration = Duration::from_mins(3);
 

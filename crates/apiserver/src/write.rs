@@ -94,6 +94,10 @@ fn own(resource: &Resource) -> Manager {
 /// Computes the new object from the stored one. Called again whenever the stored one turns out to have changed.
 pub(crate) type Change<'a> = &'a mut (dyn FnMut(&Value) -> Result<Value> + Send);
 
+fn is_pods(resource: &Resource) -> bool {
+    resource.group.is_empty() && resource.plural == "pods"
+}
+
 /// Whether a kind's writes go through the allocators.
 fn allocates(resource: &Resource) -> bool {
     resource.group.is_empty() && resource.plural == "services"
@@ -176,7 +180,8 @@ impl ApiServer {
         let name = meta(&object, "name").unwrap_or_default().to_string();
         let namespace = meta(&object, "namespace").unwrap_or_default().to_string();
         let place = admission::namespace(self, resource, &namespace, &name).await?;
-        if resource.group.is_empty() && resource.plural == "pods" {
+        if is_pods(resource) {
+            admission::tolerations(&mut object);
             // Boxed, for it may itself write a service account.
             Box::pin(accounts::admit(self, &mut object)).await?;
         }
@@ -268,6 +273,10 @@ impl ApiServer {
             metadata::carry_over(at.resource, at.name, &mut new, &old)?;
             strategy.default(&mut new);
             record(writer, part, at.resource, &old, &mut new, sent);
+        }
+        if part == Part::Main && is_pods(at.resource) {
+            // A manifest that says nothing of them takes none away.
+            admission::tolerations(&mut new);
         }
         let mut plan = None;
         if part == Part::Main && allocates(at.resource) {

@@ -51,3 +51,42 @@ async fn a_pod_on_a_node_gets_time_to_stop() {
     assert_eq!(gone["kind"], "Pod");
     assert_eq!(server.get(&format!("{PODS}/a")).await.code, 404);
 }
+
+#[tokio::test]
+async fn pods_say_how_long_they_stay_on_a_node_that_is_gone() {
+    let server = Server::start().await;
+    let pod = |name: &str, tolerations: &Value| {
+        json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": { "name": name },
+            "spec": { "containers": [{ "name": "c", "image": "i" }], "tolerations": tolerations },
+        })
+    };
+    let given = |key: &str| json!({ "key": format!("node.kubernetes.io/{key}"), "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300 });
+    let (not_ready, unreachable) = (given("not-ready"), given("unreachable"));
+    let own =
+        json!({ "key": "node.kubernetes.io/unreachable", "operator": "Exists", "tolerationSeconds": 5 });
+    let other = json!({ "key": "gpu", "operator": "Exists", "effect": "NoExecute" });
+    let all = json!({ "operator": "Exists" });
+    let schedules = json!({ "operator": "Exists", "effect": "NoSchedule" });
+    for (name, sent, want) in [
+        ("none", Value::Null, json!([not_ready, unreachable])),
+        ("own", json!([own]), json!([own, not_ready])),
+        ("other", json!([other]), json!([other, not_ready, unreachable])),
+        ("all", json!([all]), json!([all])),
+        ("schedules", json!([schedules]), json!([schedules, not_ready, unreachable])),
+    ] {
+        let made = server.post(PODS, &pod(name, &sent)).await.ok();
+        assert_eq!(made["spec"]["tolerations"], want, "{name}");
+        // Nobody asked for them, so nobody owns them.
+        let owned = made["metadata"]["managedFields"].to_string();
+        assert_eq!(owned.contains("f:tolerations"), !sent.is_null(), "{owned}");
+    }
+    // The same manifest again takes none away.
+    let again = server.get(&format!("{PODS}/none")).await.ok();
+    let mut again =
+        json!({ "apiVersion": "v1", "kind": "Pod", "metadata": again["metadata"], "spec": again["spec"] });
+    again["spec"].as_object_mut().unwrap().remove("tolerations");
+    again["metadata"]["labels"] = json!({ "a": "b" });
+    let put = server.put(&format!("{PODS}/none"), &again).await.ok();
+    assert_eq!(put["spec"]["tolerations"], json!([not_ready, unreachable]));
+}

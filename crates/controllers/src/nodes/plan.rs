@@ -46,7 +46,7 @@ pub fn not_ready(pod: &Pod, now: &str) -> Option<Value> {
     })
 }
 
-/// How long pods stay on a node that is gone, unless they say otherwise: what Kubernetes' admission gives them.
+/// How long pods stay on a node that is gone if they do not say it. Admission has them say so much; these are older.
 const TOLERATION_SECONDS: i64 = 300;
 
 /// The patch that gives a node the taints of its state, for schedulers and for its pods, and a time to those that evict and
