@@ -66,6 +66,22 @@ pub(crate) fn object(
     Ok(finish(call, code, body, warnings))
 }
 
+/// The outcome of a write: the object as it is now, or the refusal; either with what there is to know about the request.
+pub(crate) fn written(
+    call: &Call,
+    outcome: Result<(StatusCode, Bytes)>,
+    warnings: &[String],
+) -> Result<Response<Body>> {
+    match outcome {
+        Ok((code, json)) => object(call, code, json, warnings),
+        Err(error) => {
+            let mut response = error.response();
+            add_warnings(response.headers_mut(), warnings);
+            Ok(response)
+        }
+    }
+}
+
 /// An answer with a Status.
 pub(crate) fn status(call: &Call, code: StatusCode, status: &Status) -> Response<Body> {
     let bytes = Bytes::from(status_json(status));

@@ -67,7 +67,7 @@ pub(crate) async fn run(
         match made {
             // Somebody else was faster: apply to what they made.
             Err(error) if error.is("AlreadyExists") => {}
-            made => return respond::object(call, StatusCode::CREATED, made?, &warnings),
+            made => return respond::written(call, made.map(|bytes| (StatusCode::CREATED, bytes)), &warnings),
         }
     }
     let change = &mut |live: &Value| {
@@ -76,7 +76,8 @@ pub(crate) async fn run(
         Ok(new)
     };
     let changed = call.server.change_by(Writer::Applied, at, part, options.dry_run, &mut warnings, change);
-    respond::object(call, StatusCode::OK, changed.await?, &warnings)
+    let changed = changed.await;
+    respond::written(call, changed.map(|bytes| (StatusCode::OK, bytes)), &warnings)
 }
 
 /// The object in the body; it must be one for this path.

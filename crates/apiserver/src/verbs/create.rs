@@ -1,5 +1,6 @@
 //! POST: a new object.
 
+use bytes::Bytes;
 use http::{Response, StatusCode};
 use portolan_api::status;
 
@@ -21,15 +22,16 @@ pub(crate) async fn run(call: &Call) -> Result<Response<Body>> {
     if call.name.is_some() || (call.resource.namespaced && call.namespace.is_none()) {
         return Err(status::method_not_allowed(call.resource, "POST").into());
     }
-    let options = WriteOptions::read(&call.query, "CreateOptions")?;
     let mut warnings = Vec::new();
-    let mut object = content::object(call, options.validation, &mut warnings)?;
+    let made = make(call, &mut warnings).await;
+    respond::written(call, made.map(|bytes| (StatusCode::CREATED, bytes)), &warnings)
+}
+
+async fn make(call: &Call, warnings: &mut Vec<String>) -> Result<Bytes> {
+    let options = WriteOptions::read(&call.query, "CreateOptions")?;
+    let mut object = content::object(call, options.validation, warnings)?;
     metadata::place(&mut object, call.namespace.as_deref())?;
     call.may_write(None, &object)?;
     let manager = call.manager(Operation::Update);
-    let bytes = call
-        .server
-        .insert_by(Writer::Updates(&manager), call.resource, object, options.dry_run, &mut warnings)
-        .await?;
-    respond::object(call, StatusCode::CREATED, bytes, &warnings)
+    call.server.insert_by(Writer::Updates(&manager), call.resource, object, options.dry_run, warnings).await
 }

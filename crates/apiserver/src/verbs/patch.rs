@@ -39,11 +39,11 @@ pub(crate) async fn run(call: &Call) -> Result<Response<Body>> {
         found = problems;
         Ok(new)
     };
-    let bytes = call.server.change_by(writer, at, part, options.dry_run, &mut warnings, change).await?;
+    let changed = call.server.change_by(writer, at, part, options.dry_run, &mut warnings, change).await;
     if options.validation == Validation::Warn {
         warnings.append(&mut found);
     }
-    respond::object(call, StatusCode::OK, bytes, &warnings)
+    respond::written(call, changed.map(|bytes| (StatusCode::OK, bytes)), &warnings)
 }
 
 pub(crate) fn kind(call: &Call) -> Result<Kind> {

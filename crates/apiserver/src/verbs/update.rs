@@ -1,5 +1,6 @@
 //! PUT: a whole object in place of the old one, or a new one where the kind allows that.
 
+use bytes::Bytes;
 use http::{Response, StatusCode};
 use portolan_api::status;
 use serde_json::Value;
@@ -14,10 +15,15 @@ use crate::{content, metadata, respond};
 
 /// Answers with the object as it is now.
 pub(crate) async fn run(call: &Call) -> Result<Response<Body>> {
+    let mut warnings = Vec::new();
+    let put = put(call, &mut warnings).await;
+    respond::written(call, put, &warnings)
+}
+
+async fn put(call: &Call, warnings: &mut Vec<String>) -> Result<(StatusCode, Bytes)> {
     let part = part(call)?;
     let options = WriteOptions::read(&call.query, "UpdateOptions")?;
-    let mut warnings = Vec::new();
-    let mut object = content::object(call, options.validation, &mut warnings)?;
+    let mut object = content::object(call, options.validation, warnings)?;
     check_name(call, &object)?;
     metadata::place(&mut object, call.namespace.as_deref())?;
     let at = At { resource: call.resource, namespace: call.ns(), name: call.object_name() };
@@ -29,17 +35,16 @@ pub(crate) async fn run(call: &Call) -> Result<Response<Body>> {
             return Err(status::conflict(call.resource, at.name).into());
         }
         call.may_write(None, &object)?;
-        let bytes =
-            call.server.insert_by(writer, call.resource, object, options.dry_run, &mut warnings).await?;
-        return respond::object(call, StatusCode::CREATED, bytes, &warnings);
+        let bytes = call.server.insert_by(writer, call.resource, object, options.dry_run, warnings).await?;
+        return Ok((StatusCode::CREATED, bytes));
     }
     let finalize = call.subresource.as_deref() == Some("finalize");
     let change = &mut |old: &Value| {
         call.may_write(Some(old), &object)?;
         Ok(if finalize { finalized(old, &object) } else { object.clone() })
     };
-    let bytes = call.server.change_by(writer, at, part, options.dry_run, &mut warnings, change).await?;
-    respond::object(call, StatusCode::OK, bytes, &warnings)
+    let bytes = call.server.change_by(writer, at, part, options.dry_run, warnings, change).await?;
+    Ok((StatusCode::OK, bytes))
 }
 
 /// Which part of the object the path names.

@@ -104,6 +104,23 @@ async fn what_endpoints_must_be() {
     assert_eq!(made.json()["subsets"][0]["ports"], json!([{ "port": 80, "protocol": "TCP" }]));
 }
 
+/// However they were grouped, equal Endpoints are stored alike; writing them again changes nothing.
+#[tokio::test]
+async fn subsets_are_stored_in_one_form() {
+    let server = Server::start().await;
+    let subset = |ips: &[&str], port: u16| {
+        let addresses: Vec<Value> = ips.iter().map(|ip| json!({ "ip": ip })).collect();
+        json!({ "addresses": addresses, "ports": [{ "port": port, "protocol": "TCP" }] })
+    };
+    let object = |subsets: Value| json!({ "metadata": { "name": "x" }, "subsets": subsets });
+    let sent = object(json!([subset(&["10.0.0.2"], 80), subset(&["10.0.0.1", "10.0.0.2"], 80)]));
+    let made = server.post(ENDPOINTS, &sent).await.ok();
+    assert_eq!(made["subsets"], json!([subset(&["10.0.0.1", "10.0.0.2"], 80)]));
+    assert_eq!(server.get(&format!("{ENDPOINTS}/x")).await.ok(), made);
+    let again = server.put(&format!("{ENDPOINTS}/x"), &sent).await.ok();
+    assert_eq!(again["metadata"]["resourceVersion"], made["metadata"]["resourceVersion"]);
+}
+
 #[tokio::test]
 #[allow(clippy::too_many_lines)] // A table, one row per text.
 async fn what_slices_must_be() {

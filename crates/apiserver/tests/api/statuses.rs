@@ -212,6 +212,29 @@ async fn what_cannot_be_read() {
     assert_eq!((ignored.code.as_u16(), ignored.warnings().len()), (201, 0));
 }
 
+/// What was dropped of a request is told also to who gets a refusal for something else.
+#[tokio::test]
+async fn refusals_carry_the_warnings_before_them() {
+    let server = Server::start().await;
+    let path = format!("{SERVICES}/x");
+    let warning = ["299 - \"unknown field \\\"spec.foo\\\"\""];
+    let wrong = service_with("x", &json!({ "foo": 1, "sessionAffinity": "Sticky" }));
+    let (code, headers) = {
+        let reply = server.post(SERVICES, &wrong).await;
+        (reply.code.as_u16(), reply.warnings())
+    };
+    assert_eq!((code, headers), (422, warning.map(str::to_owned).to_vec()));
+    server.post(SERVICES, &service("x")).await.ok();
+    let patch = json!({ "spec": { "foo": 1, "sessionAffinity": "Sticky" } });
+    for reply in [
+        server.put(&path, &wrong).await,
+        server.patch(&path, "merge", &patch).await,
+        server.patch(&path, "strategic", &patch).await,
+    ] {
+        assert_eq!((reply.code.as_u16(), reply.warnings()), (422, warning.map(str::to_owned).to_vec()));
+    }
+}
+
 #[tokio::test]
 async fn patches_that_lead_to_nonsense() {
     let server = Server::start().await;

@@ -125,8 +125,6 @@ fn endpoints_that_cannot_be_are_refused() {
         .push((nobody, "subsets[0]: Required value: must specify `addresses` or `notReadyAddresses`".into()));
     let twice = slice(one, "{name: a, port: 80}, {name: a, port: 81}");
     cases.push((twice, "ports[1].name: Duplicate value: \"a\"".into()));
-    let no_port = slice(one, "{name: a, port: 0}");
-    cases.push((no_port, "ports[0].port: Invalid value: 0: must be between 1 and 65535, inclusive".into()));
     let many = slice(&[one; 1001].join(","), "{port: 80}");
     cases.push((many, "endpoints: Too many: 1001: must have at most 1000 items".into()));
     let wide = slice(&format!("{{addresses: [{}]}}", ["10.0.0.1"; 101].join(",")), "{port: 80}");
