@@ -5,14 +5,10 @@ pub mod v1 {
 
     use crate::Time;
 
-    kind! {
+    question! {
         /// Whose token it is.
-        TokenReview("io.k8s.api.authentication.v1.TokenReview", "authentication.k8s.io", "v1") {
-            /// The question.
-            "spec" spec: TokenReviewSpec [.required()],
-            /// The answer.
-            "status" status: Option<TokenReviewStatus>,
-        }
+        TokenReview("io.k8s.api.authentication.v1.TokenReview", "authentication.k8s.io"):
+            TokenReviewSpec => TokenReviewStatus
     }
 
     kind! {
@@ -23,14 +19,10 @@ pub mod v1 {
         }
     }
 
-    kind! {
+    question! {
         /// A token of a service account.
-        TokenRequest("io.k8s.api.authentication.v1.TokenRequest", "authentication.k8s.io", "v1") {
-            /// What is wanted.
-            "spec" spec: TokenRequestSpec [.required()],
-            /// The token.
-            "status" status: Option<TokenRequestStatus>,
-        }
+        TokenRequest("io.k8s.api.authentication.v1.TokenRequest", "authentication.k8s.io"):
+            TokenRequestSpec => TokenRequestStatus
     }
 
     objects! {

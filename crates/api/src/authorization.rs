@@ -3,44 +3,28 @@
 pub mod v1 {
     use std::collections::BTreeMap;
 
-    kind! {
+    question! {
         /// Whether someone may do something.
-        SubjectAccessReview("io.k8s.api.authorization.v1.SubjectAccessReview", "authorization.k8s.io", "v1") {
-            /// The question.
-            "spec" spec: SubjectAccessReviewSpec [.required()],
-            /// The answer.
-            "status" status: Option<SubjectAccessReviewStatus>,
-        }
+        SubjectAccessReview("io.k8s.api.authorization.v1.SubjectAccessReview", "authorization.k8s.io"):
+            SubjectAccessReviewSpec => SubjectAccessReviewStatus
     }
 
-    kind! {
+    question! {
         /// Whether the caller may do something.
-        SelfSubjectAccessReview("io.k8s.api.authorization.v1.SelfSubjectAccessReview", "authorization.k8s.io", "v1") {
-            /// The question.
-            "spec" spec: SelfSubjectAccessReviewSpec [.required()],
-            /// The answer.
-            "status" status: Option<SubjectAccessReviewStatus>,
-        }
+        SelfSubjectAccessReview("io.k8s.api.authorization.v1.SelfSubjectAccessReview", "authorization.k8s.io"):
+            SelfSubjectAccessReviewSpec => SubjectAccessReviewStatus
     }
 
-    kind! {
+    question! {
         /// Whether someone may do something in one namespace.
-        LocalSubjectAccessReview("io.k8s.api.authorization.v1.LocalSubjectAccessReview", "authorization.k8s.io", "v1") {
-            /// The question.
-            "spec" spec: SubjectAccessReviewSpec [.required()],
-            /// The answer.
-            "status" status: Option<SubjectAccessReviewStatus>,
-        }
+        LocalSubjectAccessReview("io.k8s.api.authorization.v1.LocalSubjectAccessReview", "authorization.k8s.io"):
+            SubjectAccessReviewSpec => SubjectAccessReviewStatus
     }
 
-    kind! {
+    question! {
         /// What the caller may do in a namespace.
-        SelfSubjectRulesReview("io.k8s.api.authorization.v1.SelfSubjectRulesReview", "authorization.k8s.io", "v1") {
-            /// The question.
-            "spec" spec: SelfSubjectRulesReviewSpec [.required()],
-            /// The answer.
-            "status" status: Option<SubjectRulesReviewStatus>,
-        }
+        SelfSubjectRulesReview("io.k8s.api.authorization.v1.SelfSubjectRulesReview", "authorization.k8s.io"):
+            SelfSubjectRulesReviewSpec => SubjectRulesReviewStatus
     }
 
     objects! {

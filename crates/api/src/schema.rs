@@ -452,6 +452,24 @@ macro_rules! kind {
     };
 }
 
+/// Declares a kind of version `v1` that is asked and answered, and not stored.
+macro_rules! question {
+    (
+        $(#[doc = $doc:literal])*
+        $name:ident($def:literal, $group:literal): $spec:ty => $status:ty
+    ) => {
+        kind! {
+            $(#[doc = $doc])*
+            $name($def, $group, "v1") {
+                /// The question.
+                "spec" spec: $spec [.required()],
+                /// The answer.
+                "status" status: Option<$status>,
+            }
+        }
+    };
+}
+
 #[cfg(test)]
 #[path = "merge_keys_tests.rs"]
 mod merge_keys;

@@ -12,7 +12,6 @@ pub mod config;
 pub mod forward;
 #[doc(hidden)]
 pub mod fuzzing;
-mod http;
 pub mod limits;
 pub mod metrics;
 pub mod name;
@@ -26,4 +25,4 @@ pub mod zone;
 
 pub use config::Config;
 pub use publish::{InCluster, run_in_cluster};
-pub use run::{Error, Progress, run, run_reporting};
+pub use run::{Error, run};

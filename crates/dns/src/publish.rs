@@ -3,14 +3,16 @@
 
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use portolan_client::{ApiPath, Client, Error as ApiError, paths};
+use portolan_role::Progress;
 use serde_json::{Value, json};
 
 use crate::config::Config;
 use crate::forward;
-use crate::run::{Error, Progress, run_reporting};
+use crate::run::{Error, run};
 use crate::zone::Options;
 
 const NAMESPACE: &str = "kube-system";
@@ -73,12 +75,12 @@ impl InCluster {
 pub async fn run_in_cluster(
     client: Client,
     cluster: InCluster,
-    progress: Progress,
+    progress: Progress<Arc<[SocketAddr]>>,
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), Error> {
     let config = cluster.config()?;
     let publishing = look_after(client.clone(), cluster);
-    let running = run_reporting(client, config, progress, shutdown);
+    let running = run(client, config, progress, shutdown);
     tokio::pin!(publishing, running);
     tokio::select! {
         result = &mut running => result,

@@ -6,22 +6,21 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use hyper::StatusCode;
 use portolan_client::{Cache, Client, Dirty, Selectors, cache, paths};
+use portolan_role::Progress;
+use portolan_role::http::{Answer, OPEN_METRICS, StatusCode, TEXT, answer, listen, not_found, serve};
+use portolan_role::listen::{Families, tcp};
 use serde::Deserialize;
-use tokio::net::TcpListener;
-use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::config::Config;
 use crate::forward::{self, Forwarder};
-use crate::http::{self, Said};
 use crate::metrics::{Metrics, Tally};
 use crate::name::NameError;
 use crate::objects;
 use crate::server::limit::Limiter;
 use crate::server::udp::{Shared, Workers};
-use crate::server::{Handler, Snapshot, tcp};
+use crate::server::{self, Handler, Snapshot};
 use crate::zone::view::{PodView, ServiceView, SliceView};
 use crate::zone::{Catalogue, PodRecords, Zone};
 
@@ -33,42 +32,11 @@ pub enum Error {
     Listen { address: SocketAddr, source: io::Error },
 }
 
-/// Tells others how far the server is.
-#[derive(Debug, Clone)]
-pub struct Progress {
-    serving: watch::Sender<Option<Arc<[SocketAddr]>>>,
-}
-
-impl Default for Progress {
-    fn default() -> Self {
-        Progress { serving: watch::Sender::new(None) }
-    }
-}
-
-impl Progress {
-    /// Waits until every name is known and answered, and says where.
-    pub async fn ready(&self) -> Arc<[SocketAddr]> {
-        let mut receiver = self.serving.subscribe();
-        // The sender is `self`: it cannot be gone.
-        let ready = receiver.wait_for(Option::is_some).await.ok();
-        ready.and_then(|addresses| addresses.clone()).unwrap_or_default()
-    }
-}
-
-/// Answers names until `shutdown` ends.
+/// Answers names until `shutdown` ends. It is ready when every name is known and answered, at the addresses that it says.
 pub async fn run(
     client: Client,
     config: Config,
-    shutdown: impl Future<Output = ()> + Send,
-) -> Result<(), Error> {
-    run_reporting(client, config, Progress::default(), shutdown).await
-}
-
-/// As [`run`], and tells of its progress.
-pub async fn run_reporting(
-    client: Client,
-    config: Config,
-    progress: Progress,
+    progress: Progress<Arc<[SocketAddr]>>,
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), Error> {
     let mut catalogue = Catalogue::new(config.zone.clone())?;
@@ -103,7 +71,7 @@ pub async fn run_reporting(
     let shared = Shared { handler: handler.clone(), limiter, later: later.clone() };
     let mut listening = Vec::new();
     for address in &config.listen {
-        match listen(*address, &shared, &tallies, config.tcp, &mut tasks).await {
+        match answer_at(*address, &shared, &tallies, config.tcp, &mut tasks) {
             Ok(workers) => listening.push(workers),
             Err(Error::Listen { source, .. }) if config.listen.len() > 1 && lacks_family(&source) => {
                 tracing::info!(%address, "this host does not speak this family: not listening there");
@@ -118,11 +86,7 @@ pub async fn run_reporting(
         caches.synced().await;
         loop {
             watching.update(&mut catalogue, &mut dirty);
-            progress.serving.send_if_modified(|serving| {
-                let first = serving.is_none();
-                serving.get_or_insert_with(|| addresses.clone());
-                first
-            });
+            progress.set_ready(addresses.clone());
             dirty.wait().await;
         }
     };
@@ -152,44 +116,54 @@ fn lacks_family(error: &io::Error) -> bool {
 }
 
 /// UDP and TCP on one address.
-async fn listen(
+fn answer_at(
     address: SocketAddr,
     shared: &Shared,
     tallies: &[Arc<Tally>],
-    limits: tcp::Limits,
+    limits: server::tcp::Limits,
     tasks: &mut JoinSet<()>,
 ) -> Result<Workers, Error> {
     let failed = |source| Error::Listen { address, source };
     let workers = Workers::start(address, shared, tallies).map_err(failed)?;
-    let listener = TcpListener::bind(workers.address()).await.map_err(failed)?;
-    tasks.spawn(tcp::serve(listener, shared.handler.clone(), shared.later.clone(), limits));
+    let listener = tcp(workers.address(), Families::Own).map_err(failed)?;
+    tasks.spawn(server::tcp::serve(listener, shared.handler.clone(), shared.later.clone(), limits));
     Ok(workers)
 }
 
 fn serve_http(tasks: &mut JoinSet<()>, config: &Config, handler: &Arc<Handler>, metrics: &Arc<Metrics>) {
-    let said = |code, body: &str| Some(Said { code, content_type: http::TEXT, body: body.into() });
     if let Some(address) = config.health {
-        tasks.spawn(http::serve(address, "health", move |path| {
-            (path == "/health").then(|| said(StatusCode::OK, "OK")).flatten()
+        tasks.spawn(say(address, "health", |path| match path {
+            "/health" => answer(StatusCode::OK, TEXT, "OK"),
+            _ => not_found(),
         }));
     }
     if let Some(address) = config.ready {
         let handler = handler.clone();
-        tasks.spawn(http::serve(address, "readiness", move |path| match path {
-            "/ready" if handler.snapshot().synced => said(StatusCode::OK, "OK"),
+        tasks.spawn(say(address, "readiness", move |path| match path {
+            "/ready" if handler.snapshot().synced => answer(StatusCode::OK, TEXT, "OK"),
             // The part that is not, as CoreDNS names it.
-            "/ready" => said(StatusCode::SERVICE_UNAVAILABLE, "kubernetes"),
-            _ => None,
+            "/ready" => answer(StatusCode::SERVICE_UNAVAILABLE, TEXT, "kubernetes"),
+            _ => not_found(),
         }));
     }
     if let Some(address) = config.metrics {
         let metrics = metrics.clone();
-        tasks.spawn(http::serve(address, "metrics", move |path| {
-            let all =
-                || Said { code: StatusCode::OK, content_type: http::OPEN_METRICS, body: metrics.render() };
-            (path == "/metrics").then(all)
+        tasks.spawn(say(address, "metrics", move |path| match path {
+            "/metrics" => answer(StatusCode::OK, OPEN_METRICS, metrics.render()),
+            _ => not_found(),
         }));
     }
+}
+
+/// A taken address is tried for ever: names matter more than the news about them.
+async fn say<F>(address: SocketAddr, what: &'static str, handler: F)
+where
+    F: Fn(&str) -> Answer + Send + Sync + 'static,
+{
+    let failed = |error: &io::Error| {
+        tracing::warn!(%address, %error, "cannot serve {what}; set another address if something else runs there");
+    };
+    serve(listen(address, Families::Both, failed).await, handler).await;
 }
 
 /// Nothing of a namespace matters but that it is there.
@@ -208,7 +182,8 @@ impl Caches {
         let labels = || Selectors { labels: config.labels.clone(), ..Selectors::default() };
         let namespaces = Selectors { labels: config.namespace_labels.clone(), ..Selectors::default() };
         let verified = config.zone.pods == PodRecords::Verified;
-        let slices = || Cache::start(client.clone(), paths::ENDPOINT_SLICES, labels(), objects::slice);
+        let slices =
+            || Cache::start(client.clone(), paths::ENDPOINT_SLICES, labels(), objects::slice);
         let pods = || Cache::start(client.clone(), paths::PODS, Selectors::default(), objects::pod);
         Caches {
             services: Cache::start(client.clone(), paths::SERVICES, labels(), objects::service),

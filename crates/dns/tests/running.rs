@@ -6,7 +6,7 @@ mod common;
 #[path = "common/net.rs"]
 mod net;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use common::{Reply, question};
@@ -16,7 +16,8 @@ use net::exchange;
 use portolan_client::paths;
 use portolan_client::testing::FakeApi;
 use portolan_dns::zone::Options;
-use portolan_dns::{Config, Progress, run_reporting};
+use portolan_dns::{Config, run};
+use portolan_role::Progress;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -74,7 +75,7 @@ async fn names_follow_objects() {
     let progress = Progress::default();
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let shutdown = async { _ = stopped.await };
-    let running = tokio::spawn(run_reporting(api.client(), config(), progress.clone(), shutdown));
+    let running = tokio::spawn(run(api.client(), config(), progress.clone(), shutdown));
     let server = progress.ready().await[0];
     assert_eq!(ask(server, "web.default.svc.cluster.local", RecordType::A).await.answers().len(), 1);
 
@@ -97,6 +98,33 @@ async fn names_follow_objects() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn all_addresses_of_both_families_are_answered_by_udp_and_tcp() {
+    let api = FakeApi::new();
+    let mut config = config();
+    let port = free_port().port();
+    // As by default, but for the port.
+    config.listen = vec![(Ipv4Addr::UNSPECIFIED, port).into(), (Ipv6Addr::UNSPECIFIED, port).into()];
+    let listen = config.listen.clone();
+    let progress = Progress::default();
+    let running = tokio::spawn(run(api.client(), config, progress.clone(), std::future::pending()));
+    let addresses = tokio::select! {
+        addresses = progress.ready() => addresses,
+        ended = running => panic!("{ended:?}"),
+    };
+    assert_eq!(*addresses, *listen);
+    for loopback in [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()] {
+        let socket = tokio::net::UdpSocket::bind((loopback, 0)).await.unwrap();
+        socket.connect((loopback, port)).await.unwrap();
+        socket.send(&question("dns-version.cluster.local", RecordType::TXT)).await.unwrap();
+        let mut answer = [0; 512];
+        let receive = tokio::time::timeout(Duration::from_secs(10), socket.recv(&mut answer));
+        let length = receive.await.unwrap().unwrap();
+        assert_eq!(Reply::read(&answer[..length]).rcode, ResponseCode::NoError);
+        assert!(tokio::net::TcpStream::connect((loopback, port)).await.is_ok());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn until_the_api_server_has_been_read_names_fail_instead_of_being_denied() {
     let api = FakeApi::new();
     api.put(&paths::NAMESPACES, namespace("default"));
@@ -108,7 +136,7 @@ async fn until_the_api_server_has_been_read_names_fail_instead_of_being_denied()
     config.startup_timeout = Duration::from_millis(50);
     let (server, ready, metrics) = (config.listen[0], config.ready.unwrap(), config.metrics.unwrap());
     let progress = Progress::default();
-    let running = tokio::spawn(run_reporting(api.client(), config, progress.clone(), std::future::pending()));
+    let running = tokio::spawn(run(api.client(), config, progress.clone(), std::future::pending()));
     let name = "web.default.svc.cluster.local";
     let packet = question(name, RecordType::A);
     let answered = async {
@@ -142,7 +170,7 @@ async fn health_readiness_and_metrics_are_served() {
     (config.health, config.ready, config.metrics) =
         (Some(addresses[0]), Some(addresses[1]), Some(addresses[2]));
     let progress = Progress::default();
-    let running = tokio::spawn(run_reporting(api.client(), config, progress.clone(), std::future::pending()));
+    let running = tokio::spawn(run(api.client(), config, progress.clone(), std::future::pending()));
     let server = progress.ready().await[0];
     ask(server, "default.svc.cluster.local", RecordType::A).await;
     assert!(get(addresses[0], "/health").await.unwrap().starts_with("HTTP/1.1 200"));

@@ -13,12 +13,13 @@ use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use ipnet::IpNet;
 use portolan_client::{Client, Key};
+use portolan_dns::Config;
 use portolan_dns::forward::{self, CacheConfig, Policy, Stub};
 use portolan_dns::name::Name;
 use portolan_dns::server::tcp;
 use portolan_dns::zone::{Options, PodRecords};
-use portolan_dns::{Config, Progress};
 use portolan_netlink::rt::Rt;
+use portolan_role::Progress;
 
 use crate::up::interrupted;
 use crate::{logging, ready};
@@ -281,7 +282,7 @@ async fn start(arguments: Arguments) -> anyhow::Result<()> {
     };
     let stops = interrupted()?;
     tokio::select! {
-        result = portolan_dns::run_reporting(client, config, progress.clone(), stops) => result?,
+        result = portolan_dns::run(client, config, progress.clone(), stops) => result?,
         () = say => {}
     }
     Ok(())

@@ -3,16 +3,14 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use http::StatusCode;
 use portolan_announce::Health;
 use portolan_controllers::loadbalancer;
-use portolan_proxy::http::{Answer, answer, listen, serve};
+use portolan_role::http::{Answer, OPEN_METRICS, StatusCode, TEXT, answer, listen, not_found, serve};
+use portolan_role::listen::Families;
 use prometheus_client::registry::Registry;
 
 /// The port of MetalLB's speaker.
 pub(crate) const ADDRESS: &str = "127.0.0.1:7472";
-const TEXT: &str = "text/plain; charset=utf-8";
-const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// The roles of this process.
 #[derive(Default, Clone)]
@@ -70,7 +68,7 @@ async fn run(address: SocketAddr, flag: &'static str, roles: Roles) {
     let failed = |error: &std::io::Error| {
         tracing::warn!(%address, %error, "no metrics and health of load balancing: set another address with {flag}");
     };
-    let listener = listen(address, failed).await;
+    let listener = listen(address, Families::Both, failed).await;
     let registry = roles.registry();
     serve(listener, move |path| match path {
         "/metrics" => {
@@ -82,7 +80,7 @@ async fn run(address: SocketAddr, flag: &'static str, roles: Roles) {
         // A process that starts is not to be started anew.
         "/livez" => health(roles.health(), |health| health != Health::Hanging),
         "/readyz" | "/healthz" => health(roles.health(), |health| health == Health::Ready),
-        _ => answer(StatusCode::NOT_FOUND, TEXT, "404 page not found\n"),
+        _ => not_found(),
     })
     .await;
 }

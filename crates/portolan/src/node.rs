@@ -13,7 +13,8 @@ use ipnet::IpNet;
 use portolan_agent::{Names, POD_MAX_PIDS, Serving};
 use portolan_api::core::v1;
 use portolan_client::{Client, paths};
-use portolan_proxy::{Mode, Progress};
+use portolan_proxy::Mode;
+use portolan_role::Progress;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -251,11 +252,10 @@ pub(crate) async fn start(settings: NodeSettings, stopped: &watch::Receiver<bool
     config.cluster_cidrs = settings.cluster_cidrs;
     config.cleanup_on_exit = settings.clean_up;
     let progress = Progress::default();
-    let proxy =
-        portolan_proxy::run_reporting(settings.proxy_client, config, progress.clone(), stops(stopped));
+    let proxy = portolan_proxy::run(settings.proxy_client, config, progress.clone(), stops(stopped));
     let proxy = tokio::spawn(said("the proxy stopped", proxy));
     node_ready(&client, &settings.node_name).await?;
-    tokio::time::timeout(READY_TIMEOUT, progress.synced())
+    tokio::time::timeout(READY_TIMEOUT, progress.ready())
         .await
         .context("the proxy has not written its first rules; its log says why")?;
     Ok(Node { announcer: announcer.task, announced: announcer.metrics, agent, proxy })

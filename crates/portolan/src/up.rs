@@ -18,6 +18,7 @@ use portolan_agent::Serving;
 use portolan_apiserver::pki::{Identity, Pki};
 use portolan_apiserver::{ApiServer, Protobuf, Readable, TokenKeys, User, tls};
 use portolan_client::Client;
+use portolan_role::Progress;
 use portolan_store::Store;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -253,7 +254,7 @@ fn start_dns(
     let client = in_process::client(server, User::account("kube-system", "kube-dns"), "portolan-dns");
     let stop = stops(stopped);
     Some(tokio::spawn(async move {
-        let running = portolan_dns::run_in_cluster(client, cluster, portolan_dns::Progress::default(), stop);
+        let running = portolan_dns::run_in_cluster(client, cluster, Progress::default(), stop);
         if let Err(error) = running.await {
             tracing::error!(%error, "cluster DNS stopped");
         }

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use portolan_client::{Client, EventRecorder, EventType, ObjectRef};
 use portolan_dataplane::DataPlane;
 use portolan_forward::Family;
+use portolan_role::Progress;
 use tokio::sync::{oneshot, watch};
 
 mod alarm;
@@ -25,7 +26,6 @@ mod config;
 mod conntrack;
 pub mod endpoints;
 pub mod health;
-pub mod http;
 mod ipvs;
 mod lock;
 pub mod metrics;
@@ -78,41 +78,8 @@ pub enum Error {
 /// The name of kube-proxy's tables, of families ip and ip6.
 pub const KUBE_PROXY_TABLE: &str = "kube-proxy";
 
-/// Tells others how far the proxy is.
-#[derive(Debug, Clone)]
-pub struct Progress {
-    synced: watch::Sender<bool>,
-}
-
-impl Default for Progress {
-    fn default() -> Self {
-        Self { synced: watch::Sender::new(false) }
-    }
-}
-
-impl Progress {
-    /// Waits until the first sync is in the kernel.
-    pub async fn synced(&self) {
-        // The sender is `self`: it cannot be gone.
-        _ = self.synced.subscribe().wait_for(|synced| *synced).await;
-    }
-
-    pub fn is_synced(&self) -> bool {
-        *self.synced.borrow()
-    }
-}
-
-/// Runs the proxy in the caller's network namespace until `shutdown` ends.
+/// Runs the proxy in the caller's network namespace until `shutdown` ends. It is ready when the first sync is in the kernel.
 pub async fn run(
-    client: Client,
-    config: Config,
-    shutdown: impl Future<Output = ()> + Send,
-) -> Result<(), Error> {
-    run_reporting(client, config, Progress::default(), shutdown).await
-}
-
-/// As [`run`], and tells of its progress.
-pub async fn run_reporting(
     client: Client,
     config: Config,
     progress: Progress,
@@ -155,14 +122,14 @@ async fn run_with_alarm<D: DataPlane + Send + 'static>(
     if let Some(address) = config.healthz_address {
         let mut place = Place::healthz(address, &events, &node);
         if config.bind_address_hard_fail {
-            place.take().await?;
+            place.take()?;
         }
         tasks.spawn(servers::healthz(place, Arc::clone(&health), Arc::clone(&metrics)));
     }
     if let Some(address) = config.metrics_address {
         let mut place = Place::metrics(address, &events, &node);
         if config.bind_address_hard_fail {
-            place.take().await?;
+            place.take()?;
         }
         tasks.spawn(servers::metrics(place, config.mode, config.shown.clone(), Arc::clone(&metrics)));
     }
@@ -170,7 +137,6 @@ async fn run_with_alarm<D: DataPlane + Send + 'static>(
     events.record(&node, EventType::Normal, "Starting", "");
     let caches = Caches::start(&client, &config.node_name);
     let cleaner = conntrack::Cleaner::start(Arc::clone(&metrics)).map_err(Error::Thread)?;
-    let synced = progress.synced.clone();
     let around = Surroundings {
         config,
         health,
@@ -181,7 +147,7 @@ async fn run_with_alarm<D: DataPlane + Send + 'static>(
         takeover,
         cleaner,
         health_checks,
-        synced,
+        progress,
     };
     let (stop, stopped) = oneshot::channel::<()>();
     let ended = spawn_loop(around, caches, plane, stopped)?;

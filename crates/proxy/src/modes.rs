@@ -6,11 +6,12 @@ use portolan_client::Client;
 use portolan_dataplane::{DataPlane, Iptables, Nftables, iptables, nftables};
 use portolan_forward::Family;
 use portolan_netlink::nft::{self, NfTables as _};
+use portolan_role::Progress;
 
 use crate::alarm::Alarm;
 use crate::config::{Config, Mode};
 use crate::ipvs;
-use crate::{Error, KUBE_PROXY_TABLE, Progress, run_with_alarm};
+use crate::{Error, KUBE_PROXY_TABLE, run_with_alarm};
 
 /// Runs the loop over the data plane of the configured mode.
 pub(crate) async fn run(

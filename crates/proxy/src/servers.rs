@@ -6,22 +6,18 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use hyper::StatusCode;
-use hyper::header::HeaderValue;
 use portolan_client::{EventRecorder, EventType, ObjectRef};
 use portolan_forward::{HealthCheck, NodePortAddresses, ServiceKey};
+use portolan_role::http::header::HeaderValue;
+use portolan_role::http::{Answer, JSON, OPEN_METRICS, StatusCode, TEXT, answer, listen, not_found, serve};
+use portolan_role::listen::{Families, tcp};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::config::Mode;
 use crate::health::{Health, Now, service_body};
-use crate::http::{self, Answer, answer, listen, serve};
 use crate::metrics::Metrics;
-
-const JSON: &str = "application/json";
-const TEXT: &str = "text/plain; charset=utf-8";
-const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Balancers read the weight of a node here.
 const WEIGHT: &str = "x-load-balancing-endpoint-weight";
@@ -49,9 +45,9 @@ impl Place {
     }
 
     /// Takes the address now or never.
-    pub(crate) async fn take(&mut self) -> Result<(), crate::Error> {
+    pub(crate) fn take(&mut self) -> Result<(), crate::Error> {
         let Self { address, flag, .. } = *self;
-        let listener = TcpListener::bind(address).await;
+        let listener = tcp(address, Families::Both);
         self.listener = Some(listener.map_err(|source| crate::Error::Listen { address, flag, source })?);
         Ok(())
     }
@@ -69,7 +65,7 @@ impl Place {
             tracing::warn!("{message}");
             self.events.record(&self.node, EventType::Warning, self.reason, &message);
         };
-        listen(self.address, failed).await
+        listen(self.address, Families::Both, failed).await
     }
 }
 
@@ -111,10 +107,6 @@ pub(crate) async fn metrics(place: Place, mode: Mode, shown: Option<Arc<str>>, m
         _ => not_found(),
     })
     .await;
-}
-
-fn not_found() -> Answer {
-    answer(StatusCode::NOT_FOUND, TEXT, "404 page not found\n")
 }
 
 /// The health-check node ports that should be served, and on which addresses.
@@ -225,7 +217,7 @@ async fn serve_one(
         };
         events.record(&about, EventType::Warning, "FailedToStartServiceHealthcheck", &message);
     };
-    let listener = listen(socket, failed).await;
+    let listener = listen(socket, Families::Own, failed).await;
     serve(listener, move |_| {
         let count = *local_endpoints.lock().unwrap_or_else(PoisonError::into_inner);
         service_answer(&service, count, health.is_healthy(Instant::now()))
@@ -233,7 +225,7 @@ async fn serve_one(
     .await;
 }
 
-fn service_answer(service: &ServiceKey, local_endpoints: usize, healthy: bool) -> http::Answer {
+fn service_answer(service: &ServiceKey, local_endpoints: usize, healthy: bool) -> Answer {
     let ok = local_endpoints > 0 && healthy;
     let code = if ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let body = service_body(&service.namespace, &service.name, local_endpoints, healthy);
@@ -264,6 +256,26 @@ mod tests {
         assert_eq!(sockets, ["192.0.2.1:32000 default/a", "[2001:db8::1]:32000 default/a"]);
         checks.listen_on(&NodePortAddresses::All);
         assert_eq!(checks.sockets().len(), 2);
+    }
+
+    #[tokio::test]
+    async fn health_checks_are_answered_at_all_addresses_of_both_families() {
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let mut checks = HealthChecks::default();
+        let check = Check { check: HealthCheck { port, local_endpoints: 1 }, uid: String::new() };
+        checks.services.insert(ServiceKey::new("shop", "web"), check);
+        let (_wanted, watched) = watch::channel(checks);
+        let health = Arc::new(Health::new(vec![portolan_forward::Family::V4], Now::get()));
+        let events = EventRecorder::new(portolan_client::testing::FakeApi::new().client(), "test", "n1");
+        let _serving = tokio::spawn(service_health(watched, health, events));
+        for ip in [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()] {
+            let connect = async {
+                while tokio::net::TcpStream::connect((ip, port)).await.is_err() {
+                    tokio::task::yield_now().await;
+                }
+            };
+            tokio::time::timeout(std::time::Duration::from_secs(10), connect).await.expect("a listener");
+        }
     }
 
     #[tokio::test]

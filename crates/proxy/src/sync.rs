@@ -15,6 +15,7 @@ use portolan_client::{EventRecorder, EventType, Key, ObjectRef};
 use portolan_dataplane::{DataPlane, Driver, Report};
 use portolan_forward::{Delta, NodeView, Note, NoteKind, ServiceChange, ServiceKey};
 use portolan_netlink::nft::Intruder;
+use portolan_role::Progress;
 use tokio::sync::watch;
 
 use crate::alarm::Alarm;
@@ -53,7 +54,7 @@ pub(crate) struct Surroundings {
     pub(crate) takeover: Takeover,
     pub(crate) cleaner: Cleaner,
     pub(crate) health_checks: watch::Sender<HealthChecks>,
-    pub(crate) synced: watch::Sender<bool>,
+    pub(crate) progress: Progress,
 }
 
 pub(crate) struct Loop<D: DataPlane> {
@@ -342,7 +343,7 @@ impl<D: DataPlane> Loop<D> {
         self.around.health.synced(now);
         self.around.takeover.finish();
         self.around.alarm.set();
-        self.around.synced.send_replace(true);
+        self.around.progress.set_ready(());
     }
 
     /// Nothing had to be written: everything known is in the kernel.

@@ -15,7 +15,8 @@ use portolan_client::testing::FakeApi;
 use portolan_netlink::conntrack::{Conntrack, Family, Flow};
 use portolan_netlink::netns::Netns;
 use portolan_netlink::rt::{Route, Rt};
-use portolan_proxy::{Config, Progress};
+use portolan_proxy::Config;
+use portolan_role::Progress;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -146,13 +147,13 @@ impl Running {
         let progress = Progress::default();
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let shutdown = async { _ = stopped.await };
-        let run = portolan_proxy::run_reporting(api.client(), config, progress.clone(), shutdown);
+        let run = portolan_proxy::run(api.client(), config, progress.clone(), shutdown);
         Self { progress, stop, task: tokio::spawn(run) }
     }
 
     async fn synced(api: &Arc<FakeApi>, config: Config) -> Self {
         let running = Self::start(api, config);
-        running.progress.synced().await;
+        running.progress.ready().await;
         running
     }
 
@@ -258,7 +259,7 @@ fn a_kernel_that_refuses_is_asked_again_until_it_takes_the_rules() {
             }
             assert!(Instant::now() < deadline, "{text}");
         }
-        assert!(!proxy.progress.is_synced());
+        assert!(!proxy.progress.is_ready());
         drop(input);
         owner.wait().unwrap();
         answers(&client("10.96.0.10:53"), "10.244.0.1").await;
@@ -305,10 +306,10 @@ fn the_last_good_rules_stay_while_the_api_is_in_trouble() {
             count => Err(count),
         })
         .await;
-        assert!(!proxy.progress.is_synced());
+        assert!(!proxy.progress.is_ready());
         assert_eq!(nft("list table ip portolan"), before);
         answers(&by_cluster_ip, "10.244.0.1").await;
-        proxy.progress.synced().await;
+        proxy.progress.ready().await;
         assert_eq!(nft("list table ip portolan"), before, "nothing that was right is written again");
 
         // Later: watches end, history is gone (410), lists fail half way.
@@ -339,9 +340,8 @@ fn ct_2_udp_flows_leave_endpoints_that_are_gone() {
         let progress = Progress::default();
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let shutdown = async { _ = stopped.await };
-        let proxy =
-            tokio::spawn(portolan_proxy::run_reporting(api.client(), config(), progress.clone(), shutdown));
-        progress.synced().await;
+        let proxy = tokio::spawn(portolan_proxy::run(api.client(), config(), progress.clone(), shutdown));
+        progress.ready().await;
         let (by_cluster_ip, by_node_port) = (client("10.96.0.10:53"), client("192.0.2.1:30053"));
         answers(&by_cluster_ip, "10.244.0.1").await;
         answers(&by_node_port, "10.244.0.1").await;
@@ -366,9 +366,8 @@ fn ct_2_a_flow_from_before_the_rules_finds_its_endpoint() {
         let progress = Progress::default();
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let shutdown = async { _ = stopped.await };
-        let proxy =
-            tokio::spawn(portolan_proxy::run_reporting(api.client(), config(), progress.clone(), shutdown));
-        progress.synced().await;
+        let proxy = tokio::spawn(portolan_proxy::run(api.client(), config(), progress.clone(), shutdown));
+        progress.ready().await;
         // Sent while nobody translates: the kernel tracks the flow as it is.
         let early = client("10.96.0.10:53");
         early.send(b"hello").unwrap();

@@ -13,7 +13,8 @@ use portolan_client::paths;
 use portolan_client::testing::FakeApi;
 use portolan_dataplane::{Change, DataPlane, Objects};
 use portolan_forward::{NodeView, ServiceTable};
-use portolan_proxy::{Config, Progress};
+use portolan_proxy::Config;
+use portolan_role::Progress;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinHandle;
@@ -207,7 +208,7 @@ async fn what_is_there_first_is_one_commit_and_changes_follow() {
         api.put(&paths::ENDPOINT_SLICES, slice(&format!("s{i}-a"), &format!("s{i}"), &["10.0.0.1"]));
     }
     let proxy = Proxy::start(&api, config(), Plane::default());
-    proxy.progress.synced().await;
+    proxy.progress.ready().await;
     assert_eq!(proxy.commits(), [51], "all Services and the node");
     api.put(&paths::ENDPOINT_SLICES, slice("s7-a", "s7", &["10.0.0.1", "10.0.0.2"]));
     proxy.serves("10.96.0.7:80/TCP", Some("10.0.0.1:8080 10.0.0.2:8080")).await;
@@ -231,7 +232,7 @@ async fn a_restart_changes_nothing_that_is_right() {
     let before = plane.kernel.lock().unwrap().commits.len();
     assert!(!plane.kernel.lock().unwrap().objects.is_empty(), "a stopped proxy leaves the rules");
     let second = Proxy::start(&api, config(), plane);
-    second.progress.synced().await;
+    second.progress.ready().await;
     assert_eq!(second.commits().len(), before);
     second.stop().await;
 }
@@ -241,7 +242,7 @@ async fn a_failed_commit_is_made_good() {
     let api = api();
     api.put(&paths::SERVICES, service("web", "10.96.0.1"));
     let proxy = Proxy::start(&api, config(), Plane::default());
-    proxy.progress.synced().await;
+    proxy.progress.ready().await;
     proxy.plane.kernel.lock().unwrap().failures.extend([(), ()]);
     api.put(&paths::ENDPOINT_SLICES, slice("web-a", "web", &["10.0.0.1"]));
     proxy.serves("10.96.0.1:80/TCP", Some("10.0.0.1:8080")).await;
@@ -274,7 +275,7 @@ async fn a_storm_coalesces_and_nothing_is_lost() {
     api.put(&paths::SERVICES, service("web", "10.96.0.1"));
     let config = Config { min_sync_period: Duration::from_millis(100), ..config() };
     let proxy = Proxy::start(&api, config, Plane::default());
-    proxy.progress.synced().await;
+    proxy.progress.ready().await;
     for i in 1..=200 {
         api.put(&paths::ENDPOINT_SLICES, slice("web-a", "web", &[&format!("10.0.0.{i}")]));
         tokio::task::yield_now().await;
@@ -290,7 +291,7 @@ async fn changes_gather_while_the_data_plane_rests() {
     api.put(&paths::SERVICES, service("web", "10.96.0.1"));
     let plane = Plane { rest: Duration::from_millis(300), ..Plane::default() };
     let proxy = Proxy::start(&api, config(), plane);
-    proxy.progress.synced().await;
+    proxy.progress.ready().await;
     let begin = Instant::now();
     for i in 1..=20 {
         api.put(&paths::ENDPOINT_SLICES, slice("web-a", "web", &[&format!("10.0.0.{i}")]));
@@ -309,7 +310,7 @@ async fn the_node_is_waited_for_and_followed() {
     let proxy = Proxy::start(&api, config(), Plane::default());
     api.put(&paths::NODES, json!({ "metadata": { "name": "n1" } }));
     api.put(&paths::NODES, node("192.0.2.7"));
-    proxy.progress.synced().await;
+    proxy.progress.ready().await;
     proxy.serves("node", Some("[192.0.2.7]")).await;
     assert_eq!(proxy.commits().len(), 1, "nothing before the node had an address");
     api.put(&paths::NODES, node("192.0.2.8"));
@@ -373,7 +374,7 @@ async fn services_of_others_are_left_to_them() {
 async fn cleanup_on_exit_is_a_choice() {
     let api = api();
     let proxy = Proxy::start(&api, Config { cleanup_on_exit: true, ..config() }, Plane::default());
-    proxy.progress.synced().await;
+    proxy.progress.ready().await;
     let plane = proxy.plane.clone();
     proxy.stop().await;
     assert!(plane.kernel.lock().unwrap().objects.is_empty());
@@ -413,7 +414,7 @@ async fn node_2_healthz_metrics_and_mode_are_served() {
         ..config()
     };
     let proxy = Proxy::start(&api, config, Plane::default());
-    proxy.progress.synced().await;
+    proxy.progress.ready().await;
     let answer = get(healthz, "/healthz").await;
     assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("\"nodeEligible\":true"), "{answer}");
     assert!(get(healthz, "/livez").await.starts_with("HTTP/1.1 200"));
@@ -486,7 +487,7 @@ async fn an_address_in_use_is_waited_for_or_the_end_as_one_likes() {
     let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let config = Config { healthz_address: taken.local_addr().ok(), ..config() };
     let proxy = Proxy::start(&api, config.clone(), Plane::default());
-    proxy.progress.synced().await;
+    proxy.progress.ready().await;
     let deadline = Instant::now() + Duration::from_secs(10);
     while !api.all(&paths::EVENTS).iter().any(|event| event["reason"] == "FailedToStartProxierHealthcheck") {
         assert!(Instant::now() < deadline, "{:?}", api.all(&paths::EVENTS));

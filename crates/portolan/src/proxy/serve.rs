@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use portolan_client::{Client, Config};
-use portolan_proxy::Progress;
+use portolan_role::Progress;
 
 use crate::up::interrupted;
 use crate::{memory, ready};
@@ -67,13 +67,13 @@ async fn serve(settings: Settings, flags: &Flags) -> anyhow::Result<End> {
     tracing::info!(%node, mode = settings.proxy.mode.as_str(), "starting");
     let progress = Progress::default();
     let say = async {
-        progress.synced().await;
+        progress.ready().await;
         ready::say(&format!("portolan proxy serves node {node}"));
         memory::give_back();
         std::future::pending::<()>().await;
     };
     tokio::select! {
-        result = portolan_proxy::run_reporting(client, settings.proxy, progress.clone(), ends) => result?,
+        result = portolan_proxy::run(client, settings.proxy, progress.clone(), ends) => result?,
         () = say => {}
     }
     Ok(end)

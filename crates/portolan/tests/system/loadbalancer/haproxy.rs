@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use portolan_lab::Host;
 
-use super::{Balancer, documented};
-use crate::bed::{Bed, PATIENCE, at, web_pod, who};
+use super::balanced;
+use crate::bed::{PATIENCE, at, who};
 
 const SERVICE: &str = "
 apiVersion: v1
@@ -24,18 +24,11 @@ spec:
 
 #[test]
 fn haproxy_follows_the_health_check_node_ports() {
-    let bed = Bed::up(3);
-    let pods = [1, 2].map(|node| web_pod(&format!("web-{node}"), "app: web", Some(&format!("node-{node}"))));
-    bed.apply(&format!("{}---{SERVICE}", pods.concat()));
-    bed.wait_ready("app=web");
-    let file = bed.lab.layout.dir().join("haproxy.cfg");
-    std::fs::write(&file, documented("haproxy")).unwrap();
-    let place = bed.lab.place("server").unwrap();
-    let mut command = Command::new("haproxy");
-    command.arg("-db").arg("-f").arg(&file);
-    let _haproxy = Balancer(place.spawn(&mut command).unwrap());
-
-    let balancer = at(Host::Server.ip(), 80);
+    let (bed, _haproxy, balancer) = balanced("haproxy", SERVICE, |file| {
+        let mut command = Command::new("haproxy");
+        command.arg("-db").arg("-f").arg(file);
+        command
+    });
     bed.until_answerers("client", balancer, &["web-1", "web-2"]);
     // The third node has no pod of the Service: it is never asked, so nothing is lost.
     assert_eq!(bed.answerers("client", balancer, 40), ["web-1", "web-2"]);

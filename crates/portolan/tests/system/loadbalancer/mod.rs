@@ -8,7 +8,8 @@ mod verb;
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::process::Child;
+use std::path::Path;
+use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use portolan_lab::load::{Load, Manner, Seen, repeated_syns};
@@ -102,6 +103,24 @@ fn documented(balancer: &str) -> &'static str {
 
 /// An outside balancer's process.
 struct Balancer(Child);
+
+/// Three nodes, `service` with pods on the first two, and a balancer beside them, started as `command` says with the
+/// documented configuration in the file that it is given.
+fn balanced(
+    balancer: &str,
+    service: &str,
+    command: impl FnOnce(&Path) -> Command,
+) -> (Bed, Balancer, SocketAddr) {
+    let bed = Bed::up(3);
+    let pods = [1, 2].map(|node| web_pod(&format!("web-{node}"), "app: web", Some(&format!("node-{node}"))));
+    bed.apply(&format!("{}---{service}", pods.concat()));
+    bed.wait_ready("app=web");
+    let file = bed.lab.layout.dir().join(format!("{balancer}.conf"));
+    std::fs::write(&file, documented(balancer)).unwrap();
+    let place = bed.lab.place("server").unwrap();
+    let running = Balancer(place.spawn(&mut command(&file)).unwrap());
+    (bed, running, at(Host::Server.ip(), 80))
+}
 
 impl Drop for Balancer {
     fn drop(&mut self) {

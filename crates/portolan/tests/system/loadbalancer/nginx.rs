@@ -6,8 +6,8 @@ use std::process::Command;
 use portolan_lab::Host;
 use portolan_netlink::rt::Rt;
 
-use super::{Balancer, documented};
-use crate::bed::{Bed, at, settles, web_pod};
+use super::balanced;
+use crate::bed::settles;
 
 const SERVICE: &str = "
 apiVersion: v1
@@ -22,20 +22,12 @@ spec:
 
 #[test]
 fn nginx_goes_on_to_another_node_when_one_is_gone() {
-    let bed = Bed::up(3);
-    let pods = [1, 2].map(|node| web_pod(&format!("web-{node}"), "app: web", Some(&format!("node-{node}"))));
-    bed.apply(&format!("{}---{SERVICE}", pods.concat()));
-    bed.wait_ready("app=web");
-    let dir = bed.lab.layout.dir();
-    std::fs::write(dir.join("nginx.conf"), documented("nginx")).unwrap();
-    let place = bed.lab.place("server").unwrap();
-    let mut command = Command::new("nginx");
-    command.arg("-c").arg(dir.join("nginx.conf"));
-    let own = format!("daemon off; error_log stderr; pid {};", dir.join("nginx.pid").display());
-    command.args(["-e", "stderr", "-g", &own]);
-    let _nginx = Balancer(place.spawn(&mut command).unwrap());
-
-    let balancer = at(Host::Server.ip(), 80);
+    let (bed, _nginx, balancer) = balanced("nginx", SERVICE, |file| {
+        let own = format!("daemon off; error_log stderr; pid {};", file.with_extension("pid").display());
+        let mut command = Command::new("nginx");
+        command.arg("-c").arg(file).args(["-e", "stderr", "-g", &own]);
+        command
+    });
     // Every node leads to every pod.
     bed.until_answerers("client", balancer, &["web-1", "web-2"]);
     // No address is taken from a pool, and none is missed.

@@ -1,4 +1,5 @@
-//! The smallest HTTP server that does: one handler for every request, no routing, no state.
+//! Health, readiness and metrics over HTTP, by the smallest server that does: one handler for every request, no routing,
+//! no state.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -9,17 +10,24 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper::{Request, Response, StatusCode, header};
+use hyper::{Request, Response};
+pub use hyper::{StatusCode, header};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
+
+use crate::listen::{self, Families};
 
 /// Connections of one server at once; more wait. Probes and scrapers are few.
 const CONNECTIONS_MAX: usize = 128;
 /// A client that has not sent its request by then is cut off.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long until a taken address is tried again.
-pub(crate) const LISTEN_AGAIN: Duration = Duration::from_secs(5);
+const LISTEN_AGAIN: Duration = Duration::from_secs(5);
+
+pub const JSON: &str = "application/json";
+pub const TEXT: &str = "text/plain; charset=utf-8";
+pub const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 pub type Answer = Response<Full<Bytes>>;
 
@@ -30,6 +38,10 @@ pub fn answer(code: StatusCode, content_type: &'static str, body: impl Into<Byte
     headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static(content_type));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, header::HeaderValue::from_static("nosniff"));
     response
+}
+
+pub fn not_found() -> Answer {
+    answer(StatusCode::NOT_FOUND, TEXT, "404 page not found\n")
 }
 
 /// Serves until dropped. `handler` sees the path only.
@@ -59,7 +71,7 @@ where
             _ = hyper::server::conn::http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(HEADER_TIMEOUT)
-                // As kube-proxy spells them: what balancers parse is not always HTTP by the book.
+                // As Go spells them: what balancers parse is not always HTTP by the book.
                 .title_case_headers(true)
                 .serve_connection(TokioIo::new(stream), service)
                 .await;
@@ -68,10 +80,14 @@ where
 }
 
 /// Listens, trying again for as long as it takes; `failed` hears of the first failure.
-pub async fn listen(address: SocketAddr, failed: impl Fn(&std::io::Error)) -> TcpListener {
+pub async fn listen(
+    address: SocketAddr,
+    families: Families,
+    failed: impl Fn(&std::io::Error),
+) -> TcpListener {
     let mut told = false;
     loop {
-        match TcpListener::bind(address).await {
+        match listen::tcp(address, families) {
             Ok(listener) => return listener,
             Err(error) => {
                 if !told {
