@@ -140,6 +140,7 @@ enum Verb {
 }
 
 fn main() -> anyhow::Result<()> {
+    bench::spaces::end_by_signals()?;
     match Arguments::parse().verb {
         Verb::Bench { exe, services, changes } => bench::run(&exe, &services, changes),
         Verb::Scale { exe, services, changes, rounds, json, plots } => {

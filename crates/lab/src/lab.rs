@@ -66,6 +66,27 @@ impl Lab {
     /// Builds the network, starts the control plane and the nodes, and waits until all are ready. What a crashed lab
     /// of the same name left is removed first; a living one is refused.
     pub fn up(options: &Options) -> Result<Self, LabError> {
+        Self::build(options, |lab| {
+            let begin = Instant::now();
+            lab.start_control_plane(options)?;
+            lab.timings.push(("control plane ready", begin.elapsed()));
+            let begin = Instant::now();
+            lab.start_nodes(options)?;
+            segment::reach_pods(&lab.layout, &lab.pod_ranges()?)?;
+            lab.timings.push(("nodes ready", begin.elapsed()));
+            Ok(())
+        })
+    }
+
+    /// The hosts and the segment of a lab, and no program: for clusters of somebody else's.
+    pub fn network(options: &Options) -> Result<Self, LabError> {
+        Self::build(options, |_| Ok(()))
+    }
+
+    fn build(
+        options: &Options,
+        start: impl FnOnce(&mut Self) -> Result<(), LabError>,
+    ) -> Result<Self, LabError> {
         if !rustix::process::geteuid().is_root() {
             return Err(LabError::NotRoot);
         }
@@ -75,14 +96,11 @@ impl Lab {
         }
         remove(&layout.name)?;
         let mut lab = Self { layout, proxy_mode: options.proxy_mode.clone(), timings: Vec::new() };
-        match lab.start(options) {
-            Ok(()) => Ok(lab),
-            Err(error) => {
-                // Keep the logs, which the error points at; the next `up` or `down` removes the rest.
-                let _ = end_processes(&lab.layout.name);
-                Err(error)
-            }
-        }
+        let unfinished = Unfinished(lab.layout.clone());
+        lab.build_network(options)?;
+        start(&mut lab)?;
+        std::mem::forget(unfinished);
+        Ok(lab)
     }
 
     /// Finds a lab that is up.
@@ -122,20 +140,13 @@ impl Lab {
         Ok(Netns::open(&self.layout.netns(host))?)
     }
 
-    fn start(&mut self, options: &Options) -> Result<(), LabError> {
+    fn build_network(&mut self, options: &Options) -> Result<(), LabError> {
         let begin = Instant::now();
         let dir = self.layout.dir();
         fs::create_dir_all(&dir).map_err(LabError::file(&dir))?;
         segment::build(&self.layout, options.ipv6)?;
         self.describe()?;
         self.timings.push(("network", begin.elapsed()));
-        let begin = Instant::now();
-        self.start_control_plane(options)?;
-        self.timings.push(("control plane ready", begin.elapsed()));
-        let begin = Instant::now();
-        self.start_nodes(options)?;
-        segment::reach_pods(&self.layout, &self.pod_ranges()?)?;
-        self.timings.push(("nodes ready", begin.elapsed()));
         Ok(())
     }
 
@@ -227,6 +238,17 @@ impl Lab {
     }
 }
 
+/// A lab that does not come up goes, but for the logs, which the error points at.
+struct Unfinished(Layout);
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if let Err(error) = remove_all_but_logs(&self.0) {
+            eprintln!("lab {}: {error}", self.0.name);
+        }
+    }
+}
+
 struct Starting {
     host: Host,
     child: Child,
@@ -288,14 +310,34 @@ fn end_processes(name: &str) -> Result<(), LabError> {
     Ok(())
 }
 
-fn remove(name: &str) -> Result<bool, LabError> {
+/// Ends the processes and removes the namespaces. Says whether there were any.
+fn remove_network(name: &str) -> Result<bool, LabError> {
     end_processes(name)?;
-    let dir = labs_dir().join(name);
-    let mut found = dir.exists();
-    for path in pod_mounts(&dir).into_iter().chain(namespaces(name)) {
-        Netns::delete(&path)?;
-        found = true;
+    let paths = [pod_mounts(&labs_dir().join(name)), namespaces(name)].concat();
+    paths.iter().try_for_each(|path| Netns::delete(path))?;
+    Ok(!paths.is_empty())
+}
+
+fn remove_all_but_logs(layout: &Layout) -> Result<(), LabError> {
+    remove_network(&layout.name)?;
+    let dir = layout.dir();
+    let logs: Vec<PathBuf> = layout.hosts().map(|host| layout.log(host)).collect();
+    for entry in fs::read_dir(&dir).map_err(LabError::file(&dir))?.flatten() {
+        let path = entry.path();
+        let removed = match entry.file_type() {
+            Ok(kind) if kind.is_dir() => fs::remove_dir_all(&path),
+            _ if logs.contains(&path) => Ok(()),
+            _ => fs::remove_file(&path),
+        };
+        removed.map_err(LabError::file(&path))?;
     }
+    Ok(())
+}
+
+fn remove(name: &str) -> Result<bool, LabError> {
+    let mut found = remove_network(name)?;
+    let dir = labs_dir().join(name);
+    found |= dir.exists();
     if dir.exists() {
         fs::remove_dir_all(&dir).map_err(LabError::file(&dir))?;
     }

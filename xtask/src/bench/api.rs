@@ -12,13 +12,14 @@ use anyhow::Context as _;
 use http_body_util::BodyExt as _;
 use ipnet::IpNet;
 use portolan_client::{ApiPath, Client, WatchOptions, paths};
-use portolan_netlink::netns::{self, Netns};
+use portolan_netlink::netns;
 use portolan_netlink::rt::Rt;
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::process;
+use super::spaces::Spaces;
 use super::stats::{self, Distribution};
 
 /// Where the control plane is, in a namespace that has nothing but a loopback.
@@ -36,26 +37,23 @@ pub(crate) struct Effort {
 }
 
 pub(crate) fn run(exe: &Path, effort: Effort) -> anyhow::Result<()> {
-    let ns = tempfile::tempdir()?;
-    let path = ns.path().join("netns");
-    let netns = Netns::create(&path)?;
+    let spaces = Spaces::new()?;
+    let netns = spaces.create("netns")?;
     let mut rt = Rt::open_in(&netns)?;
     rt.set_up("lo")?;
     rt.add_address("lo", IpNet::new(HOST.parse()?, 32)?)?;
     netns::enter(netns.as_fd())?;
-    let measured = measure(exe, effort);
-    Netns::delete(&path)?;
-    measured
+    measure(exe, &spaces, effort)
 }
 
-fn measure(exe: &Path, effort: Effort) -> anyhow::Result<()> {
+fn measure(exe: &Path, spaces: &Spaces, effort: Effort) -> anyhow::Result<()> {
     println!("{:<44} {}", "cold start, to the first answer of /readyz", stats::HEADER);
     let mut starts = Distribution::default();
     for _ in 0..effort.starts {
-        starts.add(Plane::start(exe)?.ready);
+        starts.add(Plane::start(exe, spaces)?.ready);
     }
     println!("{:<44} {starts}", format!("  {} starts", effort.starts));
-    let plane = Plane::start(exe)?;
+    let plane = Plane::start(exe, spaces)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(async {
         tokio::time::sleep(Duration::from_secs(2)).await;
@@ -82,8 +80,8 @@ struct Plane {
 }
 
 impl Plane {
-    fn start(exe: &Path) -> anyhow::Result<Self> {
-        let dir = tempfile::tempdir()?;
+    fn start(exe: &Path, spaces: &Spaces) -> anyhow::Result<Self> {
+        let dir = tempfile::tempdir_in(spaces.path())?;
         let log = std::fs::File::create(dir.path().join("log"))?;
         let begin = Instant::now();
         let child = Command::new(exe)

@@ -14,6 +14,7 @@ mod process;
 pub(crate) mod scale;
 mod services;
 mod site;
+pub(crate) mod spaces;
 mod stats;
 
 use std::path::Path;

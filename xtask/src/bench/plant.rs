@@ -16,6 +16,8 @@ use portolan_netlink::netns::{self, Netns};
 use portolan_netlink::rt::{Route, Rt, Veth, VethPeer};
 use serde_json::{Value, json};
 
+use super::spaces::Spaces;
+
 const CONTROL: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
 const NODE: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
 /// Within the cluster's pod range, and beyond what the node gets of it for pods of its own.
@@ -44,28 +46,15 @@ pub(crate) struct Plant {
     pub(crate) client: Netns,
     pub(crate) server: Netns,
     _control: Process,
-    dir: tempfile::TempDir,
-    paths: Vec<PathBuf>,
-}
-
-impl Drop for Plant {
-    fn drop(&mut self) {
-        for path in &self.paths {
-            if let Err(error) = Netns::delete(path) {
-                eprintln!("{error}");
-            }
-        }
-    }
+    spaces: Spaces,
 }
 
 impl Plant {
     /// Builds it all and starts the control plane. The calling thread moves to the node.
     pub(crate) fn start(exe: &Path) -> anyhow::Result<Self> {
-        let dir = tempfile::tempdir()?;
-        let mut paths = Vec::new();
-        let mut space = |name: &str| -> anyhow::Result<Netns> {
-            paths.push(dir.path().join(name));
-            let netns = Netns::create(&dir.path().join(name))?;
+        let spaces = Spaces::new()?;
+        let space = |name: &str| -> anyhow::Result<Netns> {
+            let netns = spaces.create(name)?;
             Rt::open_in(&netns)?.set_up("lo")?;
             Ok(netns)
         };
@@ -82,23 +71,23 @@ impl Plant {
         services.source = Some(NODE.into());
         rt.add_route(&services)?;
         netns::enter(node.as_fd())?;
-        let log = std::fs::File::create(dir.path().join("control.log"))?;
+        let log = std::fs::File::create(spaces.path().join("control.log"))?;
         let mut command = Command::new(exe);
         command.args(["up", "--control-plane", "--node-ip", &CONTROL.to_string(), "--data-dir"]);
-        command.arg(dir.path().join("data")).stdout(Stdio::piped()).stderr(log);
+        command.arg(spaces.path().join("data")).stdout(Stdio::piped()).stderr(log);
         let child = control.run(|| command.spawn())?;
         let mut child = Process(child.with_context(|| format!("cannot start {}", exe.display()))?);
         let mut line = String::new();
         if let Some(stdout) = child.0.stdout.take() {
             BufReader::new(stdout).read_line(&mut line)?;
         }
-        let log = || std::fs::read_to_string(dir.path().join("control.log")).unwrap_or_default();
+        let log = || std::fs::read_to_string(spaces.path().join("control.log")).unwrap_or_default();
         anyhow::ensure!(!line.is_empty(), "the control plane did not come up:\n{}", log());
-        Ok(Self { exe: exe.to_owned(), node, client, server, _control: child, dir, paths })
+        Ok(Self { exe: exe.to_owned(), node, client, server, _control: child, spaces })
     }
 
     pub(crate) fn api(&self) -> anyhow::Result<Client> {
-        Ok(Client::from_kubeconfig(&self.dir.path().join("data/kubeconfig"), "bench")?)
+        Ok(Client::from_kubeconfig(&self.spaces.path().join("data/kubeconfig"), "bench")?)
     }
 
     pub(crate) fn node_sysctl(&self, key: &str, value: &str) -> anyhow::Result<()> {
@@ -128,12 +117,12 @@ impl Plant {
     pub(crate) fn start_node(&self) -> anyhow::Result<Proxy> {
         let mut command = Command::new(&self.exe);
         command.args(["node", "--node-name", NAME, "--node-ip", &NODE.to_string(), "--kubeconfig"]);
-        command.arg(self.kubeconfig()?).arg("--data-dir").arg(self.dir.path().join("node-data"));
+        command.arg(self.kubeconfig()?).arg("--data-dir").arg(self.spaces.path().join("node-data"));
         Proxy::start(&self.node, command)
     }
 
     fn kubeconfig(&self) -> anyhow::Result<PathBuf> {
-        let kubeconfig = self.dir.path().join("node.kubeconfig");
+        let kubeconfig = self.spaces.path().join("node.kubeconfig");
         let issued = Command::new(&self.exe)
             .args([
                 "kubeconfig",
@@ -143,7 +132,7 @@ impl Plant {
                 "system:nodes",
                 "--data-dir",
             ])
-            .arg(self.dir.path().join("data"))
+            .arg(self.spaces.path().join("data"))
             .arg("--output")
             .arg(&kubeconfig)
             .status()?;

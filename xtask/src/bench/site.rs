@@ -3,7 +3,7 @@
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::fd::AsFd as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,7 @@ use portolan_netlink::netns::{self, Netns};
 use portolan_netlink::rt::{Route, Rt, Veth, VethPeer};
 
 use super::process;
+use super::spaces::Spaces;
 
 pub(crate) const HOST: [u8; 4] = [10, 77, 0, 1];
 pub(crate) const ENDPOINT: [u8; 4] = [10, 77, 0, 2];
@@ -21,8 +22,7 @@ pub(crate) const ENDPOINT_PORT: u16 = 8080;
 
 pub(crate) struct Site {
     child: Child,
-    dir: tempfile::TempDir,
-    paths: [PathBuf; 2],
+    spaces: Spaces,
     /// From the start of the program to the line that says it is ready.
     pub(crate) ready: Duration,
 }
@@ -30,18 +30,16 @@ pub(crate) struct Site {
 impl Site {
     /// Builds the namespaces, moves the calling thread into the first one and starts the program there.
     pub(crate) fn start(exe: &Path) -> anyhow::Result<Self> {
-        let dir = tempfile::tempdir()?;
-        let paths = [dir.path().join("host"), dir.path().join("endpoint")];
-        let host = Netns::create(&paths[0])?;
-        let endpoint = Netns::create(&paths[1])?;
+        let spaces = Spaces::new()?;
+        let (host, endpoint) = (spaces.create("host")?, spaces.create("endpoint")?);
         wire(&host, &endpoint)?;
         listen(&endpoint)?;
         netns::enter(host.as_fd())?;
         let begin = Instant::now();
-        let log = std::fs::File::create(dir.path().join("log"))?;
+        let log = std::fs::File::create(spaces.path().join("log"))?;
         let mut child = Command::new(exe)
             .args(["up", "--node-ip", "10.77.0.1", "--data-dir"])
-            .arg(dir.path().join("data"))
+            .arg(spaces.path().join("data"))
             .stdout(Stdio::piped())
             .stderr(log)
             .spawn()
@@ -51,13 +49,13 @@ impl Site {
             BufReader::new(stdout).read_line(&mut line)?;
         }
         let ready = begin.elapsed();
-        let site = Self { child, dir, paths, ready };
+        let site = Self { child, spaces, ready };
         anyhow::ensure!(!line.is_empty(), "the program did not come up:\n{}", site.log());
         Ok(site)
     }
 
     pub(crate) fn client(&self) -> anyhow::Result<Client> {
-        Ok(Client::from_kubeconfig(&self.dir.path().join("data/kubeconfig"), "bench")?)
+        Ok(Client::from_kubeconfig(&self.spaces.path().join("data/kubeconfig"), "bench")?)
     }
 
     /// Resident memory of the program, in MiB.
@@ -75,7 +73,7 @@ impl Site {
     }
 
     fn log(&self) -> String {
-        std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+        std::fs::read_to_string(self.spaces.path().join("log")).unwrap_or_default()
     }
 }
 
@@ -83,11 +81,6 @@ impl Drop for Site {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-        for path in &self.paths {
-            if let Err(error) = Netns::delete(path) {
-                eprintln!("{error}");
-            }
-        }
     }
 }
 

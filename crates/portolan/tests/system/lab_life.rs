@@ -41,6 +41,23 @@ fn a_crashed_lab_is_cleaned_up_by_the_next_up() {
 }
 
 #[test]
+fn a_lab_that_does_not_come_up_leaves_nothing_but_its_logs() {
+    // Nobody comes up, and all but the node.
+    for (exe, proxy_mode) in [("/bin/false".into(), None), (exe(), Some("nonsense".to_owned()))] {
+        let name = unique("t");
+        let options = Options { name: name.clone(), nodes: 1, ipv6: false, exe, proxy_mode };
+        let Err(LabError::NotReady { log, .. }) = Lab::up(&options) else { panic!("it is up") };
+        assert!(log.exists(), "{}", log.display());
+        assert_eq!(leftovers(&name), Vec::<String>::new());
+        let kept = std::fs::read_dir(log.parent().unwrap()).unwrap().flatten().map(|entry| entry.path());
+        let other: Vec<_> = kept.filter(|path| path.extension().is_none_or(|end| end != "log")).collect();
+        assert_eq!(other, Vec::<std::path::PathBuf>::new());
+        assert!(Lab::down(&name).unwrap(), "the logs go with the next down");
+        assert!(!Lab::down(&name).unwrap());
+    }
+}
+
+#[test]
 fn a_living_lab_is_not_started_twice() {
     let bed = Bed::up(1);
     let options =

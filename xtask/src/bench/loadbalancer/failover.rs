@@ -45,7 +45,7 @@ impl Loss {
 }
 
 pub(super) fn measure(bench: &Bench, runs: usize) -> anyhow::Result<Vec<Measured>> {
-    let place = bench.lab.place("server")?;
+    let place = bench.lab.lab.place("server")?;
     let mut command = place.command(&bench.exe.to_string_lossy());
     let mut server = place.spawn(command.args(["echo", "--http", &PORT.to_string()]))?;
     bench.runtime.block_on(announce(bench))?;
@@ -102,7 +102,7 @@ fn vip() -> SocketAddr {
 impl Bench {
     fn one(&self, loss: Loss) -> anyhow::Result<Outcome> {
         let owner = self.settled()?;
-        let client = self.lab.host(Host::Client)?;
+        let client = self.lab.lab.host(Host::Client)?;
         let manner = match loss {
             Loss::Freeze => Manner::Newcomer,
             Loss::Power | Loss::Partition => Manner::Hasty,
@@ -126,7 +126,7 @@ impl Bench {
         match loss {
             Loss::Power => {
                 self.link(node, false)?;
-                self.lab.host(Host::Node(node))?.kill_processes(PATIENCE)?;
+                self.lab.lab.host(Host::Node(node))?.kill_processes(PATIENCE)?;
             }
             Loss::Freeze => self.signal(node, Signal::STOP)?,
             Loss::Partition => self.link(node, false)?,
@@ -140,7 +140,7 @@ impl Bench {
         match loss {
             Loss::Power => {
                 self.link(node, true)?;
-                self.lab.start_node(&self.exe, node)?;
+                self.lab.lab.start_node(&self.exe, node)?;
             }
             Loss::Freeze => self.signal(node, Signal::CONT)?,
             Loss::Partition => self.link(node, true)?,
@@ -148,18 +148,18 @@ impl Bench {
             Loss::Stop => {
                 // It hands over first, and takes its time to end.
                 let begin = Instant::now();
-                while !self.lab.host(Host::Node(node))?.processes().is_empty() {
+                while !self.lab.lab.host(Host::Node(node))?.processes().is_empty() {
                     anyhow::ensure!(begin.elapsed() < PATIENCE, "node-{node} does not end");
                     std::thread::sleep(Duration::from_millis(10));
                 }
-                self.lab.start_node(&self.exe, node)?;
+                self.lab.lab.start_node(&self.exe, node)?;
             }
         }
         Ok(())
     }
 
     fn link(&self, node: u8, there: bool) -> anyhow::Result<()> {
-        let mut rt = Rt::open_in(&self.lab.host(Host::Segment)?)?;
+        let mut rt = Rt::open_in(&self.lab.lab.host(Host::Segment)?)?;
         let port = format!("node-{node}");
         if there {
             rt.set_up(&port)?;
@@ -170,7 +170,7 @@ impl Bench {
     }
 
     fn signal(&self, node: u8, signal: Signal) -> anyhow::Result<()> {
-        for pid in self.lab.host(Host::Node(node))?.processes() {
+        for pid in self.lab.lab.host(Host::Node(node))?.processes() {
             kill_process(Pid::from_raw(pid as i32).context("process 0")?, signal)?;
         }
         Ok(())
@@ -189,8 +189,8 @@ impl Bench {
         let _ = TcpStream::connect_timeout(&vip(), AROUND);
         let neighbours = Rt::open()?.neighbours()?;
         let mac = neighbours.iter().find(|n| n.address == ADDRESS).and_then(|n| n.mac);
-        for node in 1..=self.lab.layout.nodes {
-            let link = Rt::open_in(&self.lab.host(Host::Node(node))?)?.link("eth0")?;
+        for node in 1..=self.lab.lab.layout.nodes {
+            let link = Rt::open_in(&self.lab.lab.host(Host::Node(node))?)?.link("eth0")?;
             if mac.is_some() && link.mac == mac {
                 return Ok(Some(node));
             }

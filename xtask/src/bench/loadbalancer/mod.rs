@@ -13,11 +13,12 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use portolan_client::Client;
-use portolan_lab::{Host, Lab, Options};
+use portolan_lab::{Host, Options};
 use portolan_netlink::netns;
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Runtime;
 
+use super::spaces::TemporaryLab;
 use super::stats::{self, Distribution};
 use curves::Curve;
 
@@ -59,18 +60,11 @@ impl Measured {
 pub(crate) fn run(exe: &Path, effort: Effort, json: &Path, plots: &Path) -> anyhow::Result<()> {
     let exe = exe.canonicalize().with_context(|| format!("{}: build it with `make build`", exe.display()))?;
     let name = format!("bench{}", std::process::id());
-    let lab = Lab::up(&Options {
-        name: name.clone(),
-        nodes: NODES,
-        ipv6: false,
-        exe: exe.clone(),
-        proxy_mode: None,
-    })?;
+    let lab =
+        TemporaryLab::up(&Options { name, nodes: NODES, ipv6: false, exe: exe.clone(), proxy_mode: None })?;
     // On a thread of its own, whose namespace changes.
     let thread = std::thread::spawn(move || Bench::new(lab, exe.clone())?.measure(effort));
-    let result = thread.join().map_err(|_| anyhow::anyhow!("the benchmark panicked"));
-    Lab::down(&name)?;
-    let measured = result??;
+    let measured = thread.join().map_err(|_| anyhow::anyhow!("the benchmark panicked"))??;
     if let Some(dir) = json.parent() {
         std::fs::create_dir_all(dir)?;
     }
@@ -103,17 +97,17 @@ pub(crate) fn draw(json: &Path, plots: &Path) -> anyhow::Result<()> {
 
 /// The lab, and a way to its API from the outside client's host.
 struct Bench {
-    lab: Lab,
+    lab: TemporaryLab,
     exe: std::path::PathBuf,
     runtime: Runtime,
     client: Client,
 }
 
 impl Bench {
-    fn new(lab: Lab, exe: std::path::PathBuf) -> anyhow::Result<Self> {
-        netns::enter(lab.host(Host::Client)?.as_fd())?;
+    fn new(lab: TemporaryLab, exe: std::path::PathBuf) -> anyhow::Result<Self> {
+        netns::enter(lab.lab.host(Host::Client)?.as_fd())?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let client = Client::from_kubeconfig(&lab.layout.kubeconfig(), "bench")?;
+        let client = Client::from_kubeconfig(&lab.lab.layout.kubeconfig(), "bench")?;
         Ok(Self { lab, exe, runtime, client })
     }
 
