@@ -28,7 +28,7 @@ impl Feed {
     /// Starts the caches, and waits for their first complete lists.
     pub(crate) async fn start(client: &Client, without_class: bool) -> Self {
         let all = Selectors::default;
-        let services = Selectors { fields: Some("spec.type=LoadBalancer".into()), ..all() };
+        let services = Selectors { spared: Some("spec.type=LoadBalancer".into()), ..all() };
         let leases = Selectors {
             namespace: Some(lease::NAMESPACE.into()),
             labels: Some(lease::LABEL.into()),
@@ -39,7 +39,12 @@ impl Feed {
             services: watched(Cache::start(client(), paths::SERVICES, services, move |bytes| {
                 ServiceView::project(bytes, without_class)
             })),
-            slices: watched(Cache::start(client(), paths::ENDPOINT_SLICES, all(), SliceView::project)),
+            slices: watched(Cache::start(
+                client(),
+                paths::ENDPOINT_SLICES_OF_ANY_AGE,
+                all(),
+                SliceView::project,
+            )),
             nodes: watched(Cache::start(client(), paths::NODES, all(), NodeView::project)),
             pools: watched(Cache::start(client(), paths::LOAD_BALANCER_POOLS, all(), PoolView::project)),
             leases: watched(Cache::start(client(), paths::LEASES, leases, cache::json)),

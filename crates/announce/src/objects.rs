@@ -70,8 +70,17 @@ struct SliceMeta {
 #[serde(rename_all = "camelCase")]
 struct SliceEndpoint {
     node_name: Option<Arc<str>>,
+    /// Where slices of `v1beta1` have the node's name.
+    #[serde(default, deserialize_with = "nullable")]
+    topology: Topology,
     #[serde(default, deserialize_with = "nullable")]
     conditions: SliceConditions,
+}
+
+#[derive(Default, Deserialize)]
+struct Topology {
+    #[serde(rename = "kubernetes.io/hostname")]
+    hostname: Option<Arc<str>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -93,7 +102,7 @@ impl SliceView {
             ..Self::default()
         };
         for endpoint in slice.endpoints {
-            let Some(node) = endpoint.node_name else { continue };
+            let Some(node) = endpoint.node_name.or(endpoint.topology.hostname) else { continue };
             let ready = endpoint.conditions.ready.unwrap_or(true);
             let serving = endpoint.conditions.serving.unwrap_or(ready);
             let list = if ready { &mut view.ready } else { &mut view.serving };
@@ -152,5 +161,18 @@ impl PoolView {
             interfaces: pool.spec.interfaces,
             nodes: pool.spec.node_selector.as_ref().map(LabelQuery::of_selector).transpose()?,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nodes_of_endpoints_are_named_by_slices_of_both_versions() {
+        for node in [r#""nodeName": "n1""#, r#""topology": { "kubernetes.io/hostname": "n1" }"#] {
+            let slice = format!(r#"{{ "metadata": {{ "namespace": "a" }}, "endpoints": [{{ {node} }}] }}"#);
+            assert_eq!(SliceView::project(slice.as_bytes()).unwrap().ready, [Arc::from("n1")]);
+        }
     }
 }

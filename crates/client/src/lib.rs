@@ -24,5 +24,5 @@ pub use client::{Client, DeleteOptions, List, ListMeta, ListOptions, Patch, Subr
 pub use config::Config;
 pub use error::{Error, Status};
 pub use events::{EventRecorder, EventType, ObjectRef};
-pub use path::{ApiPath, paths};
+pub use path::{ApiPath, Versions, paths};
 pub use transport::{Body, BoxError, HttpTransport, Transport};

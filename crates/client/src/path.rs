@@ -13,7 +13,25 @@ pub struct ApiPath {
     pub namespaced: bool,
 }
 
+/// A resource, and the version that served it before. Objects of either have the fields that are read of them.
+#[derive(Debug, Clone, Copy)]
+pub struct Versions {
+    pub newest: ApiPath,
+    pub older: Option<ApiPath>,
+}
+
+impl From<ApiPath> for Versions {
+    fn from(newest: ApiPath) -> Self {
+        Versions { newest, older: None }
+    }
+}
+
 impl ApiPath {
+    /// The same resource in an older version, for API servers that do not know this one.
+    pub const fn or_older(self, version: &'static str) -> Versions {
+        Versions { newest: self, older: Some(ApiPath { version, ..self }) }
+    }
+
     /// What objects of this kind carry as `apiVersion`.
     pub fn api_version(&self) -> String {
         if self.group.is_empty() {
@@ -84,7 +102,7 @@ impl Query {
 
 /// The kinds that Portolan's own roles use.
 pub mod paths {
-    use super::ApiPath;
+    use super::{ApiPath, Versions};
 
     const fn namespaced(
         group: &'static str,
@@ -115,6 +133,9 @@ pub mod paths {
     pub const SERVICE_ACCOUNTS: ApiPath = namespaced("", "v1", "serviceaccounts", "ServiceAccount");
     pub const ENDPOINT_SLICES: ApiPath =
         namespaced("discovery.k8s.io", "v1", "endpointslices", "EndpointSlice");
+    /// For readers that know of `topology`, in which the older version has the node's name. Kubernetes 1.21 was the first
+    /// with the newer one, 1.24 the last with the older one.
+    pub const ENDPOINT_SLICES_OF_ANY_AGE: Versions = ENDPOINT_SLICES.or_older("v1beta1");
     pub const LEASES: ApiPath = namespaced("coordination.k8s.io", "v1", "leases", "Lease");
     pub const DEPLOYMENTS: ApiPath = namespaced("apps", "v1", "deployments", "Deployment");
     pub const REPLICA_SETS: ApiPath = namespaced("apps", "v1", "replicasets", "ReplicaSet");

@@ -1,14 +1,14 @@
 //! Watch caches against the fake API, in one process.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::{Request, Response};
 use portolan_client::testing::FakeApi;
-use portolan_client::{Body, Cache, Client, Error, Key, Selectors, Transport, cache, paths};
+use portolan_client::{Body, Cache, Client, Error, Key, Selectors, Transport, Versions, cache, paths};
 use serde_json::{Value, json};
 
 fn service(name: &str, n: u64) -> Value {
@@ -119,6 +119,60 @@ impl Transport for Stepwise {
             Ok(response)
         })
     }
+}
+
+/// An API server that is exchanged for a newer one: the old one has slices of `v1beta1` and selects Services by no field.
+struct Aging {
+    api: Arc<FakeApi>,
+    old: AtomicBool,
+}
+
+impl Transport for Aging {
+    fn call(&self, request: Request<Bytes>) -> BoxFuture<'_, Result<Response<Body>, Error>> {
+        let asked = request.uri().to_string();
+        let old = self.old.load(Ordering::SeqCst);
+        let missing = if old { "/discovery.k8s.io/v1/" } else { "/discovery.k8s.io/v1beta1/" };
+        if asked.contains(missing) {
+            self.api.fail_next(1, 404, "NotFound");
+        } else if old && asked.contains("fieldSelector=spec.") {
+            self.api.fail_next(1, 400, "BadRequest");
+        }
+        let response = self.api.respond(&request);
+        Box::pin(async move { Ok(response) })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_old_server_is_read_in_the_way_it_can_until_a_newer_one_takes_its_place() {
+    let api = FakeApi::new();
+    let Versions { newest, older } = paths::ENDPOINT_SLICES_OF_ANY_AGE;
+    api.put(&older.unwrap(), service("slice", 1));
+    api.put(&newest, service("slice", 2));
+    api.put(&paths::SERVICES, service("a", 3));
+    let aging = Arc::new(Aging { api: Arc::clone(&api), old: true.into() });
+    let client = Client::from_transport(Arc::clone(&aging) as Arc<dyn Transport>, "test");
+    let of_any_age = paths::ENDPOINT_SLICES_OF_ANY_AGE;
+    let slices = Cache::start(client.clone(), of_any_age, Selectors::default(), number);
+    let spared = Selectors { spared: Some("spec.clusterIP!=None".into()), ..Selectors::default() };
+    let services = Cache::start(client, paths::SERVICES, spared, number);
+    slices.synced().await;
+    services.synced().await;
+    assert_eq!(slices.get(&key("slice")).as_deref(), Some(&1));
+    assert_eq!(services.get(&key("a")).as_deref(), Some(&3));
+    // Followed in the same way.
+    until("the watches", || api.watches() == 2).await;
+    api.put(&older.unwrap(), service("slice", 4));
+    api.put(&paths::SERVICES, service("a", 5));
+    until("the changes", || {
+        slices.get(&key("slice")).as_deref() == Some(&4) && services.get(&key("a")).as_deref() == Some(&5)
+    })
+    .await;
+    aging.old.store(false, Ordering::SeqCst);
+    api.drop_watches();
+    let mut dirty = slices.subscribe();
+    dirty.take();
+    dirty.wait().await;
+    assert_eq!(slices.get(&key("slice")).as_deref(), Some(&2), "{:?}", api.requests());
 }
 
 #[tokio::test(start_paused = true)]

@@ -183,7 +183,7 @@ impl Caches {
         let namespaces = Selectors { labels: config.namespace_labels.clone(), ..Selectors::default() };
         let verified = config.zone.pods == PodRecords::Verified;
         let slices =
-            || Cache::start(client.clone(), paths::ENDPOINT_SLICES, labels(), objects::slice);
+            || Cache::start(client.clone(), paths::ENDPOINT_SLICES_OF_ANY_AGE, labels(), objects::slice);
         let pods = || Cache::start(client.clone(), paths::PODS, Selectors::default(), objects::pod);
         Caches {
             services: Cache::start(client.clone(), paths::SERVICES, labels(), objects::service),

@@ -21,7 +21,7 @@ impl Caches {
         let shared = Arc::clone(&interner);
         let services = Selectors {
             labels: Some(format!("!{}", views::PROXY_NAME_LABEL)),
-            fields: Some("spec.clusterIP!=None".into()),
+            spared: Some("spec.clusterIP!=None".into()),
             ..Selectors::default()
         };
         let slices =
@@ -31,7 +31,7 @@ impl Caches {
             services: Cache::start(client.clone(), paths::SERVICES, services, move |bytes| {
                 views::service(bytes, &shared)
             }),
-            slices: Cache::start(client.clone(), paths::ENDPOINT_SLICES, slices, move |bytes| {
+            slices: Cache::start(client.clone(), paths::ENDPOINT_SLICES_OF_ANY_AGE, slices, move |bytes| {
                 views::slice(bytes, &interner)
             }),
             nodes: Cache::start(client.clone(), paths::NODES, own, views::node),

@@ -151,9 +151,26 @@ pub(crate) struct Endpoint<'a> {
     #[serde(deserialize_with = "nullable")]
     pub(crate) conditions: Conditions,
     #[serde(borrow)]
-    pub(crate) node_name: Option<Text<'a>>,
+    node_name: Option<Text<'a>>,
     #[serde(borrow, deserialize_with = "nullable")]
     pub(crate) hints: Hints<'a>,
+    #[serde(borrow, deserialize_with = "nullable")]
+    topology: Topology<'a>,
+}
+
+impl Endpoint<'_> {
+    pub(crate) fn node_name(&self) -> Option<&str> {
+        let name = self.node_name.as_deref().or(self.topology.hostname.as_deref());
+        name.filter(|name| !name.is_empty())
+    }
+}
+
+/// Where slices of `v1beta1` have the node's name.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Topology<'a> {
+    #[serde(rename = "kubernetes.io/hostname", borrow)]
+    hostname: Option<Text<'a>>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -291,7 +291,7 @@ fn endpoint(
         ready: from.conditions.ready.unwrap_or(true),
         serving: from.conditions.serving.unwrap_or(true),
         terminating: from.conditions.terminating.unwrap_or(false),
-        node_name: from.node_name.as_deref().filter(|name| !name.is_empty()).map(|name| interner.get(name)),
+        node_name: from.node_name().map(|name| interner.get(name)),
         for_zones: names(&from.hints.for_zones),
         for_nodes: names(&from.hints.for_nodes),
         ports: Arc::clone(ports),

@@ -126,6 +126,17 @@ fn a_slice_fills_in_missing_conditions() {
 }
 
 #[test]
+fn older_slices_have_the_nodes_name_in_the_topology() {
+    let object = parsed_slice(&json!({
+        "addressType": "IPv4",
+        "endpoints": [{ "addresses": ["10.0.0.1"], "topology": { "kubernetes.io/hostname": "n1" } },
+                      { "addresses": ["10.0.0.2"], "topology": null }],
+    }));
+    let nodes: Vec<_> = object.endpoints.iter().map(|endpoint| endpoint.node_name.clone()).collect();
+    assert_eq!(nodes, [Some("n1".into()), None]);
+}
+
+#[test]
 fn slices_of_names_or_without_label_serve_nobody() {
     let names = json!({ "metadata": { "labels": { "kubernetes.io/service-name": "web" } }, "addressType": "FQDN",
                         "endpoints": [{ "addresses": ["a.example"] }] });

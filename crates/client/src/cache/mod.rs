@@ -18,7 +18,7 @@ use tokio::task::AbortHandle;
 
 use self::reflector::Reflector;
 use self::store::Store;
-use crate::{ApiPath, BoxError, Client};
+use crate::{BoxError, Client, Versions};
 
 pub(crate) use self::backoff::Backoff;
 pub use self::store::Dirty;
@@ -52,6 +52,9 @@ pub struct Selectors {
     pub namespace: Option<String>,
     pub labels: Option<String>,
     pub fields: Option<String>,
+    /// Fields as well, only to be spared what `project` has no use for: a server that cannot select by them is asked
+    /// without. Services are selected by fields since Kubernetes 1.22.
+    pub spared: Option<String>,
 }
 
 /// A watched copy of one kind of object, each kept as a `T`. Cheap to clone; the last clone dropped ends the
@@ -84,12 +87,12 @@ impl<T: Send + Sync + 'static> Cache<T> {
     /// cache goes on as if they were not there.
     pub fn start(
         client: Client,
-        api: ApiPath,
+        api: impl Into<Versions>,
         selectors: Selectors,
         project: impl Fn(&[u8]) -> Result<T, BoxError> + Send + Sync + 'static,
     ) -> Cache<T> {
         let store = Arc::new(Store::default());
-        let reflector = Reflector::new(client, api, selectors, project, store.clone());
+        let reflector = Reflector::new(client, api.into(), selectors, project, store.clone());
         let task = tokio::spawn(reflector.run());
         Cache { store, task: Arc::new(AbortOnDrop(task.abort_handle())) }
     }

@@ -13,16 +13,27 @@ use super::wire::{self, Event, HeadMeta, Lines};
 use super::{Key, Selectors};
 use crate::client::{ListOptions, WatchOptions};
 use crate::limits::{HEALTHY_WATCH, LIST_PAGE_ITEMS, WATCH_SECONDS_MIN};
-use crate::{ApiPath, BoxError, Client, Error};
+use crate::{ApiPath, BoxError, Client, Error, Versions};
 
 pub(super) struct Reflector<T, P> {
     client: Client,
     api: ApiPath,
+    /// The other version of the resource, if there is one.
+    other: Option<ApiPath>,
     selectors: Selectors,
     project: P,
     store: Arc<Store<T>>,
     /// Namespaces are few and objects many: their names are shared.
     namespaces: HashSet<Arc<str>>,
+}
+
+/// What an old API server needs to hear of: it is never going to serve the list.
+fn advice(error: &Error) -> &'static str {
+    if error.is_not_found() {
+        "; the API server is older than this version of the resource, or has it switched off"
+    } else {
+        ""
+    }
 }
 
 impl<T, P> Reflector<T, P>
@@ -32,40 +43,74 @@ where
 {
     pub(super) fn new(
         client: Client,
-        api: ApiPath,
+        api: Versions,
         selectors: Selectors,
         project: P,
         store: Arc<Store<T>>,
     ) -> Self {
-        Reflector { client, api, selectors, project, store, namespaces: HashSet::new() }
+        let Versions { newest, older } = api;
+        Reflector { client, api: newest, other: older, selectors, project, store, namespaces: HashSet::new() }
     }
 
     pub(super) async fn run(mut self) {
         let mut backoff = Backoff::default();
+        // What can fail for ever, such as a kind that an older server does not have, is said once.
+        let mut told = String::new();
         loop {
-            match self.list().await {
-                Ok(version) => self.watch_from(version, &mut backoff).await,
+            match self.list_what_there_is().await {
+                Ok(version) => {
+                    told.clear();
+                    self.watch_from(version, &mut backoff).await;
+                }
                 Err(error) => {
-                    let advice = self.advice(&error);
+                    let advice = advice(&error);
                     let (resource, version) = (self.api.plural, self.api.api_version());
-                    tracing::warn!(resource, version, %error, "list failed, trying again{advice}");
+                    let error = error.to_string();
+                    if error == told {
+                        tracing::debug!(resource, version, error, "list failed again");
+                    } else {
+                        tracing::warn!(resource, version, error, "list failed, trying again{advice}");
+                        told = error;
+                    }
                     wait(&mut backoff).await;
                 }
             }
         }
     }
 
-    /// What an old API server needs to hear of: it is never going to serve the list.
-    fn advice(&self, error: &Error) -> &'static str {
-        match error.status().map(|status| status.code) {
-            Some(404) => {
-                "; the API server is older than this version of the resource, or has it switched off"
+    /// Lists in the way that the server can do it: an old one does not have the newest version, or cannot select by the
+    /// fields of a Service; one that has become newer meanwhile has lost the older version.
+    async fn list_what_there_is(&mut self) -> Result<String, Error> {
+        let listed = self.list().await;
+        let code = listed.as_ref().err().and_then(Error::status).map(|status| status.code);
+        if code == Some(404)
+            && let Some(other) = self.other
+        {
+            self.other = Some(std::mem::replace(&mut self.api, other));
+            let again = self.list().await;
+            if again.as_ref().is_err_and(Error::is_not_found) {
+                // What is asked for in vain is the first one, again and again.
+                self.other = Some(std::mem::replace(&mut self.api, self.other.unwrap_or(other)));
+                return listed;
             }
-            Some(400) if self.selectors.fields.is_some() => {
-                "; the API server does not select by this field: Services have been selected so since Kubernetes 1.22"
-            }
-            _ => "",
+            tracing::info!(
+                resource = self.api.plural,
+                version = self.api.version,
+                "the API server has it in this version"
+            );
+            return again;
         }
+        if code == Some(400)
+            && let Some(fields) = self.selectors.spared.take()
+        {
+            tracing::info!(
+                resource = self.api.plural,
+                fields,
+                "the API server does not select by these fields: asking for all"
+            );
+            return self.list().await;
+        }
+        listed
     }
 
     /// Watch for as long as the watch can be resumed where it ended.
@@ -95,6 +140,12 @@ where
                     wait(backoff).await;
                     return;
                 }
+                // The server is another one, without this version.
+                Err(error) if error.is_not_found() => {
+                    tracing::warn!(resource = self.api.plural, %error, "watch is not there, listing again");
+                    wait(backoff).await;
+                    return;
+                }
                 Err(error) => {
                     tracing::warn!(resource = self.api.plural, %error, "watch broke off, resuming");
                 }
@@ -103,11 +154,17 @@ where
         }
     }
 
+    fn fields(&self) -> Option<String> {
+        let Selectors { fields, spared, .. } = &self.selectors;
+        let both: Vec<&str> = [fields, spared].into_iter().flatten().map(String::as_str).collect();
+        (!both.is_empty()).then(|| both.join(","))
+    }
+
     /// Read the whole list and swap it in. Returns the version to watch from.
     async fn list(&mut self) -> Result<String, Error> {
         let mut options = ListOptions {
             label_selector: self.selectors.labels.clone(),
-            field_selector: self.selectors.fields.clone(),
+            field_selector: self.fields(),
             limit: LIST_PAGE_ITEMS,
             ..ListOptions::default()
         };
@@ -145,7 +202,7 @@ where
     async fn watch(&mut self, version: &mut String) -> Result<(), Error> {
         let options = WatchOptions {
             label_selector: self.selectors.labels.clone(),
-            field_selector: self.selectors.fields.clone(),
+            field_selector: self.fields(),
             resource_version: version.clone(),
             timeout_seconds: WATCH_SECONDS_MIN + rand::random_range(0..=WATCH_SECONDS_MIN),
         };

@@ -138,7 +138,7 @@ impl Feed {
 
 impl Controller {
     async fn start(client: Client, config: Config) -> Self {
-        let services = Selectors { fields: Some("spec.type=LoadBalancer".into()), ..Selectors::default() };
+        let services = Selectors { spared: Some("spec.type=LoadBalancer".into()), ..Selectors::default() };
         let all = Selectors::default;
         let controller = Self {
             events: EventRecorder::new(client.clone(), "portolan-loadbalancer", ""),

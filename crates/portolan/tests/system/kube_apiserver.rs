@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use portolan_netlink::netns::Netns;
 use serde_json::{Value, json};
 
 use crate::place::{Place, Server, ip, until};
 
-const PATIENCE: Duration = Duration::from_mins(1);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 /// Where the two servers and etcd are.
 const ETCD: u8 = 1;
 const PORTOLAN: u8 = 2;
@@ -88,46 +89,50 @@ fn objects(namespace: &str, port: u16) -> String {
 }
 
 /// A running kube-apiserver.
-struct Kubernetes(Child);
+pub(crate) struct Kubernetes(Child);
+
+/// Where it runs, and beside what.
+pub(crate) struct Setup<'a> {
+    pub(crate) netns: &'a Netns,
+    pub(crate) address: &'a str,
+    /// For its log and certificates.
+    pub(crate) dir: &'a Path,
+    /// A directory of a control plane's keys.
+    pub(crate) pki: &'a Path,
+    pub(crate) etcd: &'a str,
+    pub(crate) more: &'a [String],
+}
+
+/// A program that `scripts/kube-apiserver` builds.
+pub(crate) fn program(name: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target").join(name);
+    path.canonicalize()
+        .unwrap_or_else(|error| panic!("target/{name}: {error}: scripts/kube-apiserver builds it"))
+}
 
 impl Kubernetes {
-    fn start(place: &Place, encryption: &Path, prefix: &str) -> Self {
-        let program: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("../../target/kube-apiserver")
-            .canonicalize()
-            .expect("target/kube-apiserver is not there: scripts/kube-apiserver builds it");
-        let pki = place.path(&format!("plane-{PORTOLAN}")).join("pki");
-        let public = place.path("sa.pub");
-        place.says(
-            Command::new("openssl")
-                .args(["pkey", "-pubout", "-in"])
-                .arg(pki.join("sa.key"))
-                .arg("-out")
-                .arg(&public),
-        );
-        let log = std::fs::File::create(place.path("kube-apiserver.log")).unwrap();
-        let mut command = Command::new(program);
-        command.arg(format!("--etcd-servers=http://{}:2379", ip(ETCD)));
-        command.arg(format!("--etcd-prefix={prefix}"));
-        command.arg(format!("--client-ca-file={}", pki.join("ca.crt").display()));
+    pub(crate) fn start(setup: &Setup<'_>) -> Self {
+        let Setup { netns, address, dir, pki, etcd, more } = setup;
+        let (ca, keys, public) = (pki.join("ca.crt"), pki.join("sa.key"), dir.join("sa.pub"));
+        let mut convert = Command::new("openssl");
+        convert.args(["pkey", "-pubout", "-in"]).arg(&keys).arg("-out").arg(&public);
+        assert!(convert.status().unwrap().success(), "{convert:?}");
+        let mut command = Command::new(program("kube-apiserver"));
+        command.arg(format!("--etcd-servers={etcd}"));
+        command.arg(format!("--client-ca-file={}", ca.display()));
         command.arg(format!("--service-account-key-file={}", public.display()));
-        command.arg(format!("--service-account-signing-key-file={}", pki.join("sa.key").display()));
-        command.arg(format!("--encryption-provider-config={}", encryption.display()));
-        command.arg(format!("--cert-dir={}", place.path("kube-certs").display()));
-        command.arg(format!("--bind-address={0}", ip(KUBERNETES)));
-        command.arg(format!("--advertise-address={0}", ip(KUBERNETES)));
+        command.arg(format!("--service-account-signing-key-file={}", keys.display()));
+        command.arg(format!("--cert-dir={}", dir.join("kube-certs").display()));
+        command.arg(format!("--bind-address={address}")).arg(format!("--advertise-address={address}"));
         command.args([
             "--service-cluster-ip-range=10.96.0.0/12",
             "--service-node-port-range=30000-32767",
             "--service-account-issuer=https://kubernetes.default.svc.cluster.local",
             "--authorization-mode=Node,RBAC",
-            // The slices of 1.20 are of another version than anything since.
-            "--runtime-config=discovery.k8s.io/v1beta1=false",
-            // It waits for tokens that no controller of today makes.
-            "--disable-admission-plugins=ServiceAccount",
         ]);
-        command.stdout(Stdio::null()).stderr(log);
-        Self(place.spawn(&mut command))
+        let log = std::fs::File::create(dir.join("kube-apiserver.log")).unwrap();
+        command.args(*more).stdout(Stdio::null()).stderr(log);
+        Self(netns.run(|| command.spawn()).unwrap().unwrap())
     }
 }
 
@@ -167,7 +172,22 @@ impl Both {
         let mut portolan = Server::control_plane(&place, PORTOLAN, &more);
         portolan.start(&place);
         apply(&place, PORTOLAN, first);
-        let kubernetes = Kubernetes::start(&place, &encryption, prefix);
+        let more = [
+            format!("--etcd-prefix={prefix}"),
+            format!("--encryption-provider-config={encrypted}"),
+            // The slices of 1.20 are of another version than anything since.
+            "--runtime-config=discovery.k8s.io/v1beta1=false".to_owned(),
+            // It waits for tokens that no controller of today makes.
+            "--disable-admission-plugins=ServiceAccount".to_owned(),
+        ];
+        let kubernetes = Kubernetes::start(&Setup {
+            netns: &place.netns,
+            address: &ip(KUBERNETES),
+            dir: place.dir.path(),
+            pki: &place.path(&format!("plane-{PORTOLAN}")).join("pki"),
+            etcd: &servers,
+            more: &more,
+        });
         until("kube-apiserver is ready", PATIENCE, || {
             let mut command = kubectl(&place, KUBERNETES);
             place.output(command.args(["get", "--raw", "/readyz"])).status.success().then_some(())

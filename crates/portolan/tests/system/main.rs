@@ -8,6 +8,7 @@ mod access;
 mod bad_input;
 mod bed;
 mod clients;
+mod drop_in;
 mod endpoints;
 mod etcd;
 mod facts;

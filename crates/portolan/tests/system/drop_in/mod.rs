@@ -1,0 +1,182 @@
+//! Our roles in a cluster of Kubernetes' own, in place of kube-proxy, CoreDNS and MetalLB, as `deploy/` describes them.
+
+mod cluster;
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::process::Command;
+
+use portolan_lab::Host;
+use serde_json::json;
+
+use crate::bed::{at, settles, yaml};
+use crate::kube_apiserver::PATIENCE;
+use crate::place::until;
+use cluster::Cluster;
+
+const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+/// With the proxy on both nodes, and a pod of the label `app: web` on each.
+fn with_proxies() -> Cluster {
+    let mut cluster = Cluster::up();
+    let text = include_str!("../../../../../deploy/proxy.yaml");
+    let server = format!("{}:6443", Host::ControlPlane.ip());
+    cluster.deploy(&text.replace("API-SERVER:6443", &server));
+    for n in [1, 2] {
+        cluster.run("daemonset/portolan-proxy", &format!("node-{n}"), n);
+        cluster.echo(&format!("web-{n}"), (n, 10), &json!({ "app": "web" }), &json!({}));
+    }
+    cluster
+}
+
+#[test]
+#[ignore = "needs target/kube-apiserver: scripts/kube-apiserver builds it in some 20 minutes"]
+fn the_proxy_of_deploy_serves_a_kubernetes_cluster() {
+    let cluster = with_proxies();
+    let bed = &cluster.bed;
+    bed.apply(&yaml(
+        "{apiVersion: v1, kind: Service, metadata: {name: web}, spec: {type: NodePort, selector: {app: web},
+          ports: [{name: http, port: 80, targetPort: http, nodePort: 32080}]}}",
+    ));
+    let vip = at(bed.cluster_ip("web"), 80);
+    let nodes = [1, 2].map(|n| at(Host::Node(n).ip(), 32080));
+    // From a node, from a pod of its own and from outside.
+    for (from, to) in
+        [("node-1", vip), ("node-2", vip), ("web-1", vip), ("client", nodes[0]), ("client", nodes[1])]
+    {
+        bed.until_answerers(from, to, &["web-1", "web-2"]);
+    }
+    cluster.set_ready("default/web-1", false);
+    bed.until_answerers("client", nodes[0], &["web-2"]);
+    cluster.set_ready("default/web-1", true);
+    bed.until_answerers("client", nodes[0], &["web-1", "web-2"]);
+    // Which node an endpoint is on is known: each keeps to its own.
+    let local = r#"{"spec": {"externalTrafficPolicy": "Local"}}"#;
+    bed.run(&["patch", "service", "web", "-p", local]);
+    bed.until_answerers("client", nodes[0], &["web-1"]);
+    bed.until_answerers("client", nodes[1], &["web-2"]);
+
+    let said = |port, path| cluster.get("node-1", LOCALHOST, port, path);
+    assert_eq!(said(10249, "/proxyMode"), "nftables");
+    assert!(said(10249, "/metrics").contains("kubeproxy_sync_proxy_rules_last_timestamp_seconds"));
+    assert!(said(10256, "/healthz").contains("lastUpdated"));
+    until("the proxies' events", PATIENCE, || {
+        let reporters = bed.run(&[
+            "get",
+            "events",
+            "-A",
+            "-o",
+            "jsonpath={.items[?(@.reason=='Starting')].involvedObject.name}",
+        ]);
+        (reporters.contains("node-1") && reporters.contains("node-2")).then_some(())
+    });
+    // The slices of 1.20.
+    assert!(cluster.log("portolan-proxy-node-1").contains("v1beta1"));
+    cluster.nobody_was_refused();
+}
+
+/// What dig prints of the cluster's DNS, asked from a pod.
+fn dig(cluster: &Cluster, args: &[&str]) -> String {
+    let place = cluster.bed.lab.place("web-2").unwrap();
+    let mut command = Command::new("dig");
+    command.args(["@10.96.0.10", "+tries=1", "+timeout=2"]).args(args);
+    String::from_utf8(place.output(&mut command).unwrap().stdout).unwrap()
+}
+
+#[test]
+#[ignore = "needs target/kube-apiserver: scripts/kube-apiserver builds it in some 20 minutes"]
+fn the_dns_of_deploy_answers_for_a_kubernetes_cluster() {
+    let mut cluster = with_proxies();
+    cluster.deploy(include_str!("../../../../../deploy/dns.yaml"));
+    cluster.pod("kube-system/dns-1", (1, 53), &json!({ "k8s-app": "kube-dns" }), &json!({}));
+    cluster.run("deployment/portolan-dns", "kube-system/dns-1", 1);
+    cluster.pod(
+        "default/db-0",
+        (2, 20),
+        &json!({ "app": "db" }),
+        &json!({ "hostname": "db-0", "subdomain": "db" }),
+    );
+    for service in [
+        "{name: web}, spec: {selector: {app: web}, ports: [{name: http, port: 80}]}",
+        "{name: db}, spec: {clusterIP: None, selector: {app: db}, ports: [{name: sql, port: 5432}]}",
+        "{name: elsewhere}, spec: {type: ExternalName, externalName: example.org}",
+    ] {
+        cluster.bed.apply(&yaml(&format!("{{apiVersion: v1, kind: Service, metadata: {service}}}")));
+    }
+    let vip = cluster.bed.cluster_ip("web").to_string();
+    let names = [
+        (vec!["web.default.svc.cluster.local", "A"], format!("{vip}\n")),
+        (vec!["+tcp", "web.default.svc.cluster.local", "A"], format!("{vip}\n")),
+        (
+            vec!["_http._tcp.web.default.svc.cluster.local", "SRV"],
+            "0 100 80 web.default.svc.cluster.local.\n".into(),
+        ),
+        (vec!["-x", &vip], "web.default.svc.cluster.local.\n".into()),
+        (vec!["db.default.svc.cluster.local", "A"], "10.244.2.20\n".into()),
+        (vec!["db-0.db.default.svc.cluster.local", "A"], "10.244.2.20\n".into()),
+        (
+            vec!["_sql._tcp.db.default.svc.cluster.local", "SRV"],
+            "0 100 5432 db-0.db.default.svc.cluster.local.\n".into(),
+        ),
+        (vec!["-x", "10.244.2.20"], "db-0.db.default.svc.cluster.local.\n".into()),
+        (vec!["elsewhere.default.svc.cluster.local", "CNAME"], "example.org.\n".into()),
+        (vec!["kubernetes.default.svc.cluster.local", "A"], "10.96.0.1\n".into()),
+        (vec!["10-244-2-20.default.pod.cluster.local", "A"], "10.244.2.20\n".into()),
+    ];
+    for (args, expected) in &names {
+        until(&format!("{args:?}"), PATIENCE, || {
+            (dig(&cluster, &[&["+short"], &args[..]].concat()) == *expected).then_some(())
+        });
+    }
+    let denied = dig(&cluster, &["+noall", "+comments", "nobody.default.svc.cluster.local", "A"]);
+    assert!(denied.contains("NXDOMAIN"), "{denied}");
+    cluster.set_ready("default/db-0", false);
+    until("what is not ready has no name", PATIENCE, || {
+        dig(&cluster, &["+noall", "+comments", names[5].0[0]]).contains("NXDOMAIN").then_some(())
+    });
+
+    let address = IpAddr::from([10, 244, 1, 53]);
+    let metrics = cluster.get("web-2", address, 9153, "/metrics");
+    assert!(metrics.contains("coredns_dns_requests_total"), "{metrics}");
+    assert_eq!(cluster.get("node-1", address, 8080, "/health"), "OK");
+    assert_eq!(cluster.get("node-1", address, 8181, "/ready"), "OK");
+    cluster.nobody_was_refused();
+}
+
+#[test]
+#[ignore = "needs target/kube-apiserver: scripts/kube-apiserver builds it in some 20 minutes"]
+fn the_balancer_of_deploy_gives_and_announces_addresses_of_a_kubernetes_cluster() {
+    let mut cluster = with_proxies();
+    cluster.deploy(include_str!("../../../../../deploy/loadbalancerpool-crd.yaml"));
+    until("the kind is there", PATIENCE, || cluster.bed.kubectl().run(&["get", "lbpool"]).ok());
+    cluster.deploy(include_str!("../../../../../deploy/lb.yaml"));
+    for n in [1, 2] {
+        cluster.run("daemonset/portolan-lb", &format!("node-{n}"), n);
+    }
+    let bed = &cluster.bed;
+    bed.apply(&yaml(
+        "{apiVersion: portolan.dev/v1alpha1, kind: LoadBalancerPool, metadata: {name: main},
+          spec: {addresses: [10.0.0.240-10.0.0.250]}}",
+    ));
+    bed.apply(&yaml(
+        "{apiVersion: v1, kind: Service, metadata: {name: web}, spec: {type: LoadBalancer, selector: {app: web},
+          ports: [{name: http, port: 80, targetPort: http}]}}",
+    ));
+    bed.until_field("service web", "{.status.loadBalancer.ingress[0].ip}", |ip| ip == "10.0.0.240");
+    let address = at([10, 0, 0, 240].into(), 80);
+    bed.until_answerers("client", address, &["web-1", "web-2"]);
+    bed.until_field("lbpool main", "{.status.assignedIPv4}/{.status.availableIPv4}", |counts| {
+        counts == "1/10"
+    });
+    let announcing = |n: u8| {
+        let metrics = cluster.get(&format!("node-{n}"), LOCALHOST, 7472, "/metrics");
+        metrics.contains("metallb_speaker_announced{service=\"default/web\"")
+    };
+    let owner = until("one of them announces", PATIENCE, || [1, 2].into_iter().find(|n| announcing(*n)));
+    let events = "{.items[?(@.reason=='nodeAssigned')].message}";
+    bed.until_field("events", events, |said| said.contains(&format!("node-{owner}")));
+    // The other one takes over.
+    cluster.stop(&format!("portolan-lb-node-{owner}"));
+    settles(|| cluster.bed.http("client", address), |answer| answer.text().is_some());
+    cluster.bed.until_field("events", events, |said| said.contains(&format!("node-{}", 3 - owner)));
+    cluster.nobody_was_refused();
+}
