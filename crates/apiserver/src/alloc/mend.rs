@@ -4,6 +4,7 @@
 use std::collections::HashSet;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -42,7 +43,10 @@ impl Allocator {
     pub async fn repair_doubtful(&self) -> Result<Vec<Fix>, Error> {
         let mut fixes = Vec::new();
         for doubt in self.shared.doubts.take() {
-            let observed = self.observe_one(doubt).await?;
+            let observed = self.observe_one(doubt.clone()).await?;
+            if let Some(seconds) = repair::young_for_seconds(&observed) {
+                self.shared.doubts.again(doubt, Duration::from_secs(seconds));
+            }
             let (found, _) = repair::plan(&observed, &Suspects::new());
             for fix in &found {
                 self.mend(&fix.action).await?;
@@ -132,6 +136,17 @@ fn create(txn: Txn, address: IpAddr, owner: &Owner, service_revision: Revision) 
     let mut txn = txn.put(objects::address_key(address), Bytes::from(object.to_string()));
     txn.compares.push(Compare::Revision(service.into(), service_revision));
     txn
+}
+
+/// The node ports of all Services.
+pub(super) async fn ports_in_use(store: &dyn Store) -> Result<Vec<u16>, Error> {
+    let (revision, now) = (store.revision().await?, Timestamp::now());
+    let mut ports = Vec::new();
+    collect(store, SERVICES, revision, |stored| {
+        ports.extend(holding(stored, now).into_iter().flat_map(|holding| holding.ports));
+    })
+    .await?;
+    Ok(ports)
 }
 
 /// Every key of a prefix at one revision, page by page.

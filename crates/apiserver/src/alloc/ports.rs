@@ -13,6 +13,7 @@ use portolan_store::{Commit, Compare, Error, KeyValue, Op, Revision, Store, Txn}
 use tokio::sync::{mpsc, oneshot};
 
 use super::bitmap::{self, Bitmap, PortError};
+use super::mend;
 use crate::alloc_metrics::Scope;
 
 /// Requests answered by one write. The write is one small object whatever their number; the bound is for fairness.
@@ -128,8 +129,13 @@ impl PortDesk {
         };
         desk.reload().await?;
         if desk.revision.is_none() {
+            // A new cluster has none, and one that lost it has Services: no port of theirs may be given out.
+            let mut bitmap = Bitmap::new(&desk.range);
+            for port in mend::ports_in_use(&*desk.store).await? {
+                _ = bitmap.take(port);
+            }
             // False: another server has just created it, and we know theirs now.
-            desk.write(Bitmap::new(&desk.range)).await?;
+            desk.write(bitmap).await?;
         }
         tokio::spawn(desk.run(inbox));
         Ok(PortDesk { requests })

@@ -294,10 +294,10 @@ fn check_address<'a>(
 
 /// An IPAddress that no Service holds. Those that others manage are theirs.
 fn check_record(record: &Record, services: &HashMap<&Owner, &Holding>) -> Option<Fix> {
-    if !record.managed {
+    if !record.managed || record.age_seconds < grace_seconds(record, services) {
         return None;
     }
-    let (address, age) = (record.address, record.age_seconds);
+    let address = record.address;
     let (finding, message) = match &record.owner {
         None => {
             let what = format!("appears to have been modified, not referencing a Service {}", record.parent);
@@ -305,20 +305,37 @@ fn check_record(record: &Record, services: &HashMap<&Owner, &Holding>) -> Option
         }
         Some(owner @ Owner { namespace, name }) => {
             let of = format!("IPAddress: {address} for Service {namespace}/{name}");
-            match services.get(owner) {
-                None if age <= LEAK_AGE_SECONDS => return None,
-                None => (Finding::IPAddressNotAllocated, format!("{of} appears to have leaked: cleaning up")),
-                Some(service) if service.external_name && age < LEAK_AGE_SECONDS => return None,
-                Some(service) if age < service.age_seconds && age < CHANGE_AGE_SECONDS => return None,
-                Some(_) => {
-                    (Finding::IPAddressWrongReference, format!("{of} has a wrong reference; cleaning up"))
-                }
+            if services.contains_key(owner) {
+                (Finding::IPAddressWrongReference, format!("{of} has a wrong reference; cleaning up"))
+            } else {
+                (Finding::IPAddressNotAllocated, format!("{of} appears to have leaked: cleaning up"))
             }
         }
     };
     let action = Action::DeleteAddress { address, record: record.revision };
     let subject = Subject::Address { address, uid: record.uid.clone(), revision: record.revision };
     Some(Fix { finding, message, subject: Some(subject), action })
+}
+
+/// How old an IPAddress has to be before it matters that its Service is not there or does not hold it.
+fn grace_seconds(record: &Record, services: &HashMap<&Owner, &Holding>) -> i64 {
+    let Some(owner) = &record.owner else { return 0 };
+    match services.get(owner) {
+        None => LEAK_AGE_SECONDS + 1,
+        Some(service) if service.external_name => LEAK_AGE_SECONDS,
+        Some(service) if record.age_seconds < service.age_seconds => CHANGE_AGE_SECONDS,
+        Some(_) => 0,
+    }
+}
+
+/// In how many seconds to look again, because an IPAddress that no Service holds is too young to judge.
+pub fn young_for_seconds(observed: &Observed) -> Option<u64> {
+    let services: HashMap<&Owner, &Holding> =
+        observed.services.iter().map(|holding| (&holding.owner, holding)).collect();
+    let held = |record: &Record| observed.services.iter().any(|service| service.holds(record.address));
+    let unheld = observed.records.iter().filter(|record| record.managed && !held(record));
+    let left = unheld.map(|record| grace_seconds(record, &services) - record.age_seconds);
+    left.filter_map(|left| u64::try_from(left).ok()).filter(|left| *left > 0).min()
 }
 
 fn check_ports(observed: &Observed, suspects: &Suspects, fixes: &mut Vec<Fix>) -> Suspects {

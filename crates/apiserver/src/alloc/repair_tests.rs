@@ -132,6 +132,15 @@ fn an_address_that_its_service_does_not_hold_has_a_little_time() {
     assert!(at(4, &web));
     web.external_name = true;
     assert_eq!([59, 60].map(|age| at(age, &web)), [false, true]);
+    // Whoever comes when it is time finds it.
+    let left = |age_seconds, services: &[Holding]| {
+        let record = Record { age_seconds, ..record("10.0.0.5", Some("a")) };
+        young_for_seconds(&observed(services.to_vec(), vec![record], &[]))
+    };
+    assert_eq!([left(58, &[web.clone()]), left(60, &[web])], [Some(2), None]);
+    assert_eq!([left(0, &[]), left(60, &[]), left(61, &[])], [Some(61), Some(1), None]);
+    assert_eq!(left(3, &[service("a", &[], &[])]), Some(2));
+    assert_eq!(left(3, &[service("a", &["10.0.0.5"], &[])]), None);
 }
 
 #[test]

@@ -99,6 +99,20 @@ impl Server {
         Self { api: reopen_with(dir.path(), config).await, dir }
     }
 
+    /// Ends this server, has its store changed behind its back, and starts another on it.
+    pub(crate) async fn restart_after<R: Future<Output = ()>>(
+        self,
+        ranges: &[&str],
+        change: impl FnOnce(Arc<Embedded>) -> R,
+    ) -> Self {
+        let Self { api, dir } = self;
+        api.stop();
+        drop(api);
+        change(reopen_store(dir.path()).await).await;
+        let config = with_ranges(dir.path(), ranges);
+        Self { api: reopen_with(dir.path(), config).await, dir }
+    }
+
     pub(crate) async fn request(&self, request: Request<Bytes>) -> http::Response<Body> {
         self.api.handle(request).await
     }
@@ -215,15 +229,18 @@ pub(crate) async fn reopen_dual_stack(dir: &std::path::Path) -> Arc<ApiServer> {
 
 /// The same with other settings.
 async fn reopen_with(dir: &std::path::Path, config: Config) -> Arc<ApiServer> {
+    ApiServer::start(config, reopen_store(dir).await).await.unwrap()
+}
+
+async fn reopen_store(dir: &std::path::Path) -> Arc<Embedded> {
     let deadline = tokio::time::Instant::now() + PATIENCE;
-    let store = loop {
+    loop {
         match Embedded::open(dir.join("store")) {
-            Ok(store) => break Arc::new(store),
+            Ok(store) => return Arc::new(store),
             Err(error) => assert!(tokio::time::Instant::now() < deadline, "{error}"),
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
-    };
-    ApiServer::start(config, store).await.unwrap()
+    }
 }
 
 pub(crate) async fn reply(response: http::Response<Body>) -> Reply {

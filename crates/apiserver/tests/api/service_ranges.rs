@@ -1,5 +1,6 @@
 //! ServiceCIDRs and IPAddresses: which addresses there are, and what is done when somebody meddles with them.
 
+use portolan_store::{Store as _, Txn};
 use serde_json::{Value, json};
 
 use crate::common::{SERVICES, Server, service, text};
@@ -66,6 +67,15 @@ async fn what_every_cluster_has_comes_back() {
     let slice = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/kubernetes";
     let (range, own) = (format!("{RANGES}/kubernetes"), format!("{SERVICES}/kubernetes"));
     let before = server.get(&own).await.ok();
+    let port = json!({ "name": "https", "port": 443, "protocol": "TCP", "targetPort": 6443 });
+    assert_eq!(
+        before["spec"],
+        json!({
+            "type": "ClusterIP", "clusterIP": "10.96.0.1", "clusterIPs": ["10.96.0.1"], "ipFamilies": ["IPv4"],
+            "ipFamilyPolicy": "SingleStack", "internalTrafficPolicy": "Cluster", "sessionAffinity": "None",
+            "ports": [port],
+        })
+    );
     for path in [&own, &range, endpoints, slice] {
         server.delete(path).await;
         assert_eq!(server.get(path).await.code, 404, "{path}");
@@ -79,7 +89,18 @@ async fn what_every_cluster_has_comes_back() {
     let made = server.eventually(&range, |reply| reply.json()["status"]["conditions"].get(0).is_some()).await;
     assert_eq!(made.json()["status"]["conditions"][0]["status"], "True");
     let made = server.get(endpoints).await.ok();
-    assert_eq!(made["metadata"]["labels"]["endpointslice.kubernetes.io/skip-mirror"], "true");
+    assert_eq!(made["metadata"]["labels"], json!({ "endpointslice.kubernetes.io/skip-mirror": "true" }));
+    let secure = json!({ "name": "https", "port": 6443, "protocol": "TCP" });
+    assert_eq!(made["subsets"], json!([{ "addresses": [{ "ip": "192.0.2.1" }], "ports": [secure] }]));
+    let sliced = server.get(slice).await.ok();
+    assert_eq!(sliced["metadata"]["labels"], json!({ "kubernetes.io/service-name": "kubernetes" }));
+    let extra = ["ownerReferences", "generateName"].map(|field| sliced["metadata"].get(field));
+    assert_eq!(
+        (extra, &sliced["addressType"], &sliced["ports"]),
+        ([None, None], &json!("IPv4"), &json!([secure]))
+    );
+    let endpoint = json!({ "addresses": ["192.0.2.1"], "conditions": { "ready": true } });
+    assert_eq!(sliced["endpoints"], json!([endpoint]));
     // The Service may be changed by whoever wants to; where it leads to may not.
     server.patch(&own, "merge", &json!({ "metadata": { "labels": { "mine": "too" } } })).await.ok();
     let elsewhere = json!({ "subsets": null, "metadata": { "labels": { "endpointslice.kubernetes.io/skip-mirror": null } } });
@@ -251,6 +272,13 @@ async fn an_address_object_has_its_address_for_a_name_and_a_parent_for_good() {
         let message = server.post(ADDRESSES, &object(name, &parent)).await.refusal().2;
         assert!(message.contains("metadata.name: Invalid value"), "{name}: {message}");
     }
+    let mut grouped = parent.clone();
+    grouped["group"] = "Not_A_Group".into();
+    let message = server.post(ADDRESSES, &object("10.0.0.1", &grouped)).await.refusal().2;
+    assert!(
+        message.contains("spec.parentRef.group: Invalid value: \"Not_A_Group\": a lowercase RFC 1123"),
+        "{message}"
+    );
     let mut nameless = parent.clone();
     nameless["name"] = "".into();
     assert!(
@@ -355,6 +383,87 @@ async fn addresses_that_somebody_meddles_with_are_put_right_at_once_and_told_of(
         ("apiserver_nodeport_repair_reconcile_errors_total", "0"),
     ] {
         assert_eq!(value(&metrics, line), Some(count), "{line} in\n{metrics}");
+    }
+}
+
+/// What no server of ours would write, but a restored backup, an edit by hand or an older version may have.
+#[tokio::test]
+async fn what_was_wrong_before_the_start_is_told_of() {
+    let server = Server::start_with_ranges(&["10.96.0.0/24"]).await;
+    for (name, address, port) in
+        [("one", "10.96.0.9", 30080), ("two", "10.96.0.10", 30081), ("three", "10.96.0.11", 30082)]
+    {
+        let mut object = at(name, address);
+        object["spec"]["type"] = "NodePort".into();
+        object["spec"]["ports"][0]["nodePort"] = port.into();
+        server.post(SERVICES, &object).await.ok();
+    }
+    let server = server
+        .restart_after(&["10.96.0.0/24"], |store| async move {
+            let key = |name: &str| format!("/registry/services/specs/default/{name}");
+            let read = async |name: &str| -> Value {
+                serde_json::from_slice(&store.get(&key(name)).await.unwrap().0.unwrap().value).unwrap()
+            };
+            let (mut two, mut three) = (read("two").await, read("three").await);
+            two["spec"]["clusterIP"] = "10.96.0.9".into();
+            two["spec"]["clusterIPs"] = json!(["10.96.0.9"]);
+            two["spec"]["ports"][0]["nodePort"] = 30080.into();
+            three["spec"]["clusterIP"] = "172.30.0.9".into();
+            three["spec"]["clusterIPs"] = json!(["172.30.0.9"]);
+            three["spec"]["ports"][0]["nodePort"] = 80.into();
+            let txn = Txn::new().put(key("two"), two.to_string()).put(key("three"), three.to_string());
+            let none =
+                json!({ "kind": "RangeAllocation", "apiVersion": "v1", "range": "30000-32767", "data": "" });
+            let txn = txn.put("/registry/ranges/servicenodeports", none.to_string());
+            store.commit(txn).await.unwrap();
+        })
+        .await;
+    let (ip, port) = (("ipallocator", "ClusterIPAllocation"), ("portallocator", "PortAllocation"));
+    for (reason, service, by, note) in [
+        (
+            "ClusterIPAlreadyAllocated",
+            "two",
+            ip,
+            "Cluster IP [IPv4]:10.96.0.9 was assigned to multiple services; please recreate service",
+        ),
+        (
+            "ClusterIPOutOfRange",
+            "three",
+            ip,
+            "Cluster IP [IPv4]: 172.30.0.9 is not within any configured Service CIDR; please recreate service",
+        ),
+        ("PortNotAllocated", "one", port, "Port 30080 is not allocated; repairing"),
+        (
+            "PortAlreadyAllocated",
+            "two",
+            port,
+            "Port 30080 was assigned to multiple services; please recreate service",
+        ),
+        (
+            "PortOutOfRange",
+            "three",
+            port,
+            "Port 80 is not within the port range 30000-32767; please recreate service",
+        ),
+    ] {
+        let told = event(&server, reason).await;
+        assert_eq!((text(&told["note"]), text(&told["regarding"]["name"])), (note.into(), service.into()));
+        let (reporter, action) = (format!("{}-repair-controller", by.0), by.1.to_owned());
+        assert_eq!(
+            (text(&told["reportingController"]), text(&told["action"])),
+            (reporter, action),
+            "{reason}"
+        );
+    }
+    let metrics = metrics(&server).await;
+    for line in [
+        "apiserver_clusterip_repair_ip_errors_total{type=\"duplicate\"}",
+        "apiserver_clusterip_repair_ip_errors_total{type=\"outOfRange\"}",
+        "apiserver_nodeport_repair_port_errors_total{type=\"repair\"}",
+        "apiserver_nodeport_repair_port_errors_total{type=\"duplicate\"}",
+        "apiserver_nodeport_repair_port_errors_total{type=\"outOfRange\"}",
+    ] {
+        assert_eq!(value(&metrics, line), Some("1"), "{line} in\n{metrics}");
     }
 }
 

@@ -310,6 +310,30 @@ async fn an_address_that_somebody_took_away_is_its_services_again_at_once() {
     assert_eq!(store.all(objects::ADDRESSES), []);
 }
 
+#[tokio::test(start_paused = true)]
+async fn an_address_without_its_service_is_given_a_minute() {
+    let store = Memory::new(15);
+    let allocator = allocator(&store, &["10.96.0.0/24"]).await;
+    let key = objects::address_key("10.96.0.9".parse().unwrap());
+    let made = Timestamp::now();
+    let mut object = objects::ip_address("10.96.0.9".parse().unwrap(), "default", "late", made);
+    object["metadata"]["managedFields"] = json!([{"manager": "kube-apiserver"}]);
+    store.commit(Txn::new().put(key.as_str(), object.to_string())).await.unwrap();
+    allocator.doubts().raised().await;
+    assert_eq!(allocator.repair_doubtful().await.unwrap(), []);
+    let begun = tokio::time::Instant::now();
+    allocator.doubts().raised().await;
+    let waited = begun.elapsed().as_secs();
+    assert!((59..=62).contains(&waited), "{waited}");
+    // The clock of the tests ran ahead of the objects': make it as old as it would be.
+    object["metadata"]["creationTimestamp"] = (made - jiff::SignedDuration::from_secs(61)).to_string().into();
+    store.commit(Txn::new().put(key.as_str(), object.to_string())).await.unwrap();
+    let found: Vec<Finding> =
+        allocator.repair_doubtful().await.unwrap().iter().map(|fix| fix.finding).collect();
+    assert_eq!(found, [Finding::IPAddressNotAllocated]);
+    assert_eq!(store.all(objects::ADDRESSES), []);
+}
+
 #[tokio::test]
 async fn addresses_come_back_however_often_they_are_given() {
     let store = Memory::new(13);
@@ -377,6 +401,11 @@ async fn without_a_bitmap_no_port_is_given_until_repair_has_made_it() {
     let taken = create(&allocator, &store, &node_port("other", 30080)).await.map_err(refusal).unwrap_err();
     assert_eq!(taken, "spec.ports[0].nodePort: Invalid value: 30080: provided port is already allocated");
     create(&allocator, &store, &node_port("other", 30081)).await.unwrap();
+    // One who starts then finds out by itself.
+    store.commit(Txn::new().delete(bitmap::KEY)).await.unwrap();
+    let new = allocator_of(&store, config(&["10.96.0.0/24"], 30000..=32767)).await;
+    let taken = create(&new, &store, &node_port("third", 30081)).await.map_err(refusal).unwrap_err();
+    assert!(taken.ends_with("provided port is already allocated"), "{taken}");
     // Nothing to put in is no reason to leave it out.
     for name in ["web", "other"] {
         change(&allocator, &store, name, None).await.unwrap();
