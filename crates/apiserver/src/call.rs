@@ -327,13 +327,18 @@ impl WriteOptions {
             if manager.len() > FIELD_MANAGER_MAX {
                 return Err(invalid(FieldError::too_long("fieldManager", FIELD_MANAGER_MAX)));
             }
-            if manager.chars().any(char::is_control) {
-                let detail = "should only contain printable characters";
+            if let Some((at, odd)) = manager.char_indices().find(|(_, c)| !is_printable(*c)) {
+                let detail = format!("invalid character U+{:04X} (at position {at})", u32::from(odd));
                 return Err(invalid(FieldError::invalid("fieldManager", manager, detail)));
             }
         }
         Ok(Self { dry_run, validation })
     }
+}
+
+/// Of all spaces only the plain one is.
+fn is_printable(c: char) -> bool {
+    c == ' ' || !(c.is_control() || c.is_whitespace())
 }
 
 /// `dryRun`: absent, or `All`.

@@ -40,11 +40,12 @@ pub(crate) async fn run(call: &Call) -> Result<Response<Body>> {
     let deleted = call.server.delete(at, &options).await?;
     if deleted.gone && !call.resource.returns_deleted {
         let uid = meta(&deleted.object, "uid").unwrap_or_default();
-        let mut done = status::deleted(call.resource, at.name, uid);
-        done.code = i32::from(StatusCode::OK.as_u16());
-        return Ok(respond::status(call, StatusCode::OK, &done));
+        return Ok(respond::status(call, StatusCode::OK, &status::deleted(call.resource, at.name, uid)));
     }
-    respond::object(call, StatusCode::OK, object::encode(&deleted.object), &[])
+    // Of all that goes later, only what was asked for in the oldest way is answered so; clients know no better.
+    let accepted = !deleted.gone && options.orphan_dependents == Some(false);
+    let code = if accepted { StatusCode::ACCEPTED } else { StatusCode::OK };
+    respond::object(call, code, object::encode(&deleted.object), &[])
 }
 
 /// Deletes every object that the selectors choose; answers with their list.
@@ -68,15 +69,18 @@ fn read_options(call: &Call) -> Result<DeleteOptions> {
     if options.propagation_policy.is_none() {
         options.propagation_policy = call.query.get("propagationPolicy").map(str::to_string);
     }
+    if options.orphan_dependents.is_none() {
+        options.orphan_dependents = call.query.flag("orphanDependents");
+    }
     let asked = options.dry_run.iter().map(String::as_str).chain(call.query.all("dryRun"));
     options.dry_run = if dry_run(asked).map_err(invalid)? { vec!["All".to_string()] } else { Vec::new() };
     if let Some(policy) = &options.propagation_policy {
-        let allowed = ["Foreground", "Background", "Orphan"];
+        let allowed = ["Foreground", "Background", "Orphan", "nil"];
         if options.orphan_dependents.is_some() {
             let detail = "orphanDependents and deletionPropagation cannot be both set";
             return Err(invalid(FieldError::invalid("propagationPolicy", policy.as_str(), detail)));
         }
-        if !allowed.contains(&policy.as_str()) {
+        if policy == "nil" || !allowed.contains(&policy.as_str()) {
             return Err(invalid(FieldError::not_supported("propagationPolicy", policy, &allowed)));
         }
     }

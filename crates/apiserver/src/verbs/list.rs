@@ -38,7 +38,8 @@ impl Version {
                 Ok(0) => Ok(Self::Any),
                 Ok(revision) => Ok(Self::At(revision)),
                 Err(_) => Err(status::bad_request(format!(
-                    "invalid resource version: strconv.ParseUint: parsing {text:?}: invalid syntax"
+                    "invalid resource version: resourceVersion: Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: \
+                     invalid syntax"
                 ))
                 .into()),
             },

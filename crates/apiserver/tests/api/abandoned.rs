@@ -1,7 +1,8 @@
-//! Clients that go away while their writes are under way, and a store that cannot say what became of a write.
+//! Clients that go away while their writes are under way, a store that cannot say what became of a write, and one in which
+//! every name is taken.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
@@ -13,7 +14,7 @@ use portolan_store::{Commit, Error, KeyValue, Op, Page, Revision, Store, Txn, Wa
 use serde_json::json;
 use tokio::sync::watch;
 
-use crate::common::{PATIENCE, admin};
+use crate::common::{PATIENCE, admin, reply};
 
 /// A store that carries out writes of Services when the gate opens, whether or not anybody waits for them; or at once,
 /// and then cannot say so.
@@ -21,7 +22,11 @@ struct Gated {
     inner: Arc<Embedded>,
     open: watch::Sender<bool>,
     forgetful: AtomicBool,
+    /// Writes of what is called [`CROWDED`], all of which find their name taken.
+    crowd: AtomicUsize,
 }
+
+const CROWDED: &str = "/registry/configmaps/default/crowd-";
 
 impl Store for Gated {
     fn get(&self, key: &str) -> BoxFuture<'_, Result<(Option<KeyValue>, Revision), Error>> {
@@ -39,6 +44,13 @@ impl Store for Gated {
     }
 
     fn commit(&self, txn: Txn) -> BoxFuture<'_, Result<Commit, Error>> {
+        if let Some(op) = txn.ops.iter().find(|op| op.key().starts_with(CROWDED)) {
+            self.crowd.fetch_add(1, Ordering::SeqCst);
+            let key = op.key().clone();
+            let value = Bytes::from_static(br#"{"metadata":{}}"#);
+            let other = KeyValue { key: key.clone(), value, create_revision: 1, mod_revision: 1 };
+            return async { Ok(Commit::Conflict { current: vec![(key, Some(other))] }) }.boxed();
+        }
         let service = |op: &Op| op.key().starts_with("/registry/services/specs/");
         if !txn.ops.iter().any(service) {
             return self.inner.commit(txn);
@@ -73,7 +85,12 @@ impl Store for Gated {
 async fn start() -> (tempfile::TempDir, Arc<Gated>, Arc<ApiServer>) {
     let dir = tempfile::tempdir().unwrap();
     let inner = Arc::new(Embedded::open(dir.path()).unwrap());
-    let store = Arc::new(Gated { inner, open: watch::Sender::new(true), forgetful: AtomicBool::new(false) });
+    let store = Arc::new(Gated {
+        inner,
+        open: watch::Sender::new(true),
+        forgetful: AtomicBool::new(false),
+        crowd: AtomicUsize::new(0),
+    });
     let config = Config { node_ports: 30000..=30000, ..Config::new([192, 0, 2, 1].into(), 6443) };
     let server = ApiServer::start(config, store.clone()).await.unwrap();
     (dir, store, server)
@@ -140,4 +157,16 @@ async fn the_port_of_a_service_that_may_have_been_written_is_not_given_again() {
         assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR, "the only port is taken");
         tokio::task::yield_now().await;
     }
+}
+
+#[tokio::test]
+async fn eight_generated_names_are_tried() {
+    let (_dir, store, server) = start().await;
+    let mut request = create("");
+    *request.uri_mut() = "/api/v1/namespaces/default/configmaps".parse().unwrap();
+    *request.body_mut() = json!({ "metadata": { "generateName": "crowd-" } }).to_string().into();
+    let (code, reason, message) = reply(server.handle(request).await).await.refusal();
+    assert_eq!((code, &*reason, store.crowd.load(Ordering::SeqCst)), (409, "AlreadyExists", 8));
+    let end = "already exists, the server was not able to generate a unique name for the object";
+    assert!(message.starts_with("configmaps \"crowd-") && message.ends_with(end), "{message}");
 }

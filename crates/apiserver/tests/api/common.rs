@@ -69,6 +69,14 @@ impl Server {
         Self { api: open(dir.path()).await, dir }
     }
 
+    /// With its store, whose past can be forgotten.
+    pub(crate) async fn start_with_store() -> (Self, Arc<Embedded>) {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Arc::new(Embedded::open(dir.path().join("store")).unwrap());
+        let api = ApiServer::start(config(dir.path()), store.clone()).await.unwrap();
+        (Self { api, dir }, store)
+    }
+
     /// With the authority's certificate in every namespace, which other tests would find in their lists.
     pub(crate) async fn start_with_authority() -> Self {
         let dir = tempfile::tempdir().unwrap();
@@ -258,12 +266,17 @@ pub(crate) struct Watch {
 impl Watch {
     /// The next event; `None` at the end.
     pub(crate) async fn next(&mut self) -> Option<Value> {
+        self.next_within(PATIENCE).await
+    }
+
+    /// The same, for who pauses the clock.
+    pub(crate) async fn next_within(&mut self, patience: Duration) -> Option<Value> {
         loop {
             if let Some(end) = self.rest.iter().position(|b| *b == b'\n') {
                 let line: Vec<u8> = self.rest.drain(..=end).collect();
                 return Some(serde_json::from_slice(&line).unwrap());
             }
-            let frame = tokio::time::timeout(PATIENCE, self.body.frame()).await.expect("an event in time")?;
+            let frame = tokio::time::timeout(patience, self.body.frame()).await.expect("an event in time")?;
             self.rest.extend_from_slice(&frame.unwrap().into_data().unwrap());
         }
     }

@@ -18,6 +18,7 @@ mod fine_print;
 mod generations;
 mod kubectl;
 mod list;
+mod machinery;
 mod namespaces;
 mod patch;
 mod pods;
