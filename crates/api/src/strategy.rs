@@ -1,8 +1,7 @@
 //! What the server does to objects of a kind between decoding and storing.
 //!
-//! Order of a create: `default`, `prepare_create`, `validate_create`, `canonicalize`, `warnings`, store. Of an update:
-//! `default`, `prepare_update`, `validate_update`, `canonicalize`, `warnings`, store; of the status subresource likewise with
-//! its own two methods.
+//! Order of a create: `default`, `prepare_create`, `validate_create`, `warnings`, store. Of an update: `default`,
+//! `prepare_update`, `validate_update`, `warnings`, store; of the status subresource likewise with its own two methods.
 //! Strategies work on JSON objects that [`crate::decode`] has checked against the schema: fields have the right JSON
 //! type and are never null. They set only what Kubernetes' own strategy sets: name generation, uid, timestamps,
 //! resource versions and address allocation are the server's.
@@ -38,9 +37,6 @@ pub trait Strategy: Send + Sync {
     fn validate_status_update(&self, new: &Value, old: &Value) -> FieldErrors {
         self.validate_update(new, old)
     }
-
-    /// Brings a valid object into the one form in which it is stored.
-    fn canonicalize(&self, _object: &mut Value) {}
 
     /// What the client should know although the write is done.
     fn warnings(&self, _new: &Value, _old: Option<&Value>) -> Vec<String> {

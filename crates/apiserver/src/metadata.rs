@@ -87,14 +87,16 @@ pub(crate) fn carry_over(resource: &Resource, name: &str, new: &mut Value, old: 
     metadata.remove("managedFields");
     metadata.remove("selfLink");
     // Never a client's: these always stay as stored.
-    for field in ["uid", "resourceVersion", "generation", "deletionTimestamp"] {
+    for field in ["uid", "resourceVersion", "generation", "creationTimestamp"] {
         keep(metadata, old, field);
     }
-    // Left out means unchanged; a different value is the validation's to refuse.
-    for field in ["creationTimestamp", "deletionGracePeriodSeconds"] {
-        if metadata.get(field).is_none_or(Value::is_null) {
-            keep(metadata, old, field);
-        }
+    // It can be set by a deletion only: where there is none, a client's is the validation's to refuse.
+    if old["metadata"].get("deletionTimestamp").is_some() {
+        keep(metadata, old, "deletionTimestamp");
+    }
+    // Left out means unchanged; a different value is refused likewise.
+    if metadata.get("deletionGracePeriodSeconds").is_none_or(Value::is_null) {
+        keep(metadata, old, "deletionGracePeriodSeconds");
     }
     Ok(())
 }

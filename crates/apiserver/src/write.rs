@@ -195,7 +195,6 @@ impl ApiServer {
         if !errors.is_empty() {
             return Err(status::invalid(resource, &name, &errors).into());
         }
-        resource.strategy.canonicalize(&mut object);
         let key = resource.key(&namespace, &name);
         if dry_run {
             if let (Some(by), _) = self.store().get(&key).await? {
@@ -301,9 +300,6 @@ impl ApiServer {
         };
         if !errors.is_empty() {
             return Err(status::invalid(at.resource, at.name, &errors).into());
-        }
-        if part != Part::Raw {
-            strategy.canonicalize(&mut new);
         }
         let said = strategy.warnings(&new, Some(&old));
         let stored = to_stored_unless_only_times(&mut new, &old, kv);

@@ -2,7 +2,6 @@
 
 use serde_json::Value;
 
-use super::subsets::repack;
 use super::{created, items_mut, read, set_default, updated};
 use crate::core::v1::{EndpointAddress, EndpointPort, Endpoints};
 use crate::field::{FieldError, FieldErrors};
@@ -34,16 +33,6 @@ impl Strategy for EndpointsStrategy {
         let mut errors = updated(new, old, true);
         errors.extend(subsets(new, Some(old)));
         errors
-    }
-
-    fn canonicalize(&self, object: &mut Value) {
-        let Ok(endpoints) = read::<Endpoints>(object) else { return };
-        let packed = repack(&endpoints.subsets);
-        if packed != endpoints.subsets
-            && let Ok(subsets) = serde_json::to_value(packed)
-        {
-            object["subsets"] = subsets;
-        }
     }
 
     fn warnings(&self, new: &Value, _old: Option<&Value>) -> Vec<String> {
@@ -112,7 +101,7 @@ fn address(errors: &mut FieldErrors, path: &str, address: &EndpointAddress, know
             dns1123_label(&address.hostname),
         );
     }
-    if let Some(node) = address.node_name.as_deref().filter(|n| !n.is_empty()) {
+    if let Some(node) = address.node_name.as_deref() {
         invalid_each(errors, &format!("{path}.nodeName"), node, dns1123_subdomain(node));
     }
 }

@@ -15,7 +15,6 @@ pub mod pod_update;
 pub mod pod_validate;
 pub mod pool;
 pub mod rbac;
-mod subsets;
 
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};

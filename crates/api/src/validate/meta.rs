@@ -21,6 +21,13 @@ pub fn of(object: &Value) -> ObjectMeta {
 
 /// Metadata of any object, new or changed.
 pub fn object_meta(meta: &ObjectMeta, namespaced: bool, rule: NameRule) -> FieldErrors {
+    let mut errors = any_meta(meta, namespaced, rule);
+    known_finalizers(&mut errors, meta);
+    errors
+}
+
+/// The same without what only Kubernetes' own kinds are asked for.
+fn any_meta(meta: &ObjectMeta, namespaced: bool, rule: NameRule) -> FieldErrors {
     let mut errors = FieldErrors::new();
     if !meta.generate_name.is_empty() {
         // A trailing dash is fine: five letters follow.
@@ -50,10 +57,7 @@ pub fn object_meta(meta: &ObjectMeta, namespaced: bool, rule: NameRule) -> Field
         let detail = "must be greater than or equal to 0";
         errors.push(FieldError::invalid("metadata.generation", meta.generation, detail));
     }
-    for (key, value) in &meta.labels {
-        invalid_each(&mut errors, "metadata.labels", key, name::qualified(key));
-        invalid_each(&mut errors, "metadata.labels", value, name::label_value(value));
-    }
+    labels(&mut errors, "metadata.labels", &meta.labels);
     annotations(&mut errors, meta);
     owners(&mut errors, meta);
     finalizers(&mut errors, meta);
@@ -67,7 +71,7 @@ fn mask_trailing_dash(text: &str) -> String {
     }
 }
 
-/// Labels somewhere else than in metadata, such as a Service's selector.
+/// Labels, also those somewhere else than in metadata, such as a Service's selector.
 pub fn labels(errors: &mut FieldErrors, path: &str, labels: &std::collections::BTreeMap<String, String>) {
     for (key, value) in labels {
         invalid_each(errors, path, key, name::qualified(key));
@@ -121,15 +125,7 @@ fn owners(errors: &mut FieldErrors, meta: &ObjectMeta) {
 
 fn finalizers(errors: &mut FieldErrors, meta: &ObjectMeta) {
     for finalizer in &meta.finalizers {
-        let before = errors.len();
         invalid_each(errors, "metadata.finalizers", finalizer, name::qualified(finalizer));
-        if errors.len() == before
-            && !finalizer.contains('/')
-            && !PLAIN_FINALIZERS.contains(&finalizer.as_str())
-        {
-            let detail = "name is neither a standard finalizer name nor is it fully qualified";
-            errors.push(FieldError::invalid("metadata.finalizers", finalizer.as_str(), detail));
-        }
     }
     let has = |name: &str| meta.finalizers.iter().any(|f| f == name);
     if has("orphan") && has("foregroundDeletion") {
@@ -138,11 +134,23 @@ fn finalizers(errors: &mut FieldErrors, meta: &ObjectMeta) {
     }
 }
 
+/// Finalizers of Kubernetes' own kinds are known ones or have a prefix.
+fn known_finalizers(errors: &mut FieldErrors, meta: &ObjectMeta) {
+    for (i, finalizer) in meta.finalizers.iter().enumerate() {
+        let odd = !finalizer.contains('/') && !PLAIN_FINALIZERS.contains(&finalizer.as_str());
+        if odd && name::qualified(finalizer).is_empty() {
+            let detail = "name is neither a standard finalizer name nor is it fully qualified";
+            let path = format!("metadata.finalizers[{i}]");
+            errors.push(FieldError::invalid(path, finalizer.as_str(), detail));
+        }
+    }
+}
+
 /// What the registry looks at in every update, of whatever part of whatever kind, before the kind's own rules. Those look
-/// at most of it again, so that a refusal has two causes for one error, as with Kubernetes.
+/// at it again, and each looks twice at labels: a refusal has as many causes for one error, as with Kubernetes.
 pub fn common_update(new: &Value, old: &Value, namespaced: bool) -> FieldErrors {
     let (new, old) = (of(new), of(old));
-    let mut errors = object_meta(&new, namespaced, name::path_segment);
+    let mut errors = any_meta(&new, namespaced, name::path_segment);
     errors.extend(object_meta_update(&new, &old));
     errors
 }
@@ -187,6 +195,9 @@ pub fn object_meta_update(new: &ObjectMeta, old: &ObjectMeta) -> FieldErrors {
     if new.generation < old.generation {
         errors.push(FieldError::invalid("metadata.generation", new.generation, "must not be decremented"));
     }
+    labels(&mut errors, "metadata.labels", &new.labels);
+    annotations(&mut errors, new);
+    owners(&mut errors, new);
     errors
 }
 
@@ -211,7 +222,7 @@ mod tests {
         assert_eq!(
             check(&json!({"name": "a", "namespace": "d", "finalizers": ["x"]})),
             [
-                "metadata.finalizers: Invalid value: \"x\": name is neither a standard finalizer name nor is it fully \
+                "metadata.finalizers[0]: Invalid value: \"x\": name is neither a standard finalizer name nor is it fully \
              qualified"
             ]
         );

@@ -137,6 +137,12 @@ fn check_list(list: &[Value], items: Items, ty: &'static Type, path: &str) -> Ve
     for (at, item) in list.iter().enumerate() {
         let Some(step) = step_to_item(items, ty, item) else {
             let Items::Map(keys) = items else { continue };
+            if !item.is_object() {
+                wrong.push(format!(
+                    "{path}: element {at}: associative list with keys may not have non-map elements"
+                ));
+                continue;
+            }
             let key = keys
                 .iter()
                 .find(|key| item.get(**key).is_none_or(Value::is_null))

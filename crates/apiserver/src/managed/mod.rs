@@ -14,6 +14,7 @@ mod set;
 mod shape;
 #[cfg(test)]
 mod tests;
+mod types;
 
 use portolan_api::Time;
 use portolan_api::meta::v1::Status;
@@ -146,7 +147,8 @@ pub(crate) struct Apply<'a> {
 
 /// The live object with what `config` says, entries included. `live` is an empty object if there is none yet.
 pub(crate) fn apply(how: Apply<'_>, live: &Value, config: &Value) -> Result<Value, Box<Status>> {
-    let wrong = check(config, root(how.schema), "");
+    let mut wrong = types::mistyped(config, how.schema);
+    wrong.extend(check(config, root(how.schema), ""));
     if !wrong.is_empty() {
         let text = format!("failed to create typed patch object ({}): {}", how.about, errors(&wrong));
         return Err(status::untyped(text).into());

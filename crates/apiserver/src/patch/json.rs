@@ -4,7 +4,8 @@ use json_patch::{Patch, PatchOperation};
 use serde_json::Value;
 
 use super::{
-    DEPTH_MAX, JSON_PATCH_COPY_BYTES_MAX, JSON_PATCH_OPERATIONS_MAX, PatchError, bad_root, decode_object,
+    DEPTH_MAX, JSON_PATCH_COPY_BYTES_MAX, JSON_PATCH_OPERATIONS_MAX, PatchError, UNDECODABLE, bad_root,
+    decode, decode_object,
 };
 
 /// Applies a list of operations; the first that fails refuses the whole patch.
@@ -32,10 +33,9 @@ pub(super) fn apply_operations(current: &Value, patch: &[u8]) -> Result<Value, P
 }
 
 fn decode_operations(patch: &[u8]) -> Result<Vec<PatchOperation>, PatchError> {
-    let document: Value = serde_json::from_slice(patch)
-        .map_err(|error| PatchError::BadRequest(format!("error decoding patch: {error}")))?;
+    let document = decode(UNDECODABLE, patch)?;
     let Value::Array(list) = &document else {
-        return Err(bad_root(&document, "[]interface {}"));
+        return Err(bad_root(UNDECODABLE, &document, "[]handlers.jsonPatchOp"));
     };
     if list.len() > JSON_PATCH_OPERATIONS_MAX {
         return Err(PatchError::TooLarge(format!(
@@ -51,7 +51,7 @@ fn decode_operations(patch: &[u8]) -> Result<Vec<PatchOperation>, PatchError> {
 
 /// Merges an object into the current one: null deletes, objects merge, everything else replaces.
 pub(super) fn apply_merge(current: &Value, patch: &[u8]) -> Result<Value, PatchError> {
-    let patch = Value::Object(decode_object(patch)?);
+    let patch = Value::Object(decode_object(UNDECODABLE, patch)?);
     let mut result = current.clone();
     json_patch::merge(&mut result, &patch);
     Ok(result)

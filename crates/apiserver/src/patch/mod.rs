@@ -2,8 +2,10 @@
 //! the result: the verb layer decodes the result strictly against the schema, as it does for any write.
 //!
 //! Start with [`apply`]. `json` is RFC 6902 and RFC 7386; `strategic` is Kubernetes' own merge, driven by the merge
-//! keys of the schema; `strict` finds what strict decoding refuses in the patch document itself.
+//! keys of the schema; `strict` finds what strict decoding refuses in the patch document itself, `convert` what does not
+//! fit the schema afterwards.
 
+mod convert;
 mod json;
 mod strategic;
 mod strict;
@@ -11,7 +13,8 @@ mod strict;
 use portolan_api::schema::Schema;
 use serde_json::Value;
 
-pub(crate) use strict::{problems, shown};
+pub(crate) use convert::misfit;
+pub(crate) use strict::{go_print, problems, shown};
 
 /// The most operations one JSON patch may have (Kubernetes' limit).
 const JSON_PATCH_OPERATIONS_MAX: usize = 10_000;
@@ -116,27 +119,39 @@ pub fn apply(
     }
 }
 
-/// The patch document as an object, with the words Kubernetes uses when it is not one.
-fn decode_object(patch: &[u8]) -> Result<serde_json::Map<String, Value>, PatchError> {
-    match serde_json::from_slice(patch) {
-        Ok(Value::Object(map)) => Ok(map),
-        Ok(other) => Err(bad_root(&other, "map[string]interface {}")),
-        Err(error) => Err(PatchError::BadRequest(format!("error decoding patch: {error}"))),
+/// What a patch document that cannot be read is told; a strategic patch is told it without these words.
+const UNDECODABLE: &str = "error decoding patch: ";
+
+/// The patch document as an object, with the words Kubernetes uses when it is not one, after `prefix`.
+fn decode_object(prefix: &str, patch: &[u8]) -> Result<serde_json::Map<String, Value>, PatchError> {
+    match decode(prefix, patch)? {
+        Value::Object(map) => Ok(map),
+        other => Err(bad_root(prefix, &other, "map[string]interface {}")),
     }
 }
 
-fn bad_root(found: &Value, wanted: &str) -> PatchError {
-    let found = match found {
+fn decode(prefix: &str, patch: &[u8]) -> Result<Value, PatchError> {
+    serde_json::from_slice(patch).map_err(|error| {
+        let text = if error.is_eof() { "unexpected end of JSON input".into() } else { error.to_string() };
+        PatchError::BadRequest(format!("{prefix}{text}"))
+    })
+}
+
+fn bad_root(prefix: &str, found: &Value, wanted: &str) -> PatchError {
+    let found = json_type(found);
+    PatchError::BadRequest(format!("{prefix}json: cannot unmarshal {found} into Go value of type {wanted}"))
+}
+
+/// What Go's JSON reader calls a value.
+pub(crate) fn json_type(value: &Value) -> &'static str {
+    match value {
         Value::Null => "null",
         Value::Bool(_) => "bool",
         Value::Number(_) => "number",
         Value::String(_) => "string",
         Value::Array(_) => "array",
         Value::Object(_) => "object",
-    };
-    PatchError::BadRequest(format!(
-        "error decoding patch: json: cannot unmarshal {found} into Go value of type {wanted}"
-    ))
+    }
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@
 use portolan_api::schema::{Schema, Type};
 use serde_json::{Map, Value};
 
-use super::{LIST_LENGTH_MAX, PatchError, decode_object};
+use super::{LIST_LENGTH_MAX, PatchError, decode_object, go_print};
 
 const DIRECTIVE: &str = "$patch";
 const RETAIN_KEYS: &str = "$retainKeys";
@@ -23,7 +23,7 @@ const SET_ORDER: &str = "$setElementOrder";
 type Object = Map<String, Value>;
 
 pub(super) fn apply(schema: &'static Schema, current: &Value, patch: &[u8]) -> Result<Value, PatchError> {
-    let patch = decode_object(patch)?;
+    let patch = decode_object("", patch)?;
     let Value::Object(current) = current.clone() else {
         return Err(PatchError::Internal("the current object is not a JSON object".into()));
     };
@@ -227,7 +227,8 @@ fn merge_list(current: Vec<Value>, patch: Vec<Value>, field: FieldShape) -> Resu
         return merge_plain(&current, &patch);
     }
     if objects != current.len() + patch.len() {
-        return Err(PatchError::Internal("list element types are not identical".into()));
+        let both = go_print(&Value::Array(vec![Value::Array(current), Value::Array(patch)]));
+        return Err(PatchError::Internal(format!("list element types are not identical: {both}")));
     }
     let Some(merge_key) = field.merge_key else {
         return Err(PatchError::Internal("cannot merge lists without merge key for type struct".into()));

@@ -44,7 +44,7 @@ pub(crate) fn shown(kind: Kind, patch: &[u8], patched: &Value) -> String {
 }
 
 /// Go's `%+v` of decoded JSON.
-fn go_print(value: &Value) -> String {
+pub(crate) fn go_print(value: &Value) -> String {
     match value {
         Value::Null => "<nil>".to_owned(),
         Value::String(text) => text.clone(),

@@ -14,7 +14,7 @@ use crate::object::{meta, meta_mut};
 use crate::verbs::patch::undecodable;
 use crate::verbs::update::check_name;
 use crate::write::{At, Part, Writer, scope};
-use crate::{content, metadata, respond, yaml};
+use crate::{content, metadata, patch, respond, yaml};
 
 /// Answers with the object as it is now.
 pub(crate) async fn run(
@@ -85,7 +85,13 @@ fn config(call: &Call) -> Result<Value> {
     let bad = |text: String| Err(ApiError::from(status::bad_request(text)));
     let mut config = match yaml::value(&call.body) {
         Ok(config) if config.is_object() => config,
-        Ok(_) => return bad("error decoding YAML: the document is not an object".into()),
+        Ok(other) => {
+            return bad(format!(
+                "error decoding YAML: error unmarshaling JSON: while decoding JSON: json: cannot unmarshal {} into Go \
+                 value of type map[string]interface {{}}",
+                patch::json_type(&other)
+            ));
+        }
         Err(error) => return bad(format!("error decoding YAML: {error}")),
     };
     if config["metadata"].get("managedFields").is_some_and(|v| !v.is_null()) {

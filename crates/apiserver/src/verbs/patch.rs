@@ -75,7 +75,10 @@ fn patched(call: &Call, kind: Kind, validation: Validation, old: &Value) -> Resu
     };
     let decoded = decode::check(&new, schema).map_err(|error| match error {
         DecodeError::TooLarge => crate::errors::too_large(),
-        DecodeError::Type(text) | DecodeError::Syntax(text) => nonsense(text),
+        DecodeError::Type(text) | DecodeError::Syntax(text) => {
+            let misfit = (kind == Kind::Strategic).then(|| patch::misfit(&new, schema)).flatten();
+            nonsense(misfit.unwrap_or(text))
+        }
     })?;
     let mut problems = match validation {
         Validation::Ignore => Vec::new(),
@@ -99,6 +102,7 @@ pub(crate) fn refused(call: &Call, error: &PatchError) -> ApiError {
     let mut status = status::bad_request(error.to_string());
     status.code = code;
     status.reason = error.reason().into();
+    status.details = matches!(error, PatchError::DoesNotApply { .. }).then(Default::default);
     status.into()
 }
 

@@ -153,6 +153,34 @@ async fn bodies_that_cannot_be_applied() {
 }
 
 #[tokio::test]
+async fn values_of_other_types_are_refused_first() {
+    let server = Server::start().await;
+    apply(&server, "fieldManager=one", &web(&json!({ "ports": [{ "port": 80 }], "type": "ClusterIP" })))
+        .await
+        .ok();
+    let about = "failed to create typed patch object (default/web; /v1, Kind=Service)";
+    for (spec, what) in [
+        // Somebody else's field, but that is not what is wrong.
+        (json!({ "type": 1 }), ".spec.type: expected string, got &value.valueUnstructured{Value:1}"),
+        (
+            json!({ "ports": ["a"] }),
+            ".spec.ports: element 0: associative list with keys may not have non-map elements",
+        ),
+        (json!("a"), ".spec: expected map, got &{a}"),
+    ] {
+        let refused = apply(&server, "fieldManager=two", &web(&spec)).await.refusal();
+        assert_eq!(refused, (500, String::new(), format!("{about}: {what}")));
+    }
+    let (code, _, message) = apply(&server, "fieldManager=two", &json!([])).await.refusal();
+    assert_eq!(code, 400);
+    assert_eq!(
+        message,
+        "error decoding YAML: error unmarshaling JSON: while decoding JSON: json: cannot unmarshal array into Go value of \
+         type map[string]interface {}"
+    );
+}
+
+#[tokio::test]
 async fn the_record_can_be_reset_and_edited() {
     let server = Server::start().await;
     let object =

@@ -108,14 +108,24 @@ async fn what_is_not_the_object_that_was_meant() {
         ] }),
     );
     let made = server.post(CONFIG_MAPS, &config_map("x", &json!({}))).await.ok();
-    let mut older = made.clone();
-    older["metadata"]["creationTimestamp"] = "2020-01-01T00:00:00Z".into();
-    let (code, _, message) = server.put(&format!("{CONFIG_MAPS}/x"), &older).await.refusal();
+    // When it was made is known better here; that it goes is not for an update to say.
+    let path = format!("{CONFIG_MAPS}/x");
+    let mut other = made.clone();
+    other["metadata"]["creationTimestamp"] = "2020-01-01T00:00:00Z".into();
+    assert_eq!(server.put(&path, &other).await.ok(), made);
+    other["metadata"]["deletionTimestamp"] = "2020-01-01T00:00:00Z".into();
+    let (code, _, message) = server.put(&path, &other).await.refusal();
     assert_eq!(code, 422);
     assert_eq!(
         message,
-        "ConfigMap \"x\" is invalid: metadata.creationTimestamp: Invalid value: \"2020-01-01T00:00:00Z\": field is immutable"
+        "ConfigMap \"x\" is invalid: metadata.deletionTimestamp: Invalid value: \"2020-01-01T00:00:00Z\": field is immutable"
     );
+    // The registry looks at metadata, and so does the kind; each of them looks twice at labels.
+    let odd = json!({ "metadata": { "name": "x", "labels": { "a": "b c" }, "finalizers": ["x"] } });
+    let causes = server.put(&path, &odd).await.json()["details"]["causes"].clone();
+    let fields: Vec<String> = causes.as_array().unwrap().iter().map(|cause| text(&cause["field"])).collect();
+    let (labels, finalizer) = ("metadata.labels", "metadata.finalizers[0]");
+    assert_eq!(fields, [labels, labels, labels, labels, finalizer]);
 }
 
 #[tokio::test]
@@ -297,10 +307,46 @@ async fn patches_that_lead_to_nonsense() {
         assert_eq!(warned.warnings(), wanted, "{body}");
         assert_eq!(send(kind, "fieldValidation=Ignore", body).await.warnings(), [""; 0]);
     }
+    assert_eq!(
+        refusal(&send(strategic, "", r#"{"spec":{"ports":[{"port":"http"}]}}"#).await),
+        " \"\" is invalid: patch: Invalid value: \"map[spec:map[ports:[map[port:http]]]]\": unrecognized type: int32"
+    );
     let wrong = r#"{"spec":{"sessionAffinity":{}}}"#;
     let message = refusal(&send("merge-patch+json", "fieldValidation=Ignore", wrong).await);
     let end = "json: cannot unmarshal object into Go struct field ServiceSpec.spec.sessionAffinity of type \
                v1.ServiceAffinity";
     assert!(message.ends_with(end), "{message}");
     assert!(message.contains("\\\"sessionAffinity\\\":{}"), "the patched object is not shown: {message}");
+}
+
+#[tokio::test]
+async fn patches_that_cannot_be_read_or_do_not_apply() {
+    let server = Server::start().await;
+    server.post(SERVICES, &service("x")).await.ok();
+    let send = async |kind: &str, body: &str| {
+        let kind = format!("application/{kind}");
+        server
+            .send(Method::PATCH, &format!("{SERVICES}/x"), &[("content-type", &kind)], body.to_owned())
+            .await
+    };
+    let strategic = "strategic-merge-patch+json";
+    let eof = "unexpected end of JSON input";
+    let map = "json: cannot unmarshal array into Go value of type map[string]interface {}";
+    let operations = "json: cannot unmarshal object into Go value of type []handlers.jsonPatchOp";
+    for (kind, body, message) in [
+        ("merge-patch+json", "{", format!("error decoding patch: {eof}")),
+        (strategic, "{", eof.to_owned()),
+        ("json-patch+json", "[", format!("error decoding patch: {eof}")),
+        ("merge-patch+json", "[]", format!("error decoding patch: {map}")),
+        (strategic, "[]", map.to_owned()),
+        ("json-patch+json", "{}", format!("error decoding patch: {operations}")),
+    ] {
+        is_failure(&send(kind, body).await, 400, "BadRequest", &message, &Value::Null);
+    }
+    let reply = send("json-patch+json", r#"[{"op":"remove","path":"/spec/foo"}]"#).await;
+    let message = "the server rejected our request due to an error in our request";
+    is_failure(&reply, 422, "Invalid", message, &json!({}));
+    let reply = send(strategic, r#"{"spec":{"ports":[1]}}"#).await;
+    let lists = "[[map[port:80 protocol:TCP targetPort:80]] [1]]";
+    is_failure(&reply, 500, "", &format!("list element types are not identical: {lists}"), &Value::Null);
 }
