@@ -63,14 +63,19 @@ fn address(key: &str) -> Option<IpAddr> {
 }
 
 async fn write(server: &ApiServer, addresses: &BTreeSet<IpAddr>) -> Result<()> {
+    refuse_none(addresses)?;
+    let port = server.config().secure_port;
+    put(server, &ENDPOINTS, endpoints(addresses, port)).await?;
+    put(server, &ENDPOINT_SLICES, slice(addresses, port)).await
+}
+
+fn refuse_none(addresses: &BTreeSet<IpAddr>) -> Result<()> {
     if addresses.is_empty() {
         let why = "no API server IP addresses were listed in storage, refusing to erase all endpoints for the \
                    kubernetes Service";
         return Err(status::internal_error(why).into());
     }
-    let port = server.config().secure_port;
-    put(server, &ENDPOINTS, endpoints(addresses, port)).await?;
-    put(server, &ENDPOINT_SLICES, slice(addresses, port)).await
+    Ok(())
 }
 
 fn endpoints(addresses: &BTreeSet<IpAddr>, port: u16) -> Value {
@@ -127,6 +132,13 @@ mod tests {
         assert_eq!(object["addressType"], "IPv4");
         assert_eq!(object["endpoints"].as_array().unwrap().len(), 2);
         assert_eq!(slice(&BTreeSet::from(["fd00::1".parse().unwrap()]), 6443)["addressType"], "IPv6");
+    }
+
+    #[test]
+    fn nobody_erases_all_servers() {
+        let why = refuse_none(&BTreeSet::new()).unwrap_err().0.message;
+        assert!(why.ends_with("refusing to erase all endpoints for the kubernetes Service"), "{why}");
+        assert!(refuse_none(&BTreeSet::from(["fd00::1".parse().unwrap()])).is_ok());
     }
 
     #[test]

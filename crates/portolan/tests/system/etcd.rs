@@ -397,8 +397,16 @@ fn a_cluster_moves_into_etcd_in_kubernetes_own_layout() {
     let lease = etcdctl(&place, &["get", "/registry/masterleases/10.9.0.2", "-w", "json"]);
     let lease: Value = serde_json::from_str(&lease).unwrap();
     assert!(lease["kvs"][0]["lease"].as_u64().is_some_and(|id| id != 0), "it goes by itself: {lease}");
-    // Into a prefix that is in use: refused, with one of the keys that are in the way.
+    let value = || etcdctl(&place, &["get", "/registry/masterleases/10.9.0.2", "--print-value-only"]);
+    let read = || serde_json::from_str::<Value>(&value()).unwrap();
+    let first = read();
+    assert_eq!(first["kind"], "Endpoints", "{first}");
+    assert_eq!(first["subsets"], serde_json::json!([{ "addresses": [{ "ip": "10.9.0.2" }] }]));
+    let generation = |lease: &Value| lease["metadata"]["generation"].as_i64().unwrap();
+    until("it is renewed", PATIENCE, || (generation(&read()) > generation(&first)).then_some(()));
     plane.stop();
+    assert_eq!(value(), "", "who goes takes its lease along");
+    // Into a prefix that is in use: refused, with one of the keys that are in the way.
     place.says(&mut {
         let mut command = Command::new("etcdctl");
         command.env("ETCDCTL_API", "3").args(["--endpoints", &url, "put", "/registry/pods/a/b", "x"]);
