@@ -3,8 +3,9 @@
 //! Workers count in a [`Tally`] of their own, so that they never wait for each other's cache lines; [`Metrics`] adds the
 //! tallies up when somebody reads.
 
+use std::collections::BTreeMap;
 use std::fmt::Error;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -58,6 +59,10 @@ const DURATIONS_S: [f64; 20] = [
 ];
 const SIZES: [f64; 13] =
     [100.0, 200.0, 300.0, 400.0, 511.0, 1_023.0, 2_047.0, 4_095.0, 8_291.0, 16e3, 32e3, 48e3, 64e3];
+
+fn rcode_index(rcode: u8) -> usize {
+    RCODES.iter().position(|code| *code == rcode).unwrap_or(RCODES.len() - 1)
+}
 
 #[derive(Debug, Default)]
 struct Counter(AtomicU64);
@@ -132,8 +137,7 @@ impl Tally {
     }
 
     pub(crate) fn response(&self, transport: Transport, rcode: u8, source: Source, bytes: usize) {
-        let rcode = RCODES.iter().position(|code| *code == rcode).unwrap_or(RCODES.len() - 1);
-        self.responses[rcode][source as usize].add(1);
+        self.responses[rcode_index(rcode)][source as usize].add(1);
         self.response_bytes[transport as usize].observe(bytes as f64, 1);
     }
 
@@ -157,6 +161,22 @@ const PROGRAMMING_S: [f64; 20] = [
     0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.024, 2.048, 4.096, 8.192, 16.384,
     32.768, 65.536, 131.072, 262.144, 524.288,
 ];
+
+/// How long one upstream took for its answers, by their code.
+#[derive(Debug)]
+pub(crate) struct UpstreamTimes([Histogram<20>; RCODES.len()]);
+
+impl Default for UpstreamTimes {
+    fn default() -> Self {
+        UpstreamTimes(std::array::from_fn(|_| Histogram::new(&DURATIONS_S)))
+    }
+}
+
+impl UpstreamTimes {
+    pub(crate) fn add(&self, rcode: u8, time: Duration) {
+        self.0[rcode_index(rcode)].observe(time.as_secs_f64(), 1);
+    }
+}
 
 /// Everything together, for those who read it.
 #[derive(Debug)]
@@ -347,8 +367,31 @@ fn encode_forwarder(encoder: &mut DescriptorEncoder<'_>, forwarder: &Forwarder) 
     ] {
         counter(encoder, name, help, value)?;
     }
+    encode_upstreams(encoder, forwarder)?;
     let loops = forwarder.loops().len() as u64;
     gauge(encoder, "portolan_dns_upstream_loops", "Upstreams that lead back here", loops)
+}
+
+fn encode_upstreams(encoder: &mut DescriptorEncoder<'_>, forwarder: &Forwarder) -> Result<(), Error> {
+    // One address may be an upstream of several zones.
+    let mut upstreams: BTreeMap<SocketAddr, Vec<&UpstreamTimes>> = BTreeMap::new();
+    for (address, times) in forwarder.upstream_times() {
+        upstreams.entry(address).or_default().push(times);
+    }
+    let (name, help) = ("coredns_proxy_request_duration_seconds", "Time to an upstream's answer");
+    let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Histogram)?;
+    for (address, times) in upstreams {
+        let to = address.to_string();
+        for (r, rcode) in RCODES.iter().enumerate() {
+            let (sum, count, buckets) = add_up(times.iter().map(|times| &times.0[r]));
+            if count > 0 {
+                let labels =
+                    Labels(vec![("proxy_name", "forward"), ("to", &to), ("rcode", rcode_name(*rcode))]);
+                metric.encode_family(&labels)?.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 fn counter(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> Result<(), Error> {

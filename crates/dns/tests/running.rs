@@ -16,7 +16,7 @@ use net::exchange;
 use portolan_client::paths;
 use portolan_client::testing::FakeApi;
 use portolan_dns::zone::Options;
-use portolan_dns::{Config, run};
+use portolan_dns::{Config, forward, run};
 use portolan_role::Progress;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -162,10 +162,41 @@ async fn until_the_api_server_has_been_read_names_fail_instead_of_being_denied()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn clients_are_answered_for_a_while_after_the_end_was_asked_for() {
+    let api = FakeApi::new();
+    let mut config = config();
+    config.lameduck = Duration::from_secs(1);
+    config.health = Some(free_port());
+    let (lameduck, health) = (config.lameduck, config.health.unwrap());
+    let progress = Progress::default();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let shutdown = async { _ = stopped.await };
+    let running = tokio::spawn(run(api.client(), config, progress.clone(), shutdown));
+    let server = progress.ready().await[0];
+    stop.send(()).unwrap();
+    let begin = std::time::Instant::now();
+    let (mut answered, mut healthy) = (Duration::ZERO, Duration::ZERO);
+    while !running.is_finished() {
+        let question = question("dns-version.cluster.local", RecordType::TXT);
+        if exchange(server, &question).await.is_some() {
+            answered = begin.elapsed();
+        }
+        if get(health, "/health").await.is_some_and(|answer| answer.starts_with("HTTP/1.1 200")) {
+            healthy = begin.elapsed();
+        }
+    }
+    assert!(answered >= lameduck / 2 && healthy >= lameduck / 2, "{answered:?} {healthy:?}");
+    running.await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn health_readiness_and_metrics_are_served() {
     let api = FakeApi::new();
     api.put(&paths::NAMESPACES, namespace("default"));
     let mut config = config();
+    let upstream = net::Upstream::honest(300).await;
+    let upstreams = vec![upstream.address];
+    config.forward = Some(forward::Config { upstreams, ..forward::Config::default() });
     let addresses = [free_port(), free_port(), free_port()];
     (config.health, config.ready, config.metrics) =
         (Some(addresses[0]), Some(addresses[1]), Some(addresses[2]));
@@ -173,16 +204,34 @@ async fn health_readiness_and_metrics_are_served() {
     let running = tokio::spawn(run(api.client(), config, progress.clone(), std::future::pending()));
     let server = progress.ready().await[0];
     ask(server, "default.svc.cluster.local", RecordType::A).await;
+    ask(server, "www.example.com", RecordType::A).await;
     assert!(get(addresses[0], "/health").await.unwrap().starts_with("HTTP/1.1 200"));
     assert!(get(addresses[1], "/ready").await.unwrap().starts_with("HTTP/1.1 200"));
     assert!(get(addresses[0], "/other").await.unwrap().starts_with("HTTP/1.1 404"));
     let text = get(addresses[2], "/metrics").await.unwrap();
     for line in [
-        "coredns_dns_requests_total{server=\"dns://127.0.0.1:0\",zone=\"cluster.local.\",view=\"\",proto=\"udp\",family=\"1\",type=\"A\"} 1",
+        "coredns_dns_requests_total{server=\"dns://127.0.0.1:0\",zone=\"cluster.local.\",view=\"\",proto=\"udp\",family=\"1\",type=\"A\"} 2",
         "rcode=\"NOERROR\",plugin=\"kubernetes\"} 1",
         "coredns_dns_request_duration_seconds_count",
         "# TYPE coredns_kubernetes_dns_programming_duration_seconds histogram",
         "portolan_dns_services 0",
+        "coredns_dns_responses_total{server=\"dns://127.0.0.1:0\",zone=\"cluster.local.\",view=\"\",rcode=\"NOERROR\",plugin=\"forward\"} 1",
+        "coredns_dns_request_size_bytes_count",
+        "coredns_dns_response_size_bytes_count",
+        "coredns_cache_entries{type=\"success\"} 1",
+        "coredns_cache_hits_total{type=\"success\"} 0",
+        "coredns_cache_misses_total 1",
+        "coredns_cache_requests_total 1",
+        "coredns_cache_evictions_total{type=\"denial\"} 0",
+        "coredns_cache_served_stale_total 0",
+        "coredns_cache_prefetch_total 0",
+        "coredns_forward_max_concurrent_rejects_total 0",
+        "coredns_forward_healthcheck_broken_total 0",
+        "coredns_proxy_healthcheck_failures_total 0",
+        &format!(
+            "coredns_proxy_request_duration_seconds_count{{proxy_name=\"forward\",to=\"{}\",rcode=\"NOERROR\"}} 1",
+            upstream.address
+        ),
     ] {
         assert!(text.contains(line), "no {line} in\n{text}");
     }

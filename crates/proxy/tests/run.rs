@@ -484,14 +484,28 @@ async fn np_3_health_check_node_ports_count_local_endpoints() {
 #[tokio::test]
 async fn an_address_in_use_is_waited_for_or_the_end_as_one_likes() {
     let api = api();
-    let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let config = Config { healthz_address: taken.local_addr().ok(), ..config() };
+    let taken = [0; 3].map(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap());
+    let [healthz_address, metrics_address, check] =
+        taken.each_ref().map(|listener| listener.local_addr().ok());
+    let config = Config { healthz_address, metrics_address, ..config() };
+    let mut web = service("web", "10.96.0.1");
+    web["spec"]["type"] = "LoadBalancer".into();
+    web["spec"]["externalTrafficPolicy"] = "Local".into();
+    web["spec"]["healthCheckNodePort"] = check.unwrap().port().into();
+    api.put(&paths::SERVICES, web);
     let proxy = Proxy::start(&api, config.clone(), Plane::default());
     proxy.progress.ready().await;
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while !api.all(&paths::EVENTS).iter().any(|event| event["reason"] == "FailedToStartProxierHealthcheck") {
-        assert!(Instant::now() < deadline, "{:?}", api.all(&paths::EVENTS));
-        tokio::time::sleep(Duration::from_millis(1)).await;
+    for (reason, about) in [
+        ("FailedToStartProxierHealthcheck", "n1"),
+        ("FailedToStartMetricServer", "n1"),
+        ("FailedToStartServiceHealthcheck", "web"),
+    ] {
+        let said = |event: &Value| event["reason"] == reason && event["involvedObject"]["name"] == about;
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !api.all(&paths::EVENTS).iter().any(said) {
+            assert!(Instant::now() < deadline, "{:?}", api.all(&paths::EVENTS));
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
     }
     proxy.stop().await;
     let config = Config { bind_address_hard_fail: true, ..config };

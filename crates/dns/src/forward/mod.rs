@@ -13,6 +13,7 @@ mod stored;
 mod upstream;
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -24,6 +25,7 @@ use tokio::sync::{Semaphore, watch};
 pub use config::{CacheConfig, Config, ConfigError, Policy, Stub, UPSTREAMS_MAX, upstreams, without_self};
 pub use stored::Stored;
 
+use crate::metrics::UpstreamTimes;
 use crate::name::{Name, QName};
 use crate::rr::{Rcode, rtype};
 use crate::wire::{Query, flag};
@@ -161,6 +163,12 @@ impl Forwarder {
 
     pub(crate) fn counts(&self) -> &Counts {
         &self.0.counts
+    }
+
+    /// Of every upstream of every zone.
+    pub(crate) fn upstream_times(&self) -> impl Iterator<Item = (SocketAddr, &UpstreamTimes)> {
+        let groups = self.0.routes.iter().filter_map(|(_, _, group)| group.as_ref());
+        groups.flat_map(|group| &group.upstreams).map(|upstream| (upstream.address, &upstream.times))
     }
 
     /// Entries in the cache: answers, denials.
@@ -355,8 +363,10 @@ impl Forwarder {
     async fn try_one(&self, upstream: &Arc<Upstream>, ask: &Ask) -> Option<Arc<Stored>> {
         let config = &self.0.config;
         let exchange = exchange::exchange(upstream.address, ask, config.force_tcp, &config.cache);
+        let begin = Instant::now();
         match tokio::time::timeout(config.timeout, exchange).await {
             Ok(Ok(stored)) => {
+                upstream.times.add(stored.rcode(), begin.elapsed());
                 upstream.succeeded();
                 return Some(stored);
             }

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
 use super::config::Policy;
+use crate::metrics::UpstreamTimes;
 
 /// One upstream's state.
 #[derive(Debug)]
@@ -13,6 +14,7 @@ pub(super) struct Upstream {
     checking: AtomicBool,
     /// It asks us: it is never used.
     looped: AtomicBool,
+    pub times: UpstreamTimes,
 }
 
 impl Upstream {
@@ -22,6 +24,7 @@ impl Upstream {
             fails: AtomicU32::new(0),
             checking: AtomicBool::new(false),
             looped: AtomicBool::new(false),
+            times: UpstreamTimes::default(),
         }
     }
 
