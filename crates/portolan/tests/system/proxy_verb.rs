@@ -139,12 +139,7 @@ impl Place {
 
     /// A connection that stays open.
     pub(crate) fn connect(&self) -> Line {
-        let to = self.web(9000);
-        let stream = self.netns.run(|| TcpStream::connect_timeout(&to, PATIENCE)).unwrap().unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        let mut line = Line { stream: BufReader::new(stream) };
-        assert!(line.read().starts_with("name=web-"));
-        line
+        Line::connect(&self.netns, self.web(9000))
     }
 }
 
@@ -154,6 +149,14 @@ pub(crate) struct Line {
 }
 
 impl Line {
+    pub(crate) fn connect(from: &Netns, to: SocketAddr) -> Self {
+        let stream = from.run(|| TcpStream::connect_timeout(&to, PATIENCE)).unwrap().unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut line = Self { stream: BufReader::new(stream) };
+        assert!(line.read().starts_with("name=web-"));
+        line
+    }
+
     fn read(&mut self) -> String {
         let mut text = String::new();
         self.stream.read_line(&mut text).unwrap();

@@ -27,7 +27,7 @@ const CONTROLLERS: &str = "endpoint,endpointslice,endpointslicemirroring,service
 const ACCOUNT: &str = "run/secrets/kubernetes.io/serviceaccount";
 
 /// A program that ends with its handle.
-struct Program(Child);
+pub(super) struct Program(Child);
 
 impl Drop for Program {
     fn drop(&mut self) {
@@ -177,12 +177,12 @@ impl Cluster {
             .unwrap()
     }
 
-    /// A pod of the built-in image: it answers with its name on port 80.
+    /// A pod of the built-in image: it answers with its name on port 80, and keeps connections on 9000.
     pub(super) fn echo(&mut self, name: &str, at: (u8, u8), labels: &Value, spec: &Value) {
         self.pod(&format!("default/{name}"), at, labels, spec);
         let place = self.bed.lab.place(name).unwrap();
         let mut command = Command::new(exe());
-        command.args(["echo", "--http", "80"]).env("POD_NAME", name).stderr(Stdio::null());
+        command.args(["echo", "--http", "80", "--tcp", "9000"]).env("POD_NAME", name).stderr(Stdio::null());
         self.programs.push(Program(place.spawn(&mut command).unwrap()));
     }
 
@@ -206,6 +206,21 @@ impl Cluster {
     /// Runs what a workload of kube-system says, init containers first, on a node, or in a pod of it. Returns when its
     /// probes are content.
     pub(super) fn run(&mut self, workload: &str, place: &str, node: u8) {
+        let main = self.begin(workload, place, node);
+        self.until_probed(&main, place);
+    }
+
+    fn until_probed(&self, main: &Value, place: &str) {
+        for probe in ["startupProbe", "livenessProbe", "readinessProbe"] {
+            let get = &main[probe]["httpGet"];
+            if let Some(port) = get["port"].as_u64() {
+                self.until_answered(place, get, port as u16);
+            }
+        }
+    }
+
+    /// As `run`, without waiting for probes.
+    pub(super) fn begin(&mut self, workload: &str, place: &str, node: u8) -> Value {
         let text = self.bed.run(&["get", workload, "-n", "kube-system", "-o", "json"]);
         let workload: Value = serde_json::from_str(&text).unwrap();
         let spec = &workload["spec"]["template"]["spec"];
@@ -223,12 +238,22 @@ impl Cluster {
         command.stdout(Stdio::null()).stderr(log);
         let program = Program(self.bed.lab.place(place).unwrap().spawn(&mut command).unwrap());
         self.containers.push((name, program));
-        for probe in ["startupProbe", "livenessProbe", "readinessProbe"] {
-            let get = &main[probe]["httpGet"];
-            if let Some(port) = get["port"].as_u64() {
-                self.until_answered(place, get, port as u16);
-            }
-        }
+        main.clone()
+    }
+
+    /// Kubernetes' own proxy of a node, in its mode iptables.
+    pub(super) fn kube_proxy(&self, node: u8) -> Program {
+        let layout = &self.bed.lab.layout;
+        let host = Host::Node(node);
+        let mut command = Command::new(program("kube-proxy"));
+        command.arg("--kubeconfig").arg(layout.kubeconfig()).arg(format!("--hostname-override={host}"));
+        command.args(["--proxy-mode=iptables", "--cluster-cidr=10.244.0.0/16"]);
+        // A network namespace has no say in these.
+        command.args(["--conntrack-max-per-core=0", "--conntrack-tcp-timeout-established=0"]);
+        command.arg("--conntrack-tcp-timeout-close-wait=0");
+        let log = File::create(layout.dir().join(format!("kube-proxy-{host}.log"))).unwrap();
+        let netns = self.bed.lab.host(host).unwrap();
+        Program(netns.run(|| command.stdout(Stdio::null()).stderr(log).spawn()).unwrap().unwrap())
     }
 
     /// A kubelet asks from the node, the host that is named or the pod.
