@@ -321,6 +321,22 @@ fn etcdctl(place: &Place, args: &[&str]) -> String {
     place.says(&mut command)
 }
 
+/// The lease of the control plane on host 2.
+const LEASE: &str = "/registry/masterleases/10.9.0.2";
+
+/// It is of Kubernetes' form, goes by itself, and is renewed.
+fn says_who_it_is(place: &Place) {
+    let key: Value = serde_json::from_str(&etcdctl(place, &["get", LEASE, "-w", "json"])).unwrap();
+    assert!(key["kvs"][0]["lease"].as_u64().is_some_and(|id| id != 0), "it goes by itself: {key}");
+    let read =
+        || -> Value { serde_json::from_str(&etcdctl(place, &["get", LEASE, "--print-value-only"])).unwrap() };
+    let first = read();
+    assert_eq!(first["kind"], "Endpoints", "{first}");
+    assert_eq!(first["subsets"], serde_json::json!([{ "addresses": [{ "ip": "10.9.0.2" }] }]));
+    let generation = |lease: &Value| lease["metadata"]["generation"].as_i64().unwrap();
+    until("it is renewed", PATIENCE, || (generation(&read()) > generation(&first)).then_some(()));
+}
+
 /// From the data directory into etcd: the keys and values that Kubernetes' own server would read, seen with etcd's own
 /// tool; and a control plane goes on from them.
 #[test]
@@ -394,18 +410,9 @@ fn a_cluster_moves_into_etcd_in_kubernetes_own_layout() {
     plane.start(&place);
     assert_eq!(place.says(place.kubectl(&data).args(ports)), before);
     place.says(place.kubectl(&data).args(["create", "service", "nodeport", "next", "--tcp=80"]));
-    let lease = etcdctl(&place, &["get", "/registry/masterleases/10.9.0.2", "-w", "json"]);
-    let lease: Value = serde_json::from_str(&lease).unwrap();
-    assert!(lease["kvs"][0]["lease"].as_u64().is_some_and(|id| id != 0), "it goes by itself: {lease}");
-    let value = || etcdctl(&place, &["get", "/registry/masterleases/10.9.0.2", "--print-value-only"]);
-    let read = || serde_json::from_str::<Value>(&value()).unwrap();
-    let first = read();
-    assert_eq!(first["kind"], "Endpoints", "{first}");
-    assert_eq!(first["subsets"], serde_json::json!([{ "addresses": [{ "ip": "10.9.0.2" }] }]));
-    let generation = |lease: &Value| lease["metadata"]["generation"].as_i64().unwrap();
-    until("it is renewed", PATIENCE, || (generation(&read()) > generation(&first)).then_some(()));
+    says_who_it_is(&place);
     plane.stop();
-    assert_eq!(value(), "", "who goes takes its lease along");
+    assert_eq!(etcdctl(&place, &["get", LEASE]), "", "who goes takes its lease along");
     // Into a prefix that is in use: refused, with one of the keys that are in the way.
     place.says(&mut {
         let mut command = Command::new("etcdctl");
