@@ -23,17 +23,14 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// A lab with two ready pods, and a host that reaches them straight but no Service.
+    /// A lab with two ready pods, and the control plane's host, which reaches them straight but no Service.
     pub(crate) fn new() -> Self {
         let bed = Bed::up(1);
         let pods = web_pod("web-1", "app: web", None) + &web_pod("web-2", "app: web", None);
         bed.apply(&(pods + SERVICE));
         bed.wait_ready("app=web");
         let netns = bed.lab.host(Host::ControlPlane).unwrap();
-        let place = Self { bed, netns, dir: tempfile::tempdir().unwrap() };
-        let pods = place.bed.field("node node-1", "{.spec.podCIDR}");
-        place.tool("ip", &["route", "add", &pods, "via", &Host::Node(1).address().to_string()]);
-        place
+        Self { bed, netns, dir: tempfile::tempdir().unwrap() }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
