@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use portolan_api::decode::{self, DecodeError, Decoded, Problem};
-use portolan_api::resource::Resource;
+use portolan_api::resource::{self, Resource};
 use portolan_api::status;
 use serde::Deserialize;
 use serde_json::Value;
@@ -110,32 +110,47 @@ fn json(call: &Call) -> std::result::Result<Bytes, Unread> {
     }
 }
 
+/// The type into which Go reads an object's own words about its type.
+const GO_TYPE_META: &str =
+    r#"struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }"#;
+
 /// The body must say that it is what the path says it is, or say nothing.
 fn check_type(resource: &Resource, json: &[u8], body: &[u8]) -> Result<()> {
     let bad = |text: String| Err(status::bad_request(text).into());
+    let unread = |text: String| {
+        bad(unrecognized(resource, body, &format!("couldn't get version/kind; json parse error: {text}")))
+    };
     let meta: TypeMeta = match serde_json::from_slice(json) {
+        // A list would do for a struct here, but not for Go.
+        Ok(_) if json.trim_ascii_start().starts_with(b"[") => {
+            return unread(format!("json: cannot unmarshal array into Go value of type {GO_TYPE_META}"));
+        }
         Ok(meta) => meta,
-        Err(error) if error.is_data() && json.trim_ascii_start().starts_with(b"{") => {
-            let text = format!("couldn't get version/kind; json parse error: {}", go_error(json, &error));
-            return bad(unrecognized(resource, body, &text));
-        }
-        Err(error) => {
-            let text = format!("couldn't get version/kind; json parse error: {}", go_error(json, &error));
-            return bad(unrecognized(resource, body, &text));
-        }
+        Err(error) => return unread(go_error(json, &error)),
     };
     let expected = resource.api_version();
     let version = if meta.api_version.is_empty() { &expected } else { &meta.api_version };
     let kind = if meta.kind.is_empty() { resource.kind } else { &meta.kind };
+    let short = version.rsplit('/').next().unwrap_or(version);
+    let group = version.rsplit_once('/').map_or("", |(group, _)| group);
+    if resource::find_kind(group, short, kind).is_none() {
+        return bad(format!(
+            "{kind} in version {short:?} cannot be handled as a {}: no kind {kind:?} is registered for version {version:?} in \
+             scheme \"pkg/api/legacyscheme/scheme.go:30\"",
+            resource.kind
+        ));
+    }
     if *version != expected {
         return bad(format!(
             "the API version in the data ({version}) does not match the expected API version ({expected})"
         ));
     }
     if kind != resource.kind {
-        let short = version.rsplit('/').next().unwrap_or(version);
+        // What it would have become is of the package named after its group.
+        let package = resource.group.split('.').next().filter(|name| !name.is_empty()).unwrap_or("core");
         return bad(format!(
-            "{kind} in version {short:?} cannot be handled as a {0}: converting (v1.{kind}) to (v1.{0}): unknown conversion",
+            "{kind} in version {short:?} cannot be handled as a {0}: converting ({short}.{kind}) to ({package}.{0}): unknown \
+             conversion",
             resource.kind
         ));
     }
@@ -221,12 +236,23 @@ mod tests {
     #[test]
     fn bodies_of_another_type_are_refused() {
         assert_eq!(
-            check(r#"{"apiVersion":"apps/v1","kind":"Service"}"#),
+            check(r#"{"apiVersion":"apps/v1","kind":"Deployment"}"#),
             "the API version in the data (apps/v1) does not match the expected API version (v1)"
         );
         assert_eq!(
             check(r#"{"apiVersion":"v1","kind":"Pod"}"#),
-            "Pod in version \"v1\" cannot be handled as a Service: converting (v1.Pod) to (v1.Service): unknown conversion"
+            "Pod in version \"v1\" cannot be handled as a Service: converting (v1.Pod) to (core.Service): unknown conversion"
+        );
+        assert_eq!(
+            check(r#"{"apiVersion":"apps/v1","kind":"Service"}"#),
+            "Service in version \"v1\" cannot be handled as a Service: no kind \"Service\" is registered for version \"apps/v1\" \
+             in scheme \"pkg/api/legacyscheme/scheme.go:30\""
+        );
+        assert_eq!(
+            check("[]"),
+            "the object provided is unrecognized (must be of type Service): couldn't get version/kind; json parse error: json: \
+             cannot unmarshal array into Go value of type struct { APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind \
+             string \"json:\\\"kind,omitempty\\\"\" } (5b5d)"
         );
         assert!(check_type(&SERVICES, b"{}", b"{}").is_ok());
     }
