@@ -37,9 +37,16 @@ pub(crate) async fn serve(
     let later: Arc<Tally> = Arc::default();
     let shared = Shared { handler: handler.clone(), limiter: Arc::new(limiter), later: later.clone() };
     let tallies = [Arc::default(), Arc::default()];
-    let workers = Workers::start(address.parse().unwrap(), &shared, &tallies).unwrap();
+    let (workers, listener) = loop {
+        let workers = Workers::start(address.parse().unwrap(), &shared, &tallies).unwrap();
+        match TcpListener::bind(workers.address()).await {
+            Ok(listener) => break (workers, listener),
+            // Somebody's by TCP: another port will do.
+            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && address.ends_with(":0") => {}
+            Err(error) => panic!("{error}"),
+        }
+    };
     let mut tasks = JoinSet::new();
-    let listener = TcpListener::bind(workers.address()).await.unwrap();
     tasks.spawn(tcp::serve(listener, handler, later, limits));
     let mut address = workers.address();
     if address.ip().is_unspecified() {
@@ -63,6 +70,16 @@ pub(crate) async fn dig(server: SocketAddr, arguments: &[&str]) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
+/// A port of the loopback by UDP and by TCP: what is free by one may be somebody's by the other.
+pub(crate) async fn one_port() -> (tokio::net::UdpSocket, TcpListener) {
+    loop {
+        let udp = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        if let Ok(tcp) = TcpListener::bind(udp.local_addr().unwrap()).await {
+            return (udp, tcp);
+        }
+    }
+}
+
 /// How an upstream treats one question: the messages to send.
 type Behave = dyn Fn(&Message, Transport) -> Vec<Vec<u8>> + Send + Sync;
 
@@ -84,9 +101,8 @@ impl Upstream {
         behave: impl Fn(&Message, Transport) -> Vec<Vec<u8>> + Send + Sync + 'static,
     ) -> Upstream {
         let behave: Arc<Behave> = Arc::new(behave);
-        let udp = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let (udp, tcp) = one_port().await;
         let address = udp.local_addr().unwrap();
-        let tcp = TcpListener::bind(address).await.unwrap();
         let asked = Arc::new(AtomicUsize::new(0));
         let mut tasks = JoinSet::new();
         let (by_udp, by_tcp, counted, counted_too) = (behave.clone(), behave, asked.clone(), asked.clone());
