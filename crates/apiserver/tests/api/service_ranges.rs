@@ -258,6 +258,57 @@ async fn ranges_are_refused_in_kubernetes_words() {
     assert_eq!((&said["spec"]["cidrs"], &said["status"]), (&json!(dual), &other["status"]));
 }
 
+/// The operations that Kubernetes' conformance tests go through.
+#[tokio::test]
+async fn a_range_has_all_verbs_and_a_status() {
+    let server = Server::start().await;
+    let listed = server.get("/apis/networking.k8s.io/v1").await.ok();
+    let verbs = |name: &str| {
+        let resources = listed["resources"].as_array().unwrap();
+        resources.iter().find(|resource| resource["name"] == name).unwrap()["verbs"].clone()
+    };
+    let all = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
+    assert_eq!(
+        (verbs("servicecidrs"), verbs("servicecidrs/status")),
+        (json!(all), json!(["get", "patch", "update"]))
+    );
+
+    let labelled = format!("{RANGES}?labelSelector=test%3Dranges");
+    let mut watch = server.watch(&format!("{labelled}&watch=1")).await;
+    for (name, cidr) in [("one", "10.201.0.0/24"), ("two", "10.202.0.0/24")] {
+        let mut object = range(name, &[cidr]);
+        object["metadata"]["labels"] = json!({ "test": "ranges" });
+        server.post(RANGES, &object).await.ok();
+        assert_eq!(watch.word().await, format!("ADDED {name}"));
+    }
+    let path = format!("{RANGES}/one");
+    let patch = json!({ "metadata": { "annotations": { "patched": "true" } } });
+    let mut object = server.patch(&path, "merge", &patch).await.ok();
+    object["metadata"]["annotations"]["updated"] = "true".into();
+    let updated = server.put(&path, &object).await.ok();
+    assert_eq!(updated["metadata"]["annotations"], json!({ "patched": "true", "updated": "true" }));
+    assert_eq!((watch.word().await, watch.word().await), ("MODIFIED one".into(), "MODIFIED one".into()));
+
+    let mut object = server.get(&format!("{path}/status")).await.ok();
+    assert_eq!(object, updated);
+    object["status"] = ready("True")["status"].clone();
+    object["metadata"]["annotations"]["updated"] = "by status".into();
+    let said = server.put(&format!("{path}/status"), &object).await.ok();
+    assert_eq!(said["status"], object["status"]);
+    let patched = server.patch(&format!("{path}/status"), "merge", &ready("False")).await.ok();
+    assert_eq!(patched["status"]["conditions"][0]["status"], "False");
+    assert_eq!(patched["spec"], updated["spec"]);
+
+    server.delete(&path).await.ok();
+    let names = async |path: &str| -> Vec<String> {
+        let list = server.get(path).await.ok();
+        list["items"].as_array().unwrap().iter().map(|item| text(&item["metadata"]["name"])).collect()
+    };
+    assert_eq!(names(&labelled).await, ["two"]);
+    server.delete(&labelled).await.ok();
+    assert_eq!((names(&labelled).await, names(RANGES).await), (vec![], vec!["kubernetes".to_owned()]));
+}
+
 #[tokio::test]
 async fn an_address_object_has_its_address_for_a_name_and_a_parent_for_good() {
     let server = Server::start().await;
