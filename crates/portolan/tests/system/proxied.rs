@@ -1,13 +1,15 @@
 //! The subresource `proxy`: through the real kubectl, and through `kubectl proxy` with an HTTP client of its own, to real
 //! servers in pods of another host. The two conformance tests "Proxy" are covered here.
 
+use std::time::Instant;
+
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::bed::Bed;
+use crate::bed::{Bed, PATIENCE};
 use crate::gate::{Gate, WEBSOCKET};
 
 /// Serves HTTP on 8080 and, with a certificate that nobody vouches for, on 8443; tells what it was asked.
@@ -27,10 +29,11 @@ spec:
     - /usr/bin/python3
     - -c
     - |
-      import base64, hashlib, http.server, json, ssl, subprocess, tempfile, threading
+      import base64, hashlib, http.server, json, ssl, subprocess, tempfile, threading, time
       from urllib.parse import urlsplit, parse_qs
 
       go = threading.Event()
+      here, gone = set(), set()
 
       class Porter(http.server.BaseHTTPRequestHandler):
           protocol_version = "HTTP/1.1"
@@ -76,6 +79,26 @@ spec:
                   go.wait(60)
                   self.chunk(b"two\n")
                   return self.chunk(b"")
+              if at.path == "/silent":
+                  here.add("silent")
+                  if self.connection.recv(1) == b"":
+                      gone.add("silent")
+                  self.close_connection = True
+                  return
+              if at.path == "/endless":
+                  self.head(200, {"Transfer-Encoding": "chunked"})
+                  try:
+                      while True:
+                          self.chunk(b"more")
+                          time.sleep(0.02)
+                  except OSError:
+                      gone.add("endless")
+                  self.close_connection = True
+                  return
+              if at.path in ["/here", "/gone"]:
+                  told = " ".join(sorted(here if at.path == "/here" else gone)).encode()
+                  self.head(200, {"Content-Length": len(told)})
+                  return self.wfile.write(told)
               if at.path == "/go":
                   go.set()
               if at.path == "/echo":
@@ -245,6 +268,43 @@ fn what_is_handed_through_is_whole_and_in_time() {
     let told: Value = serde_json::from_str(&told).unwrap();
     assert!(told["headers"].get("authorization").is_none(), "{told}");
     assert!(told["headers"]["user-agent"].as_str().unwrap().starts_with("kubectl/"), "{told}");
+}
+
+#[test]
+fn a_target_learns_that_its_client_has_gone() {
+    let bed = porter();
+    let gate = Gate::open(&bed, &[]);
+    let at = |path: &str| format!("{SERVICES}/web:80/proxy{path}");
+    let (silent, endless) = (at("/silent"), at("/endless"));
+    gate.run(async {
+        let mut body = gate.begin("GET", &endless, &[], Bytes::new()).await.into_body();
+        assert!(body.frame().await.unwrap().is_ok());
+        let arrived = async {
+            let here = at("/here");
+            let ask = || async {
+                gate.begin("GET", &here, &[], Bytes::new())
+                    .await
+                    .into_body()
+                    .collect()
+                    .await
+                    .unwrap()
+                    .to_bytes()
+            };
+            while ask().await != "silent" {}
+        };
+        tokio::select! {
+            answer = gate.begin("GET", &silent, &[], Bytes::new()) => panic!("{answer:?}"),
+            () = arrived => {}
+        }
+    });
+    let begin = Instant::now();
+    loop {
+        let gone = gate.get(&at("/gone")).body;
+        if gone == "endless silent" {
+            return;
+        }
+        assert!(begin.elapsed() < PATIENCE, "{gone:?}");
+    }
 }
 
 #[test]
