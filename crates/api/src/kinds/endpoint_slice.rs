@@ -157,15 +157,32 @@ fn address(errors: &mut FieldErrors, path: &str, text: &str, kind: &str, known: 
                 errors.push(FieldError::invalid(path, text, "must be an IPv6 address"));
             }
         }
-        "FQDN" => {
-            let name = text.strip_suffix('.').unwrap_or(text);
-            return invalid_each(errors, path, text, dns1123_subdomain(name));
-        }
+        "FQDN" => return full_name(errors, path, text),
         _ => return,
     }
     if errors.len() == before {
         endpoint_ip(errors, path, text);
     }
+}
+
+/// A name of two parts at least; one dot may end it.
+fn full_name(errors: &mut FieldErrors, path: &str, text: &str) {
+    if text.is_empty() {
+        return errors.push(FieldError::required(path, ""));
+    }
+    let name = text.strip_suffix('.').unwrap_or(text);
+    let labels = || name.split('.').map(|label| (label, dns1123_label(label)));
+    let whole = dns1123_subdomain(name);
+    let (part, wrong) = if !whole.is_empty() {
+        (name, whole.join(","))
+    } else if !name.contains('.') {
+        (name, "should be a domain with at least two segments separated by dots".to_owned())
+    } else if let Some((label, wrong)) = labels().find(|(_, wrong)| !wrong.is_empty()) {
+        (label, wrong.join(","))
+    } else {
+        return;
+    };
+    errors.push(FieldError::invalid(path, part, wrong));
 }
 
 fn check_hints(errors: &mut FieldErrors, path: &str, hints: &EndpointHints) {

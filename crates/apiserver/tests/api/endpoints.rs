@@ -175,6 +175,16 @@ async fn what_slices_must_be() {
             of_address("IPv4", "127.0.0.1"),
             format!("{first} \"127.0.0.1\": may not be in the loopback range (127.0.0.0/8, ::1/128)"),
         ),
+        (of_address("FQDN", "a_b.c"), format!("{first} \"a_b.c\": {SUBDOMAIN}")),
+        (
+            of_address("FQDN", "a."),
+            format!("{first} \"a\": should be a domain with at least two segments separated by dots"),
+        ),
+        (
+            of_address("FQDN", &format!("{}.b", "a".repeat(64))),
+            format!("{first} \"{}\": must be no more than 63 characters", "a".repeat(64)),
+        ),
+        (of_address("FQDN", ""), "endpoints[0].addresses[0]: Required value".into()),
         // One name for two protocols is one name twice.
         (
             slice(
