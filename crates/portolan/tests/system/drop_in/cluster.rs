@@ -40,7 +40,7 @@ pub(super) struct Cluster {
     /// The test's own programs, and containers by the names of their logs.
     programs: Vec<Program>,
     containers: Vec<(String, Program)>,
-    _kubernetes: Kubernetes,
+    kubernetes: Option<Kubernetes>,
     pub(super) bed: Bed,
 }
 
@@ -55,9 +55,8 @@ impl Cluster {
         let pki = Pki::open(&dir.join("pki")).unwrap();
         pki.token_keys().unwrap();
         let server = pki.server(&[], &[address, "10.96.0.1".parse().unwrap()]).unwrap();
-        let (cert, key) = (dir.join("server.crt"), dir.join("server.key"));
-        fs::write(&cert, &server.cert_pem).unwrap();
-        fs::write(&key, &server.key_pem).unwrap();
+        fs::write(dir.join("server.crt"), &server.cert_pem).unwrap();
+        fs::write(dir.join("server.key"), &server.key_pem).unwrap();
         let url = format!("https://{address}:6443");
         pki.write_kubeconfig(&layout.kubeconfig(), &url, &Identity::admin()).unwrap();
         let run = |log: &str, command: &mut Command| {
@@ -70,21 +69,7 @@ impl Cluster {
         etcd.args(["--listen-client-urls", ETCD, "--advertise-client-urls", ETCD]);
         etcd.args(["--listen-peer-urls", "http://127.0.0.1:2380"]);
         let mut programs = vec![run("etcd.log", &mut etcd)];
-        let more = [
-            // As every cluster with a kube-proxy has it.
-            "--allow-privileged=true".to_owned(),
-            format!("--tls-cert-file={}", cert.display()),
-            format!("--tls-private-key-file={}", key.display()),
-        ];
-        let kubernetes = Kubernetes::start(&Setup {
-            netns: &control,
-            address: &address.to_string(),
-            dir: &dir,
-            pki: &dir.join("pki"),
-            etcd: ETCD,
-            more: &more,
-        });
-        until("kube-apiserver is ready", PATIENCE, || bed.kubectl().run(&["get", "--raw", "/readyz"]).ok());
+        let kubernetes = start_api_server(&bed);
         let mut manager = Command::new(program("kube-controller-manager"));
         manager.arg("--kubeconfig").arg(layout.kubeconfig());
         manager.arg(format!("--controllers={CONTROLLERS}"));
@@ -92,10 +77,19 @@ impl Cluster {
         manager.arg("--service-account-private-key-file").arg(dir.join("pki/sa.key"));
         manager.args(["--leader-elect=false", "--secure-port=0", "--port=0"]);
         programs.push(run("kube-controller-manager.log", &mut manager));
-        let cluster = Self { programs, containers: Vec::new(), _kubernetes: kubernetes, bed };
+        let cluster = Self { programs, containers: Vec::new(), kubernetes: Some(kubernetes), bed };
         cluster.make_nodes();
         until("there are accounts", PATIENCE, || cluster.token("default", "default"));
         cluster
+    }
+
+    /// The API server dies.
+    pub(super) fn kill_api_server(&mut self) {
+        self.kubernetes = None;
+    }
+
+    pub(super) fn start_api_server(&mut self) {
+        self.kubernetes = Some(start_api_server(&self.bed));
     }
 
     fn make_nodes(&self) {
@@ -346,6 +340,27 @@ impl Drop for Cluster {
             }
         }
     }
+}
+
+/// Returns when it is ready.
+fn start_api_server(bed: &Bed) -> Kubernetes {
+    let dir = bed.lab.layout.data_dir(Host::ControlPlane);
+    let more = [
+        // As every cluster with a kube-proxy has it.
+        "--allow-privileged=true".to_owned(),
+        format!("--tls-cert-file={}", dir.join("server.crt").display()),
+        format!("--tls-private-key-file={}", dir.join("server.key").display()),
+    ];
+    let kubernetes = Kubernetes::start(&Setup {
+        netns: &bed.lab.host(Host::ControlPlane).unwrap(),
+        address: &Host::ControlPlane.ip().to_string(),
+        dir: &dir,
+        pki: &dir.join("pki"),
+        etcd: ETCD,
+        more: &more,
+    });
+    until("kube-apiserver is ready", PATIENCE, || bed.kubectl().run(&["get", "--raw", "/readyz"]).ok());
+    kubernetes
 }
 
 /// The command of a container, with its files below `root`.

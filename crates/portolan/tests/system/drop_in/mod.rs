@@ -146,6 +146,15 @@ fn the_proxy_of_deploy_takes_over_from_kube_proxy_and_hands_back_without_losing_
     new.still_works();
 }
 
+/// With proxies, and `deploy/dns.yaml` in a pod.
+fn with_dns() -> Cluster {
+    let mut cluster = with_proxies();
+    cluster.deploy(include_str!("../../../../../deploy/dns.yaml"));
+    cluster.pod("kube-system/dns-1", (1, 53), &json!({ "k8s-app": "kube-dns" }), &json!({}));
+    cluster.run("deployment/portolan-dns", "kube-system/dns-1", 1);
+    cluster
+}
+
 /// What dig prints of the cluster's DNS, asked from a pod.
 fn dig(cluster: &Cluster, args: &[&str]) -> String {
     let place = cluster.bed.lab.place("web-2").unwrap();
@@ -157,10 +166,7 @@ fn dig(cluster: &Cluster, args: &[&str]) -> String {
 #[test]
 #[ignore = "needs target/kube-apiserver: scripts/kube-apiserver builds it in some 20 minutes"]
 fn the_dns_of_deploy_answers_for_a_kubernetes_cluster() {
-    let mut cluster = with_proxies();
-    cluster.deploy(include_str!("../../../../../deploy/dns.yaml"));
-    cluster.pod("kube-system/dns-1", (1, 53), &json!({ "k8s-app": "kube-dns" }), &json!({}));
-    cluster.run("deployment/portolan-dns", "kube-system/dns-1", 1);
+    let cluster = with_dns();
     cluster.pod(
         "default/db-0",
         (2, 20),
@@ -284,4 +290,40 @@ fn a_balancer_of_its_class_alone_leaves_others_services_to_others() {
     bed.until_field("lbpool main", "{.status.assignedIPv4}", |count| count == "0" || count.is_empty());
     let condition = "{.status.conditions[?(@.type==\"portolan.dev/AddressAssigned\")].reason}";
     assert_eq!(bed.field("service web", condition), "");
+}
+
+/// Whether the new server can resume the watches of the old one or not.
+#[test]
+#[ignore = "needs target/kube-apiserver: scripts/kube-apiserver builds it in some 20 minutes"]
+fn rules_and_names_stay_while_the_api_server_is_away_and_follow_when_it_is_back() {
+    let mut cluster = with_dns();
+    let service = |name: &str, port: u16| {
+        yaml(&format!(
+            "{{apiVersion: v1, kind: Service, metadata: {{name: {name}}}, spec: {{type: NodePort, selector: {{app: web}},
+               ports: [{{port: 80, nodePort: {port}}}]}}}}"
+        ))
+    };
+    let [before, after] = [32080, 32081].map(|port| at(Host::Node(1).ip(), port));
+    cluster.bed.apply(&service("before", 32080));
+    cluster.bed.until_answerers("client", before, &["web-1", "web-2"]);
+    let resolves = |cluster: &Cluster, service: &str| {
+        dig(cluster, &["+short", &format!("{service}.default.svc.cluster.local"), "A"]).starts_with("10.")
+    };
+    until("the name is there", PATIENCE, || resolves(&cluster, "before").then_some(()));
+    cluster.kill_api_server();
+    let roles = ["portolan-proxy-node-1", "portolan-dns-kube-system-dns-1"];
+    until("the roles have noticed", PATIENCE, || {
+        roles.iter().all(|name| cluster.log(name).contains("watch broke off")).then_some(())
+    });
+    assert_eq!(cluster.bed.answerers("client", before, 20), ["web-1", "web-2"]);
+    assert!(resolves(&cluster, "before"));
+
+    cluster.start_api_server();
+    cluster.bed.apply(&service("after", 32081));
+    cluster.bed.run(&["delete", "service", "before"]);
+    cluster.bed.until_answerers("client", after, &["web-1", "web-2"]);
+    until("names follow", PATIENCE, || {
+        (resolves(&cluster, "after") && !resolves(&cluster, "before")).then_some(())
+    });
+    settles(|| cluster.bed.http("client", before), |answer| answer.text().is_none());
 }
