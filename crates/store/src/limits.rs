@@ -16,6 +16,9 @@ pub const TXN_OPS_MAX: usize = 127;
 /// or to page through a list.
 pub const RING_EVENTS_MAX: usize = 16_384;
 
+/// Events for which a ring takes room at once.
+pub const RING_EVENTS_STEP: usize = 1_024;
+
 /// The same ring in bytes (values and previous values), for large objects. 64 MiB bounds memory when each
 /// object is an EndpointSlice of 1,000 endpoints.
 pub const RING_BYTES_MAX: usize = 64 << 20;

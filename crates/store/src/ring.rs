@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::limits::{RING_BYTES_MAX, RING_EVENTS_MAX};
+use crate::limits::{RING_BYTES_MAX, RING_EVENTS_MAX, RING_EVENTS_STEP};
 use crate::{Event, Revision};
 
 /// What history a store keeps. [`Default`] is what [`crate::limits`] argues for; tests take less.
@@ -40,6 +40,10 @@ impl<E: Dated> Ring<E> {
 
     pub(crate) fn push(&mut self, event: E) {
         self.bytes += event.size();
+        if self.events.len() == self.events.capacity() {
+            // By itself it would double, for the one event over the limit as well.
+            self.events.reserve_exact(RING_EVENTS_STEP);
+        }
         self.events.push_back(event);
     }
 

@@ -16,24 +16,29 @@ use crate::limits::{PACK_BYTES_MIN, SAMPLE_BYTES_MAX, SAMPLE_VALUES_MIN};
 use crate::ring::Dated;
 use crate::{Event, KeyValue, Revision};
 
-/// One value. Cheap to clone.
+/// One value. Cheap to clone, and small: there are some for each object.
 #[derive(Debug, Clone)]
 pub(super) struct Packed {
+    /// Where there are samples, behind the length of the value.
     bytes: Arc<[u8]>,
     /// What it was packed against; `None`: it is held as it is.
-    samples: Option<Arc<[u8]>>,
-    /// How long the value is.
-    len: u32,
+    samples: Option<Arc<Samples>>,
 }
+
+/// Some values of a kind, one behind the other.
+type Samples = Box<[u8]>;
+
+/// The length of a value, before what it was packed to.
+const LENGTH_BYTES: usize = size_of::<u32>();
 
 impl Packed {
     fn plain(value: &[u8]) -> Packed {
-        Packed { bytes: value.into(), samples: None, len: value.len() as u32 }
+        Packed { bytes: value.into(), samples: None }
     }
 
     pub(super) fn open(&self) -> Bytes {
         let Some(samples) = &self.samples else { return Bytes::copy_from_slice(&self.bytes) };
-        let value = block::decompress_with_dict(&self.bytes, self.len as usize, samples);
+        let value = block::decompress_size_prepended_with_dict(&self.bytes, samples);
         value.expect("was packed against these samples").into()
     }
 }
@@ -119,7 +124,7 @@ pub(super) struct Packer {
 
 #[derive(Debug, Default)]
 struct Kind {
-    samples: Arc<[u8]>,
+    samples: Arc<Samples>,
     /// Values packed since the samples were begun anew.
     values: usize,
 }
@@ -144,14 +149,16 @@ impl Packer {
         kind.values += 1;
         let mut packed = compress(&mut self.scratch, value, &kind.samples);
         let worth = |len: usize| len < value.len() - value.len() / 8;
-        if packed > value.len() / 3 && worth(packed) && kind.learn(value) {
+        // What a first value shares with itself says little of what it will share with others.
+        let promising = worth(packed) || (kind.samples.is_empty() && packed < value.len());
+        if packed > value.len() / 3 && promising && kind.learn(value) {
             packed = compress(&mut self.scratch, value, &kind.samples);
         }
         if !worth(packed) {
             return Packed::plain(value);
         }
-        let bytes = self.scratch[..packed].into();
-        Packed { bytes, samples: Some(kind.samples.clone()), len: value.len() as u32 }
+        let bytes = self.scratch[..LENGTH_BYTES + packed].into();
+        Packed { bytes, samples: Some(kind.samples.clone()) }
     }
 }
 
@@ -159,9 +166,9 @@ impl Kind {
     /// Takes a value that the samples do not serve well among them. Whether it did.
     fn learn(&mut self, value: &[u8]) -> bool {
         if self.samples.len() + value.len() <= SAMPLE_BYTES_MAX {
-            self.samples = [&*self.samples, value].concat().into();
+            self.samples = Arc::new([&**self.samples, value].concat().into());
         } else if self.values >= SAMPLE_VALUES_MIN || self.samples.is_empty() {
-            self.samples = value[..value.len().min(SAMPLE_BYTES_MAX)].into();
+            self.samples = Arc::new(value[..value.len().min(SAMPLE_BYTES_MAX)].into());
             self.values = 0;
         } else {
             return false;
@@ -170,14 +177,16 @@ impl Kind {
     }
 }
 
-/// The length of the packed value, which is in `out`.
+/// The length of the packed value, which is in `out`, behind that of the value.
 fn compress(out: &mut Vec<u8>, value: &[u8], samples: &[u8]) -> usize {
-    let room = block::get_maximum_output_size(value.len());
+    let room = LENGTH_BYTES + block::get_maximum_output_size(value.len());
     if out.len() < room {
         out.resize(room, 0);
     }
+    let (length, packed) = out.split_at_mut(LENGTH_BYTES);
+    length.copy_from_slice(&(value.len() as u32).to_le_bytes());
     // It has room for whatever comes; were it not so, the value would not be worth packing.
-    block::compress_into_with_dict(value, out, samples).unwrap_or(value.len())
+    block::compress_into_with_dict(value, packed, samples).unwrap_or(value.len())
 }
 
 /// Objects whose keys begin alike are of one kind: `/registry/configmaps` of `/registry/configmaps/default/a`.
@@ -217,6 +226,22 @@ mod tests {
     }
 
     #[test]
+    fn values_that_are_alike_take_little_although_each_repeats_nothing() {
+        let mut packer = Packer::default();
+        let (mut plain, mut held) = (0, 0);
+        for number in 0..1000 {
+            let uid = format!("{:08x}-1b9d-4e1c-9f3a-7c5d8e2f6a4b", number * 2_654_435_761_u64 % (1 << 32));
+            let value = format!(
+                r#"{{"apiVersion":"networking.k8s.io/v1","kind":"IPAddress","metadata":{{"creationTimestamp":"2026-01-02T03:04:05Z","name":"10.96.0.{number}","uid":"{uid}"}},"spec":{{"parentRef":{{"name":"app-{number}"}}}}}}"#
+            );
+            let packed = packer.pack(&format!("/registry/ipaddresses/10.96.0.{number}"), value.as_bytes());
+            assert_eq!(packed.open(), value);
+            (plain, held) = (plain + value.len(), held + packed.bytes.len());
+        }
+        assert!(held * 3 < plain, "{held} bytes of {plain}");
+    }
+
+    #[test]
     fn what_shares_nothing_is_held_as_it_is() {
         let mut packer = Packer::default();
         for number in 0..100 {
@@ -230,7 +255,7 @@ mod tests {
     #[test]
     fn samples_are_begun_anew_but_seldom() {
         let mut packer = Packer::default();
-        let mut seen: Vec<Arc<[u8]>> = Vec::new();
+        let mut seen: Vec<Arc<Samples>> = Vec::new();
         for number in 0..10_000_u32 {
             // Each shares a little with itself and nothing with the others.
             let word: String = (0..40).map(|_| rand::random_range('a'..='z')).collect();
