@@ -103,6 +103,12 @@ fn allocates(resource: &Resource) -> bool {
     resource.group.is_empty() && resource.plural == "services"
 }
 
+/// The part of a new object that an attempt to store it fills in from what it finds: addresses, a service account. Another
+/// attempt starts from what it was; all else comes out the same whenever it is done.
+fn filled_in(resource: &Resource, object: &Value) -> Option<Value> {
+    (allocates(resource) || is_pods(resource)).then(|| object.get("spec").cloned()).flatten()
+}
+
 impl ApiServer {
     /// The stored object, or 404.
     pub(crate) async fn fetch(&self, at: At<'_>) -> Result<KeyValue> {
@@ -143,13 +149,14 @@ impl ApiServer {
         };
         // It is JSON of our own making; were it not, the object would be stored without it.
         let record = record.and_then(|text| RawValue::from_string(text).ok());
+        let spec = filled_in(resource, &object);
         let (mut names_tried, mut attempts) = (0, 0);
         loop {
             if let Some(base) = &base {
                 meta_mut(&mut object).insert("name".into(), metadata::generate_name(base).into());
             }
             let name = meta(&object, "name").unwrap_or_default().to_string();
-            match self.try_insert(resource, &object, record.as_deref(), dry_run, warnings).await? {
+            match self.try_insert(resource, &mut object, record.as_deref(), dry_run, warnings).await? {
                 Insert::Done(bytes) => return Ok(bytes),
                 Insert::Taken(by) if base.is_none() => return Err(taken(resource, &name, &by)),
                 Insert::Taken(_) => {
@@ -165,33 +172,35 @@ impl ApiServer {
                     }
                 }
             }
+            if let Some(spec) = &spec {
+                object["spec"] = spec.clone();
+            }
         }
     }
 
     async fn try_insert(
         &self,
         resource: &'static Resource,
-        object: &Value,
+        object: &mut Value,
         record: Option<&RawValue>,
         dry_run: bool,
         warnings: &mut Vec<String>,
     ) -> Result<Insert> {
-        let mut object = object.clone();
-        let name = meta(&object, "name").unwrap_or_default().to_string();
-        let namespace = meta(&object, "namespace").unwrap_or_default().to_string();
+        let name = meta(object, "name").unwrap_or_default().to_string();
+        let namespace = meta(object, "namespace").unwrap_or_default().to_string();
         let place = admission::namespace(self, resource, &namespace, &name).await?;
         if is_pods(resource) {
-            admission::tolerations(&mut object);
+            admission::tolerations(object);
             // Boxed, for it may itself write a service account.
-            Box::pin(accounts::admit(self, &mut object)).await?;
+            Box::pin(accounts::admit(self, object)).await?;
         }
         let mut plan = None;
         if allocates(resource) {
-            let planned = self.allocator().plan_create(&mut object, dry_run).await;
+            let planned = self.allocator().plan_create(object, dry_run).await;
             plan = Some(planned.map_err(|error| allocation(error, &name))?);
         }
-        resource.strategy.prepare_create(&mut object);
-        let errors = resource.strategy.validate_create(&object);
+        resource.strategy.prepare_create(object);
+        let errors = resource.strategy.validate_create(object);
         if !errors.is_empty() {
             return Err(status::invalid(resource, &name, &errors).into());
         }
@@ -200,16 +209,16 @@ impl ApiServer {
             if let (Some(by), _) = self.store().get(&key).await? {
                 return Ok(Insert::Taken(Box::new(by)));
             }
-            warnings.extend(resource.strategy.warnings(&object, None));
-            return Ok(Insert::Done(object::encode_with(&object, record)));
+            warnings.extend(resource.strategy.warnings(object, None));
+            return Ok(Insert::Done(object::encode_with(object, record)));
         }
-        let stored = object::to_stored_with(&object, record);
+        let stored = object::to_stored_with(object, record);
         let mut txn =
             Txn::new().if_absent(key.as_str()).put(key.as_str(), view::stored(resource, stored.clone()));
         txn.compares.extend(place);
         match self.commit(txn, plan).await? {
             Outcome::Done(revision) => {
-                warnings.extend(resource.strategy.warnings(&object, None));
+                warnings.extend(resource.strategy.warnings(object, None));
                 let mut out = Vec::new();
                 object::splice(&mut out, &key, &stored, revision)?;
                 Ok(Insert::Done(out.into()))
