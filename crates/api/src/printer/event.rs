@@ -92,5 +92,20 @@ mod tests {
             "reportingComponent": "x"});
         let cells = event(&fresh, 5);
         assert_eq!((&cells[0], &cells[5], &cells[8]), (&json!("5s"), &json!("x"), &json!(1)));
+        let series = json!({"metadata": {"name": "e"}, "eventTime": "1970-01-01T00:00:00.000000Z", "count": 2,
+            "lastTimestamp": "1970-01-01T00:00:10Z", "reportingComponent": "x", "reportingInstance": "x-1",
+            "series": {"count": 7, "lastObservedTime": "1970-01-01T00:00:30.000000Z"}});
+        let cells = event(&series, 40);
+        assert_eq!(
+            [&cells[0], &cells[5], &cells[7], &cells[8]],
+            [&json!("10s"), &json!("x, x-1"), &json!("40s"), &json!(7)]
+        );
+    }
+
+    #[test]
+    fn a_lease_shows_who_holds_it() {
+        let object = json!({"metadata": {"name": "l", "creationTimestamp": "1970-01-01T00:00:00Z"},
+            "spec": {"holderIdentity": "n1"}});
+        assert_eq!(lease(&object, 60), ["l", "n1", "60s"]);
     }
 }

@@ -226,6 +226,18 @@ mod tests {
             ["web", "ExternalName", "<none>", "a.b", "<none>", "60s", "<none>"]
         );
         assert_eq!(cells(json!({"type": "ClusterIP", "clusterIPs": ["None"]}), json!([]))[2], "None");
+        let external = json!({"type": "ClusterIP", "externalIPs": ["9.9.9.9", "8.8.8.8"]});
+        assert_eq!(
+            cells(external, json!([{"ip": "1.1.1.1"}]))[3],
+            "9.9.9.9,8.8.8.8",
+            "in the order of the spec"
+        );
+        assert_eq!(cells(json!({"type": "ExternalName"}), json!([]))[3], "");
+        assert_eq!(cells(json!({"type": "Odd", "externalIPs": ["9.9.9.9"]}), json!([]))[3], "<unknown>");
+        let twice = json!([{"ip": "1.1.1.1", "hostname": "a.b"}, {"ip": "1.1.1.1"}]);
+        assert_eq!(cells(json!({"type": "LoadBalancer"}), twice)[3], "1.1.1.1");
+        let long = json!([{"hostname": "a-name-of-more-than-sixteen.example"}]);
+        assert_eq!(cells(json!({"type": "LoadBalancer"}), long)[3], "a-name-of-more-than-sixteen.example");
     }
 
     #[test]
@@ -241,6 +253,9 @@ mod tests {
             ),
             "1.1.1.1:80,[fd00::1]:80,1.1.1.1:81 + 1 more..."
         );
+        let portless = json!([{"addresses": [{"ip": "1.1.1.1"}, {"ip": "1.1.1.2"}]},
+            {"addresses": [{"ip": "1.1.1.3"}, {"ip": "1.1.1.4"}, {"ip": "1.1.1.5"}]}]);
+        assert_eq!(show(portless), "1.1.1.1,1.1.1.2,1.1.1.3 + 2 more...");
     }
 
     #[test]
@@ -250,6 +265,16 @@ mod tests {
             "endpoints": [{"addresses": ["1.1.1.1"]}, {"addresses": ["1.1.1.2"], "conditions": {"ready": false}}]});
         assert_eq!(endpoint_slice(&object, 0)[1..4], ["IPv4", "80,x,*", "1.1.1.1,1.1.1.2"]);
         assert_eq!(endpoint_slice(&json!({"metadata": {}}), 0)[2..4], ["<unset>", "<unset>"]);
+        let many = json!({"metadata": {}, "ports": [{"port": 1}, {"port": 2}, {"port": 3}, {"port": 4}],
+            "endpoints": [{"addresses": ["a", "b"]}, {"addresses": ["c"]}, {"addresses": ["d", "e"]}]});
+        assert_eq!(endpoint_slice(&many, 0)[2..4], ["1,2,3 + 1 more...", "a,b,c + 2 more..."]);
+    }
+
+    #[test]
+    fn ranges_are_shown_in_their_order() {
+        let object = json!({"metadata": {"name": "kubernetes", "creationTimestamp": "1970-01-01T00:00:00Z"},
+            "spec": {"cidrs": ["10.96.0.0/16", "fd00::/112"]}});
+        assert_eq!(service_cidr(&object, 60), ["kubernetes", "10.96.0.0/16,fd00::/112", "60s"]);
     }
 
     #[test]

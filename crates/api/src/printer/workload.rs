@@ -393,6 +393,54 @@ mod tests {
                 "containerStatuses": [{"name": "a", "ready": true, "state": {"running": {}}}]}),
         );
         assert_eq!(cells[1], "2/2");
+        let early = pod_cells(
+            json!({"containers": [{"name": "a"}], "initContainers": [{"name": "s", "restartPolicy": "Always"}, {"name": "i"}]}),
+            json!({"phase": "Pending", "initContainerStatuses": [
+                {"name": "s", "started": true, "ready": true, "restartCount": 1, "state": {"running": {}}},
+                {"name": "i", "restartCount": 2, "state": {"terminated": {"exitCode": 1, "signal": 15}}}]}),
+        );
+        assert_eq!(early[1..4], ["1/2", "Init:Signal:15", "3"]);
+    }
+
+    #[test]
+    fn init_containers_hold_up_until_they_are_done() {
+        let spec = json!({"containers": [{"name": "a"}], "initContainers": [{"name": "i"}, {"name": "j"}]});
+        let done = json!({"name": "i", "restartCount": 4, "state": {"terminated": {"exitCode": 0}}});
+        let waiting = json!({"name": "j", "state": {"waiting": {"reason": "PodInitializing"}}});
+        let init = json!({"phase": "Pending", "initContainerStatuses": [done, waiting]});
+        assert_eq!(pod_cells(spec.clone(), init)[1..4], ["0/1", "Init:1/2", "4"]);
+        let ended = json!({"name": "j", "state": {"terminated": {"exitCode": 0}}});
+        let run = json!({"phase": "Running", "initContainerStatuses": [done, ended], "containerStatuses": [
+            {"name": "a", "ready": true, "restartCount": 1, "state": {"running": {}}}]});
+        assert_eq!(
+            pod_cells(spec, run)[1..4],
+            ["1/1", "Running", "1"],
+            "restarts of what is done do not count"
+        );
+    }
+
+    #[test]
+    fn of_several_containers_the_first_that_says_something_counts() {
+        let spec = json!({"containers": [{"name": "a"}, {"name": "b"}]});
+        let of = |a: Value, b: Value, ready: &str| {
+            let running = |state: &Value| state.get("running").is_some();
+            let (ready_a, ready_b) = (running(&a), running(&b));
+            pod_cells(
+                spec.clone(),
+                json!({"phase": "Running", "conditions": [{"type": "Ready", "status": ready}], "containerStatuses": [
+                    {"name": "a", "ready": ready_a, "state": a}, {"name": "b", "ready": ready_b, "state": b}]}),
+            )[2]
+            .clone()
+        };
+        let runs = json!({"running": {}});
+        let completed = json!({"terminated": {"exitCode": 0, "reason": "Completed"}});
+        let failed = json!({"terminated": {"exitCode": 1, "reason": "Error"}});
+        let waits = json!({"waiting": {"reason": "ImagePullBackOff"}});
+        assert_eq!(of(completed.clone(), runs.clone(), "True"), "Running");
+        assert_eq!(of(completed.clone(), runs, "False"), "NotReady");
+        assert_eq!(of(completed.clone(), failed.clone(), "False"), "Error", "what failed is not hidden");
+        assert_eq!(of(failed, completed.clone(), "False"), "Error");
+        assert_eq!(of(waits, completed, "False"), "ImagePullBackOff");
     }
 
     #[test]
@@ -403,6 +451,9 @@ mod tests {
         };
         assert_eq!(pod(&object("Running"), 0)[2], "Terminating");
         assert_eq!(pod(&object("Succeeded"), 0)[2], "Succeeded");
+        let mut lost = object("Running");
+        lost["status"]["reason"] = "NodeLost".into();
+        assert_eq!(pod(&lost, 0)[2], "Unknown");
     }
 
     #[test]
@@ -429,6 +480,19 @@ mod tests {
             ]
         );
         assert_eq!(node(&json!({"metadata": {"name": "n"}}), 0)[1], "Unknown");
+        for (status, shown) in [("True", "Ready"), ("False", "NotReady"), ("Unknown", "NotReady")] {
+            let conditions =
+                json!([{"type": "MemoryPressure", "status": "False"}, {"type": "Ready", "status": status}]);
+            let cells = node(&json!({"metadata": {"name": "n"}, "status": {"conditions": conditions}}), 0);
+            assert_eq!((&cells[1], &cells[2]), (&json!(shown), &json!("<none>")));
+        }
+    }
+
+    #[test]
+    fn a_namespace_shows_its_phase() {
+        let object = json!({"metadata": {"name": "n", "creationTimestamp": "1970-01-01T00:00:00Z"},
+            "status": {"phase": "Terminating"}});
+        assert_eq!(namespace(&object, 60), ["n", "Terminating", "60s"]);
     }
 
     #[test]
@@ -440,5 +504,7 @@ mod tests {
             deployment(&object, 0)[1..],
             [json!("2/3"), json!(3), json!(0), json!("<unknown>"), json!("x,y"), json!("i,j"), json!("a=b")]
         );
+        let odd = json!({"spec": {"selector": {"matchExpressions": [{"key": "a", "operator": "Like"}]}}});
+        assert_eq!(deployment(&odd, 0)[7], "<invalid>");
     }
 }
