@@ -1,7 +1,7 @@
 //! A client of the Kubernetes API: verbs with typed errors, and watch caches.
 //!
 //! Here: [`Client`] (verbs), [`Transport`] (how a request gets there: TLS, or straight into an API server of the
-//! same process), [`Cache`] (a watched copy of one kind of object), [`EventRecorder`]. Works against any
+//! same process), [`Cache`] (a watched copy of one kind of object), [`Labels`], [`EventRecorder`]. Works against any
 //! Kubernetes API server. Not here: the API's types; callers decode into what they need, from full objects to
 //! slim projections of a few fields.
 //!
@@ -14,6 +14,7 @@ mod client;
 pub mod config;
 mod error;
 pub mod events;
+mod labels;
 pub mod limits;
 mod path;
 pub mod testing;
@@ -24,5 +25,6 @@ pub use client::{Client, DeleteOptions, List, ListMeta, ListOptions, Patch, Subr
 pub use config::Config;
 pub use error::{Error, Status};
 pub use events::{EventRecorder, EventType, ObjectRef};
+pub use labels::Labels;
 pub use path::{ApiPath, Versions, paths};
 pub use transport::{Body, BoxError, HttpTransport, Transport};

@@ -134,7 +134,7 @@ impl Feed {
         self.endpoints(keys);
         for key in self.leases.take() {
             let lease = self.shared.caches.leases.get(&key);
-            let owners = lease.as_ref().map(|lease| lease.metadata.owner_references.as_slice());
+            let owners = lease.as_ref().map(|lease| &lease.metadata.owner_references);
             self.owned(Dependent::Lease, &key, owners);
             if &*key.namespace == LEASE_NAMESPACE {
                 self.queues.nodes.add(Key { namespace: "".into(), name: key.name });
@@ -212,36 +212,36 @@ impl Feed {
                 Some(_) => {}
                 None => self.owner_gone(&key, "Pod"),
             }
-            let owners = pod.as_ref().map(|pod| pod.metadata.owner_references.as_slice());
+            let owners = pod.as_ref().map(|pod| &pod.metadata.owner_references);
             // Whoever owned it before its references changed or it went hears of it too.
             self.tell_sets(&key.namespace, &self.shared.owners().owners_of(Dependent::Pod, &key));
-            self.tell_sets(&key.namespace, owners.unwrap_or_default());
+            self.tell_sets(&key.namespace, owners.map_or(&[], |owners| owners));
             self.owned(Dependent::Pod, &key, owners);
         }
     }
 
     fn tell_sets(&self, namespace: &Arc<str>, owners: &[Owner]) {
         let sets = owners.iter().filter(|owner| owner.controller && owner.kind == "ReplicaSet");
-        let key = |owner: &Owner| Key { namespace: Arc::clone(namespace), name: owner.name.as_str().into() };
+        let key = |owner: &Owner| Key { namespace: Arc::clone(namespace), name: Arc::clone(&owner.name) };
         self.queues.replica_sets.extend(sets.map(key));
     }
 
     fn replica_sets(&self, keys: HashSet<Key>) {
         for key in keys {
             let set = self.shared.caches.replica_sets.get(&key);
-            let owners: Option<Vec<Owner>> =
+            let owners: Option<Arc<[Owner]>> =
                 set.as_ref().map(|set| set.metadata.owner_references.iter().map(owner).collect());
             let before = self.shared.owners().owners_of(Dependent::ReplicaSet, &key);
-            for owner in before.iter().chain(owners.iter().flatten()) {
+            for owner in before.iter().chain(owners.iter().flat_map(|owners| owners.iter())) {
                 if owner.controller && owner.kind == "Deployment" {
-                    let name = owner.name.as_str().into();
+                    let name = Arc::clone(&owner.name);
                     self.queues.deployments.add(Key { namespace: Arc::clone(&key.namespace), name });
                 }
             }
             if set.is_none() {
                 self.owner_gone(&key, "ReplicaSet");
             }
-            self.owned(Dependent::ReplicaSet, &key, owners.as_deref());
+            self.owned(Dependent::ReplicaSet, &key, owners.as_ref());
             self.queues.replica_sets.add(key);
         }
     }
@@ -267,7 +267,7 @@ impl Feed {
             if endpoints.is_none() {
                 self.owner_gone(&key, "Endpoints");
             }
-            let owners = endpoints.as_ref().map(|endpoints| &*endpoints.owners);
+            let owners = endpoints.as_ref().map(|endpoints| &endpoints.owners);
             self.owned(Dependent::Endpoints, &key, owners);
             self.queues.endpoints.add(key.clone());
             self.queues.mirroring.add(key);
@@ -275,14 +275,15 @@ impl Feed {
     }
 
     /// Records who owns an object, and has it looked at if anybody does.
-    fn owned(&self, kind: Dependent, key: &Key, owners: Option<&[Owner]>) {
-        if self.shared.owners().update(kind, key, owners.unwrap_or_default()) {
+    fn owned(&self, kind: Dependent, key: &Key, owners: Option<&Arc<[Owner]>>) {
+        let none = Arc::default();
+        if self.shared.owners().update(kind, key, owners.unwrap_or(&none)) {
             self.queues.gc.add((kind, key.clone()));
         }
     }
 
     fn owner_gone(&self, key: &Key, kind: &'static str) {
-        let owner = OwnerKey { kind: kind.into(), object: key.clone() };
+        let owner = OwnerKey { kind, object: key.clone() };
         let dependents = self.shared.owners().dependents(&owner);
         self.queues.gc.extend(dependents);
     }
@@ -290,10 +291,10 @@ impl Feed {
 
 fn owner(owner: &portolan_api::meta::v1::OwnerReference) -> Owner {
     Owner {
-        api_version: owner.api_version.clone(),
-        kind: owner.kind.clone(),
-        name: owner.name.clone(),
-        uid: owner.uid.clone(),
+        api_version: owner.api_version.as_str().into(),
+        kind: owner.kind.as_str().into(),
+        name: owner.name.as_str().into(),
+        uid: owner.uid.as_str().into(),
         controller: owner.controller.unwrap_or_default(),
     }
 }

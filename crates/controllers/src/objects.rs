@@ -4,10 +4,13 @@
 //! the caches small. Objects that controllers also write (Endpoints, EndpointSlices) use the API's own types.
 //! The names are the API's; a JSON `null` reads like a missing field, since Go clients write both.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize};
+
+pub use portolan_client::Labels;
 
 /// Reads `null` as the default.
 pub(crate) fn nullable<'de, D, T>(from: D) -> Result<T, D::Error>
@@ -18,7 +21,84 @@ where
     Ok(Option::<T>::deserialize(from)?.unwrap_or_default())
 }
 
-pub type Labels = BTreeMap<String, String>;
+/// The same for a list that is kept for long, in no more room than it needs.
+fn exact<'de, D, T>(from: D) -> Result<Vec<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    let mut list: Vec<T> = Option::deserialize(from)?.unwrap_or_default();
+    list.shrink_to_fit();
+    Ok(list)
+}
+
+/// A word that most objects have from a few: those take no room of their own.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Word(Cow<'static, str>);
+
+/// Types, kinds, families and protocols that are everywhere.
+const WORDS: &[&str] = &[
+    "ClusterIP",
+    "LoadBalancer",
+    "NodePort",
+    "IPv4",
+    "IPv6",
+    "TCP",
+    "UDP",
+    "v1",
+    "apps/v1",
+    "Service",
+    "Endpoints",
+    "Pod",
+    "Node",
+    "ReplicaSet",
+    "Deployment",
+];
+
+impl From<&str> for Word {
+    fn from(text: &str) -> Self {
+        let known = WORDS.iter().find(|word| **word == text);
+        Self(known.map_or_else(|| Cow::Owned(text.to_owned()), |word| Cow::Borrowed(*word)))
+    }
+}
+
+impl std::ops::Deref for Word {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl PartialEq<str> for Word {
+    fn eq(&self, other: &str) -> bool {
+        *self.0 == *other
+    }
+}
+
+impl PartialEq<&str> for Word {
+    fn eq(&self, other: &&str) -> bool {
+        *self.0 == **other
+    }
+}
+
+impl<'de> Deserialize<'de> for Word {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Text;
+        impl serde::de::Visitor<'_> for Text {
+            type Value = Word;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a string")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Word, E> {
+                Ok(text.into())
+            }
+        }
+        from.deserialize_str(Text)
+    }
+}
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -34,10 +114,10 @@ pub struct Meta {
     #[serde(deserialize_with = "nullable")]
     pub labels: Labels,
     #[serde(deserialize_with = "nullable")]
-    pub annotations: BTreeMap<String, String>,
+    pub annotations: Labels,
     #[serde(deserialize_with = "nullable")]
-    pub owner_references: Vec<Owner>,
-    pub creation_timestamp: Option<String>,
+    pub owner_references: Arc<[Owner]>,
+    pub creation_timestamp: Option<Arc<str>>,
     pub deletion_timestamp: Option<String>,
 }
 
@@ -56,13 +136,13 @@ impl Meta {
 #[serde(rename_all = "camelCase", default)]
 pub struct Owner {
     #[serde(deserialize_with = "nullable")]
-    pub api_version: String,
+    pub api_version: Word,
     #[serde(deserialize_with = "nullable")]
-    pub kind: String,
+    pub kind: Word,
     #[serde(deserialize_with = "nullable")]
-    pub name: String,
+    pub name: Arc<str>,
     #[serde(deserialize_with = "nullable")]
-    pub uid: String,
+    pub uid: Box<str>,
     #[serde(deserialize_with = "nullable")]
     pub controller: bool,
 }
@@ -242,19 +322,19 @@ pub struct Service {
 #[serde(rename_all = "camelCase", default)]
 pub struct ServiceSpec {
     #[serde(rename = "type", deserialize_with = "nullable")]
-    pub kind: String,
+    pub kind: Word,
     /// `None` where the user manages the endpoints; empty selects every pod of the namespace.
     pub selector: Option<Labels>,
     #[serde(rename = "clusterIP", deserialize_with = "nullable")]
-    pub cluster_ip: String,
-    #[serde(deserialize_with = "nullable")]
-    pub ip_families: Vec<String>,
-    #[serde(deserialize_with = "nullable")]
+    pub cluster_ip: Box<str>,
+    #[serde(deserialize_with = "exact")]
+    pub ip_families: Vec<Word>,
+    #[serde(deserialize_with = "exact")]
     pub ports: Vec<ServicePort>,
     #[serde(deserialize_with = "nullable")]
     pub publish_not_ready_addresses: bool,
     #[serde(deserialize_with = "nullable")]
-    pub traffic_distribution: String,
+    pub traffic_distribution: Box<str>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -263,7 +343,7 @@ pub struct ServicePort {
     #[serde(deserialize_with = "nullable")]
     pub name: String,
     #[serde(deserialize_with = "nullable")]
-    pub protocol: String,
+    pub protocol: Word,
     pub port: i32,
     pub target_port: Option<PortRef>,
     pub app_protocol: Option<String>,
@@ -277,7 +357,7 @@ impl Service {
 
     /// It has no ClusterIP: a list of endpoints and nothing more.
     pub fn headless(&self) -> bool {
-        self.spec.cluster_ip.is_empty() || self.spec.cluster_ip == "None"
+        self.spec.cluster_ip.is_empty() || &*self.spec.cluster_ip == "None"
     }
 }
 
@@ -351,11 +431,7 @@ impl Node {
     }
 
     pub fn zone(&self) -> Option<&str> {
-        self.metadata
-            .labels
-            .get("topology.kubernetes.io/zone")
-            .map(String::as_str)
-            .filter(|zone| !zone.is_empty())
+        self.metadata.labels.get("topology.kubernetes.io/zone").filter(|zone| !zone.is_empty())
     }
 }
 

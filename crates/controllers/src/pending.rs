@@ -19,8 +19,14 @@ enum Expected {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seen<'a> {
     pub uid: &'a str,
-    pub resource_version: &'a str,
+    /// As [`version`] reads it.
+    pub version: u64,
     pub deleting: bool,
+}
+
+/// A resource version; 0, which is before all of them, where it is no number.
+pub fn version(text: &str) -> u64 {
+    text.parse().unwrap_or_default()
 }
 
 /// Writes on behalf of one key that the cache may not show yet, by the names of the objects written.
@@ -67,9 +73,7 @@ impl Expected {
     fn holds(&self, seen: Option<Seen<'_>>) -> bool {
         match (self, seen) {
             (Self::Version(_), None) => false,
-            (Self::Version(version), Some(seen)) => {
-                seen.resource_version.parse::<u64>().is_ok_and(|held| held >= *version)
-            }
+            (Self::Version(version), Some(seen)) => seen.version >= *version,
             (Self::Ending { .. }, None) => true,
             (Self::Ending { uid }, Some(seen)) => seen.deleting || *seen.uid != **uid,
         }
@@ -81,7 +85,7 @@ mod tests {
     use super::*;
 
     fn waits(pending: &Pending, now: Instant, seen: Option<(&str, &str, bool)>) -> bool {
-        let seen = seen.map(|(uid, resource_version, deleting)| Seen { uid, resource_version, deleting });
+        let seen = seen.map(|(uid, text, deleting)| Seen { uid, version: version(text), deleting });
         pending.wait(now, |_, holds| holds(seen.clone())).is_some()
     }
 

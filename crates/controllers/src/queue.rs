@@ -38,6 +38,9 @@ impl Backoff {
 /// half of the time is left to others. The Services of a few pods are far below this.
 const REST_FROM: Duration = Duration::from_millis(5);
 
+/// Keys for which an empty queue keeps room: the first sync of a large cluster, or a burst, queues all of them once.
+const IDLE_KEYS: usize = 256;
+
 /// How one key's work ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outcome {
@@ -117,6 +120,10 @@ impl<K: Clone + Eq + Hash> State<K> {
         }
         let key = self.ready.pop_front()?;
         self.queued.remove(&key);
+        if self.ready.is_empty() && self.ready.capacity() > IDLE_KEYS {
+            self.ready.shrink_to(IDLE_KEYS);
+            self.queued.shrink_to(IDLE_KEYS);
+        }
         self.working.insert(key.clone(), false);
         Some(key)
     }
@@ -252,6 +259,17 @@ mod tests {
         assert_eq!(state.take(now), Some(1), "became dirty meanwhile");
         state.finish(1, Outcome::Done, now, Duration::ZERO);
         assert_eq!(state.take(now), None);
+    }
+
+    #[test]
+    fn a_burst_that_is_over_holds_no_room() {
+        let (mut state, now) = (state(), Instant::now());
+        (0..10_000).for_each(|key| state.add(key));
+        while let Some(key) = state.take(now) {
+            state.finish(key, Outcome::Done, now, Duration::ZERO);
+        }
+        let room = [state.ready.capacity(), state.queued.capacity()];
+        assert!(room.iter().all(|room| *room <= 2 * IDLE_KEYS), "{room:?}");
     }
 
     #[test]

@@ -45,8 +45,9 @@ impl SliceIndex {
                 touched.push(now);
             }
             self.service_of.insert(key.clone(), Arc::clone(name));
-            let slices = self.by_service.entry(service).or_insert_with(|| Vec::with_capacity(1));
+            let slices = self.by_service.entry(service).or_default();
             let index = find(slices, &key.name).unwrap_or_else(|index| index);
+            slices.reserve_exact(1);
             slices.insert(index, (Arc::clone(&key.name), slice));
         }
         touched
@@ -111,8 +112,8 @@ mod tests {
         slice.metadata.name = name.into();
         slice.metadata.uid = format!("uid-{name}");
         slice.metadata.resource_version = version.into();
-        slice.metadata.labels.insert(SERVICE_NAME_LABEL.into(), service.into());
-        slice.metadata.labels.insert(MANAGED_BY_LABEL.into(), MANAGED_BY.into());
+        slice.metadata.labels.insert(SERVICE_NAME_LABEL, service);
+        slice.metadata.labels.insert(MANAGED_BY_LABEL, MANAGED_BY);
         Arc::new(KeptSlice::new(&slice).unwrap())
     }
 

@@ -7,7 +7,7 @@ use crate::objects::{
 };
 
 pub(crate) fn labels(pairs: &[(&str, &str)]) -> Labels {
-    pairs.iter().map(|(label, value)| ((*label).to_owned(), (*value).to_owned())).collect()
+    pairs.iter().copied().collect()
 }
 
 /// A ready pod of `app=web` on node `n1` with a container port `http` 8080.

@@ -3,7 +3,7 @@
 //!
 //! Times are the API's own text (`2026-01-02T03:04:05Z`), which sorts as time does.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use portolan_client::Key;
@@ -18,41 +18,46 @@ pub struct Tracker {
 
 #[derive(Debug, Default)]
 struct Seen {
-    service: String,
-    pods: HashMap<Arc<str>, String>,
+    service: Arc<str>,
+    /// By name.
+    pods: Vec<(Arc<str>, String)>,
+}
+
+impl Seen {
+    /// When a pod's Ready condition moved last, as far as is known; forgets it.
+    fn take(&mut self, pod: &str) -> Option<String> {
+        let index = self.pods.binary_search_by(|(name, _)| (**name).cmp(pod)).ok()?;
+        Some(std::mem::take(&mut self.pods[index].1))
+    }
 }
 
 impl Tracker {
     /// The earliest of the changes since the last look, if any: a pod's Ready condition moved, or the Service is new.
     /// The first look at a Service says when it was created.
     pub fn look(&mut self, key: &Key, service: &Service, pods: &[Arc<Pod>]) -> Option<String> {
-        let created = service.metadata.creation_timestamp.as_deref().unwrap_or_default();
+        let created = service.metadata.creation_timestamp.clone().unwrap_or_default();
         let first = !self.services.contains_key(key);
         let seen = self.services.entry(key.clone()).or_default();
         let mut trigger: Option<&str> = None;
         let mut earlier = |time| trigger = Some(trigger.map_or(time, |known: &str| known.min(time)));
         if *created > *seen.service {
-            created.clone_into(&mut seen.service);
-            earlier(created);
+            seen.service = Arc::clone(&created);
+            earlier(&created);
         }
-        let mut counted = 0;
+        let mut now = Vec::with_capacity(pods.len());
         for pod in pods {
+            let known = seen.take(&pod.metadata.name);
             let ready = pod.condition("Ready").and_then(|ready| ready.last_transition_time.as_deref());
-            let Some(time) = ready else { continue };
-            counted += 1;
-            match seen.pods.get_mut(&pod.metadata.name) {
-                Some(known) if known.as_str() >= time => continue,
-                Some(known) => time.clone_into(known),
-                None => drop(seen.pods.insert(Arc::clone(&pod.metadata.name), time.to_owned())),
-            }
-            if !first {
+            let moved = ready.filter(|time| known.as_deref().is_none_or(|known| known < *time));
+            if let Some(time) = moved.filter(|_| !first) {
                 earlier(time);
             }
+            let time = moved.map(str::to_owned).or(known);
+            now.extend(time.map(|time| (Arc::clone(&pod.metadata.name), time)));
         }
-        if seen.pods.len() > counted {
-            let names: HashSet<&str> = pods.iter().map(|pod| &*pod.metadata.name).collect();
-            seen.pods.retain(|name, _| names.contains(&**name));
-        }
+        now.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+        now.shrink_to_fit();
+        seen.pods = now;
         trigger.map(str::to_owned)
     }
 

@@ -41,28 +41,69 @@ struct Member {
 /// Names by label pair.
 #[derive(Debug, Default)]
 struct LabelIndex {
-    names: HashMap<String, HashMap<String, HashSet<Arc<str>>>>,
+    names: HashMap<Box<str>, HashMap<Box<str>, Names>>,
+}
+
+/// Who has one pair. Selectors mostly name a pair that is theirs alone.
+#[derive(Debug)]
+enum Names {
+    One(Arc<str>),
+    Many(BTreeSet<Arc<str>>),
+}
+
+impl Names {
+    fn len(&self) -> usize {
+        match self {
+            Self::One(_) => 1,
+            Self::Many(names) => names.len(),
+        }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &Arc<str>> {
+        let (one, many) = match self {
+            Self::One(name) => (Some(name), None),
+            Self::Many(names) => (None, Some(names)),
+        };
+        one.into_iter().chain(many.into_iter().flatten())
+    }
+
+    fn insert(&mut self, name: &Arc<str>) {
+        match self {
+            Self::One(own) if own == name => {}
+            Self::One(own) => *self = Self::Many([own, name].into_iter().cloned().collect()),
+            Self::Many(names) => drop(names.insert(Arc::clone(name))),
+        }
+    }
+
+    /// Whether nobody is left.
+    fn remove(&mut self, name: &str) -> bool {
+        match self {
+            Self::One(own) => **own == *name,
+            Self::Many(names) => {
+                names.remove(name);
+                names.is_empty()
+            }
+        }
+    }
 }
 
 impl LabelIndex {
-    fn get(&self, label: &str, value: &str) -> Option<&HashSet<Arc<str>>> {
+    fn get(&self, label: &str, value: &str) -> Option<&Names> {
         self.names.get(label)?.get(value)
     }
 
     fn insert(&mut self, label: &str, value: &str, name: &Arc<str>) {
         if let Some(names) = self.names.get_mut(label).and_then(|values| values.get_mut(value)) {
-            names.insert(Arc::clone(name));
+            names.insert(name);
             return;
         }
-        let values = self.names.entry(label.to_owned()).or_default();
-        values.entry(value.to_owned()).or_default().insert(Arc::clone(name));
+        let values = self.names.entry(label.into()).or_default();
+        values.insert(value.into(), Names::One(Arc::clone(name)));
     }
 
     fn remove(&mut self, label: &str, value: &str, name: &str) {
         let Some(values) = self.names.get_mut(label) else { return };
-        let Some(names) = values.get_mut(value) else { return };
-        names.remove(name);
-        if names.is_empty() {
+        if values.get_mut(value).is_some_and(|names| names.remove(name)) {
             values.remove(value);
         }
         if values.is_empty() {
@@ -78,9 +119,9 @@ fn matches(selector: &Labels, labels: &Labels) -> bool {
 impl Space {
     /// The names of the Services whose selector matches these labels.
     fn services_for(&self, labels: &Labels) -> Vec<Arc<str>> {
-        let by_label =
-            labels.iter().filter_map(|(label, value)| self.services_by_label.get(label, value)).flatten();
+        let by_label = labels.iter().filter_map(|(label, value)| self.services_by_label.get(label, value));
         by_label
+            .flat_map(Names::iter)
             .chain(&self.select_all)
             .filter(|name| {
                 let selector = self.services.get(*name).and_then(|member| member.service.selector());
@@ -91,25 +132,24 @@ impl Space {
     }
 
     fn pods_for(&self, selector: &Labels) -> BTreeSet<Arc<str>> {
-        let none = HashSet::new();
         let rarest = selector
             .iter()
-            .map(|(label, value)| self.pods_by_label.get(label, value).unwrap_or(&none))
-            .min_by_key(|names| names.len());
+            .map(|(label, value)| self.pods_by_label.get(label, value))
+            .min_by_key(|names| names.map_or(0, Names::len));
         match rarest {
             None => self.pods.keys().cloned().collect(),
             Some(names) => {
                 let fits = |name: &&Arc<str>| {
                     self.pods.get(*name).is_some_and(|pod| matches(selector, &pod.metadata.labels))
                 };
-                names.iter().filter(fits).cloned().collect()
+                names.into_iter().flat_map(Names::iter).filter(fits).cloned().collect()
             }
         }
     }
 
     fn index_service(&mut self, name: &Arc<str>, service: &Service) {
         let Some(selector) = service.selector() else { return };
-        match selector.first_key_value() {
+        match selector.iter().next() {
             None => {
                 self.select_all.insert(Arc::clone(name));
             }
@@ -119,7 +159,7 @@ impl Space {
 
     fn unindex_service(&mut self, name: &str, service: &Service) {
         let Some(selector) = service.selector() else { return };
-        match selector.first_key_value() {
+        match selector.iter().next() {
             None => {
                 self.select_all.remove(name);
             }

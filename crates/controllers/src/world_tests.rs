@@ -70,7 +70,7 @@ fn each_change_that_matters_touches_whom_it_concerns() {
     change("a label that joins", &["by-tier"], &|pod| {
         pod.metadata.labels = labels(&[("app", "web"), ("tier", "x")]);
     });
-    change("a label of nobody", &[], &|pod| _ = pod.metadata.labels.insert("b".into(), "c".into()));
+    change("a label of nobody", &[], &|pod| pod.metadata.labels.insert("b", "c"));
     change("a label that leaves, and readiness", &["by-app", "by-tier"], &|pod| {
         pod.metadata.labels.remove("tier");
         set_ready(pod, false);

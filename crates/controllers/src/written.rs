@@ -2,8 +2,7 @@
 //!
 //! Complete enough to be put back without loss: what [`ObjectMeta`] does not name is carried along in `rest`.
 
-use std::collections::BTreeMap;
-
+use portolan_client::Labels;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
@@ -27,10 +26,10 @@ pub struct ObjectMeta {
     pub uid: String,
     #[serde(skip_serializing_if = "String::is_empty", deserialize_with = "nullable")]
     pub resource_version: String,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "nullable")]
-    pub labels: BTreeMap<String, String>,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "nullable")]
-    pub annotations: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Labels::is_empty", deserialize_with = "nullable")]
+    pub labels: Labels,
+    #[serde(skip_serializing_if = "Labels::is_empty", deserialize_with = "nullable")]
+    pub annotations: Labels,
     #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "nullable")]
     pub owner_references: Vec<OwnerReference>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -246,9 +245,9 @@ impl ObjectMeta {
     /// Records what set off this change, or that nothing known did.
     pub fn set_trigger_time(&mut self, trigger: Option<&str>) {
         match trigger {
-            Some(time) => self.annotations.insert(TRIGGER_TIME_ANNOTATION.into(), time.into()),
+            Some(time) => self.annotations.insert(TRIGGER_TIME_ANNOTATION, time),
             None => self.annotations.remove(TRIGGER_TIME_ANNOTATION),
-        };
+        }
     }
 
     pub fn controller(&self) -> Option<&OwnerReference> {

@@ -74,13 +74,18 @@ impl LabelQuery {
     }
 
     pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
-        self.requirements.iter().all(|r| r.matches(labels.get(&r.key).map(String::as_str)))
+        self.matches_by(|key| labels.get(key).map(String::as_str))
+    }
+
+    /// The same of labels in whatever form; `get` gives the value of one.
+    pub fn matches_by<'a>(&self, get: impl Fn(&str) -> Option<&'a str>) -> bool {
+        self.requirements.iter().all(|r| r.matches(get(&r.key)))
     }
 
     /// Whether an object's labels match.
     pub fn matches_object(&self, object: &Value) -> bool {
         let labels = &object["metadata"]["labels"];
-        self.requirements.iter().all(|r| r.matches(labels.get(&r.key).and_then(Value::as_str)))
+        self.matches_by(|key| labels.get(key).and_then(Value::as_str))
     }
 }
 

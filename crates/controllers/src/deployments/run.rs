@@ -14,7 +14,7 @@ use super::REVISION;
 use super::plan::{Change, Input, Plan, plan, same_template};
 use crate::caches::{Shared, api_event, lock, lost_race, namespace, namespace_ends};
 use crate::gc::plan::{Dependent, OwnerKey};
-use crate::pending::{Pending, Seen};
+use crate::pending::{Pending, Seen, version};
 use crate::queue::Outcome;
 
 pub(crate) struct Controller {
@@ -67,14 +67,14 @@ impl Controller {
                 .get(&Key { namespace: Arc::clone(&key.namespace), name: name.into() });
             holds(set.as_deref().map(|set| Seen {
                 uid: &set.metadata.uid,
-                resource_version: &set.metadata.resource_version,
+                version: version(&set.metadata.resource_version),
                 deleting: set.metadata.deletion_timestamp.is_some(),
             }))
         })
     }
 
     fn sets(&self, key: &Key, deployment: &Deployment) -> Vec<Arc<ReplicaSet>> {
-        let owner = OwnerKey { kind: "Deployment".into(), object: key.clone() };
+        let owner = OwnerKey { kind: "Deployment", object: key.clone() };
         let owned = self.shared.owners().dependents(&owner);
         let sets = owned.iter().filter(|(kind, _)| *kind == Dependent::ReplicaSet);
         let mine = |set: &Arc<ReplicaSet>| {

@@ -1,10 +1,9 @@
 //! From a Service and its pods to its Endpoints object.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::subsets::{repack, subsets, truncate};
-use crate::objects::{Pod, Service};
+use crate::objects::{Labels, Pod, Service};
 use crate::written::{Endpoints, HEADLESS_LABEL};
 
 pub const MANAGED_BY_LABEL: &str = "endpoints.kubernetes.io/managed-by";
@@ -29,9 +28,7 @@ pub fn plan(
     let labels = labels(service);
     if current.is_some_and(|current| {
         current.metadata.labels == labels
-            && (current.metadata.annotations.get(OVER_CAPACITY_ANNOTATION).map(String::as_str)
-                == Some("truncated"))
-                == truncated
+            && (current.metadata.annotations.get(OVER_CAPACITY_ANNOTATION) == Some("truncated")) == truncated
             && repack(&current.subsets) == repack(&subsets)
     }) {
         return None;
@@ -46,7 +43,7 @@ pub fn plan(
     endpoints.metadata.labels = labels;
     endpoints.metadata.set_trigger_time(trigger);
     if truncated {
-        endpoints.metadata.annotations.insert(OVER_CAPACITY_ANNOTATION.into(), "truncated".into());
+        endpoints.metadata.annotations.insert(OVER_CAPACITY_ANNOTATION, "truncated");
     } else {
         endpoints.metadata.annotations.remove(OVER_CAPACITY_ANNOTATION);
     }
@@ -54,11 +51,11 @@ pub fn plan(
     Some(if current.is_some() { Write::Update(endpoints) } else { Write::Create(endpoints) })
 }
 
-fn labels(service: &Service) -> BTreeMap<String, String> {
+fn labels(service: &Service) -> Labels {
     let mut labels = service.metadata.labels.clone();
-    labels.insert(MANAGED_BY_LABEL.into(), MANAGED_BY.into());
+    labels.insert(MANAGED_BY_LABEL, MANAGED_BY);
     if service.headless() {
-        labels.insert(HEADLESS_LABEL.into(), String::new());
+        labels.insert(HEADLESS_LABEL, "");
     } else {
         labels.remove(HEADLESS_LABEL);
     }
@@ -164,7 +161,7 @@ mod tests {
         web.spec.ports.clear();
         let endpoints = created(&web, vec![pod("a", "10.0.0.1")]);
         assert_eq!(lines(&endpoints), ["10.0.0.1 |  : "]);
-        assert_eq!(endpoints.metadata.labels.get(HEADLESS_LABEL).map(String::as_str), Some(""));
+        assert_eq!(endpoints.metadata.labels.get(HEADLESS_LABEL), Some(""));
     }
 
     #[test]
@@ -173,7 +170,7 @@ mod tests {
         web.metadata.labels = labels(&[("team", "a")]);
         let pods = shared([pod("a", "10.0.0.1")]);
         let mut now = created(&web, vec![pod("a", "10.0.0.1")]);
-        now.metadata.annotations.insert("someone/else".into(), "x".into());
+        now.metadata.annotations.insert("someone/else", "x");
         let target = now.subsets[0].addresses[0].target_ref.as_mut().unwrap();
         target.rest.insert("resourceVersion".into(), "7".into());
         assert_eq!(plan(&web, &pods, Some(&now), Some("2026-01-01T00:00:00Z")), None);
@@ -182,8 +179,8 @@ mod tests {
             panic!()
         };
         assert_eq!(next.metadata.annotations.len(), 2, "other annotations stay");
-        assert_eq!(next.metadata.annotations[TRIGGER_TIME_ANNOTATION], "2026-01-01T00:00:00Z");
-        assert_eq!(next.metadata.labels["team"], "b");
+        assert_eq!(next.metadata.annotations.get(TRIGGER_TIME_ANNOTATION), Some("2026-01-01T00:00:00Z"));
+        assert_eq!(next.metadata.labels.get("team"), Some("b"));
     }
 
     #[test]
@@ -251,15 +248,15 @@ mod tests {
         let pods =
             |count: u32| (0..count).map(|i| pod(&format!("p{i}"), &format!("10.0.{}.{}", i / 250, i % 250)));
         let full = created(&service("web"), pods(1001).collect());
-        assert_eq!(full.metadata.annotations[OVER_CAPACITY_ANNOTATION], "truncated");
+        assert_eq!(full.metadata.annotations.get(OVER_CAPACITY_ANNOTATION), Some("truncated"));
         let pods = shared(pods(1000));
         let Some(Write::Update(mut next)) = plan(&service("web"), &pods, Some(&full), Some("t")) else {
             panic!()
         };
         assert_eq!(next.metadata.annotations.get(OVER_CAPACITY_ANNOTATION), None);
-        assert_eq!(next.metadata.annotations[TRIGGER_TIME_ANNOTATION], "t");
+        assert_eq!(next.metadata.annotations.get(TRIGGER_TIME_ANNOTATION), Some("t"));
         // A write for another reason takes an old trigger away.
-        next.metadata.labels.insert(HEADLESS_LABEL.into(), String::new());
+        next.metadata.labels.insert(HEADLESS_LABEL, "");
         let Some(Write::Update(last)) = plan(&service("web"), &pods, Some(&next), None) else { panic!() };
         assert_eq!(last.metadata.annotations.len(), 0);
         assert_eq!(last.metadata.labels.get(HEADLESS_LABEL), None);
@@ -272,7 +269,7 @@ mod tests {
         assert!(leftover(&custom, true));
         let ours = created(&service("web"), vec![]);
         assert!(leftover(&ours, false));
-        custom.metadata.annotations.insert("control-plane.alpha.kubernetes.io/leader".into(), "{}".into());
+        custom.metadata.annotations.insert("control-plane.alpha.kubernetes.io/leader", "{}");
         assert!(!leftover(&custom, true));
     }
 }

@@ -30,7 +30,7 @@ impl Controller {
     }
 
     pub(crate) async fn sync(&self, key: Key) -> Outcome {
-        let current = self.shared.caches.endpoints.get(&key).map(|kept| kept.open());
+        let current = self.shared.caches.endpoints.get(&key).and_then(|kept| kept.open());
         let known = {
             let world = self.shared.world();
             world.service_at(&key).cloned().map(|service| (service, world.pods_of(&key)))

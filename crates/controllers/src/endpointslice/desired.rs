@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::objects::{Pod, Service, or_tcp};
+use crate::objects::{Labels, Pod, Service, or_tcp};
 use crate::written::{
     AddressType, Conditions, Endpoint, EndpointPort, HEADLESS_LABEL, Hints, MANAGED_BY_LABEL, Named,
     ObjectReference, SERVICE_NAME_LABEL,
@@ -20,7 +20,7 @@ pub type Groups = BTreeMap<Vec<EndpointPort>, Vec<Endpoint>>;
 pub fn address_types(service: &Service) -> Vec<AddressType> {
     let families = service.spec.ip_families.iter();
     let types: Vec<_> = families
-        .filter_map(|family| match family.as_str() {
+        .filter_map(|family| match &**family {
             "IPv4" => Some(AddressType::V4),
             "IPv6" => Some(AddressType::V6),
             _ => None,
@@ -122,7 +122,7 @@ fn hints(service: &Service, zone: Option<&str>, node: Option<&str>) -> Option<Hi
         return None;
     }
     let named = |name: Option<&str>| name.into_iter().map(|name| Named { name: name.to_owned() }).collect();
-    let hints = match service.spec.traffic_distribution.as_str() {
+    let hints = match &*service.spec.traffic_distribution {
         "PreferClose" | "PreferSameZone" => Hints { for_zones: named(zone), for_nodes: Vec::new() },
         "PreferSameNode" => Hints { for_zones: named(zone), for_nodes: named(node) },
         _ => return None,
@@ -131,15 +131,15 @@ fn hints(service: &Service, zone: Option<&str>, node: Option<&str>) -> Option<Hi
 }
 
 /// The labels of the Service's slices: its own, but for those that say who manages what.
-pub fn labels(service: &Service, managed_by: &str) -> BTreeMap<String, String> {
+pub fn labels(service: &Service, managed_by: &str) -> Labels {
     let mut labels = service.metadata.labels.clone();
     for reserved in [SERVICE_NAME_LABEL, MANAGED_BY_LABEL, HEADLESS_LABEL] {
         labels.remove(reserved);
     }
-    labels.insert(SERVICE_NAME_LABEL.into(), service.metadata.name.to_string());
-    labels.insert(MANAGED_BY_LABEL.into(), managed_by.into());
+    labels.insert(SERVICE_NAME_LABEL, &service.metadata.name);
+    labels.insert(MANAGED_BY_LABEL, managed_by);
     if service.headless() {
-        labels.insert(HEADLESS_LABEL.into(), String::new());
+        labels.insert(HEADLESS_LABEL, "");
     }
     labels
 }

@@ -90,7 +90,7 @@ fn updated(writes: &[Write]) -> impl Iterator<Item = &EndpointSlice> {
 }
 
 fn as_new(mut slice: EndpointSlice) -> EndpointSlice {
-    let service = slice.metadata.labels.get(crate::written::SERVICE_NAME_LABEL).cloned().unwrap_or_default();
+    let service = slice.metadata.labels.get(crate::written::SERVICE_NAME_LABEL).unwrap_or_default();
     slice.metadata.generate_name = format!("{service}-");
     slice.metadata.name.clear();
     slice.metadata.uid.clear();

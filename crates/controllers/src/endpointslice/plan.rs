@@ -8,7 +8,7 @@ use super::order::in_order;
 use super::pack::{Packed, pack};
 use super::topology::{Obstacle, Shares, assign, has_hints, is_auto};
 use super::{MANAGED_BY, pack::Identity};
-use crate::objects::{Pod, Service};
+use crate::objects::{Labels, Pod, Service};
 use crate::written::{AddressType, EndpointPort, EndpointSlice, OwnerReference};
 
 /// All that the plan depends on.
@@ -86,7 +86,7 @@ fn share(input: &Input<'_>, groups: &mut Groups, existing: &[Arc<EndpointSlice>]
 
 struct Draft<'a> {
     input: &'a Input<'a>,
-    labels: BTreeMap<String, String>,
+    labels: Labels,
     creates: Vec<EndpointSlice>,
     updates: Vec<(EndpointSlice, Arc<EndpointSlice>)>,
     deletes: Vec<Arc<EndpointSlice>>,

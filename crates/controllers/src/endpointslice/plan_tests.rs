@@ -126,7 +126,7 @@ fn a_slice_is_owned_labelled_and_named_after_its_service() {
     assert_eq!(slice.metadata.labels, expected);
     web.spec.cluster_ip = "None".into();
     assert_eq!(world.sync(&web, &pods(1), 100), 1, "labels changed");
-    assert_eq!(world.only().metadata.labels.get(HEADLESS).map(String::as_str), Some(""));
+    assert_eq!(world.only().metadata.labels.get(HEADLESS), Some(""));
 }
 
 const HEADLESS: &str = crate::written::HEADLESS_LABEL;
@@ -261,7 +261,7 @@ fn hints_that_nobody_asks_for_go_and_nothing_known_is_no_hint() {
     web.spec.traffic_distribution = "PreferSameZone".into();
     world.sync(&web, &pods, 100);
     assert!(world.endpoint().hints.is_some());
-    web.spec.traffic_distribution.clear();
+    web.spec.traffic_distribution = "".into();
     assert_eq!(world.sync(&web, &pods, 100), 1);
     assert_eq!(world.endpoint().hints, None);
     web.spec.traffic_distribution = "PreferSameNode".into();
@@ -488,7 +488,7 @@ fn the_trigger_is_written_and_removed_but_is_no_reason_to_write() {
     let mut world = World::default();
     world.sync(&web, &pods(1), 100);
     let time = |world: &World| {
-        world.only().metadata.annotations.get(crate::written::TRIGGER_TIME_ANNOTATION).cloned()
+        world.only().metadata.annotations.get(crate::written::TRIGGER_TIME_ANNOTATION).map(str::to_owned)
     };
     assert_eq!(time(&world).as_deref(), Some("2026-01-01T00:00:00Z"));
     let pods = shared(pods(2));

@@ -143,6 +143,10 @@ impl SliceWriter {
         let wait = pending.get(service)?.wait(service, &self.shared.slices(), Instant::now());
         if wait.is_none() {
             pending.remove(service);
+            if pending.is_empty() {
+                // A burst is over.
+                pending.shrink_to_fit();
+            }
         }
         wait
     }

@@ -69,7 +69,7 @@ impl Controller {
         }
         let path = kind.path();
         let Some(found) = get(client, &path, object).await? else { return Ok(()) };
-        if found.metadata.deleting() || found.metadata.owner_references != owners {
+        if found.metadata.deleting() || *found.metadata.owner_references != *owners {
             return Ok(());
         }
         let options = DeleteOptions { uid: Some(found.metadata.uid.to_string()), ..DeleteOptions::default() };

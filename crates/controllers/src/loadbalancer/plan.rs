@@ -503,7 +503,9 @@ impl Wish {
     fn nothing(service: &Service) -> Self {
         let mut plain = service.clone();
         plain.spec.load_balancer_ip.clear();
-        plain.metadata.annotations.retain(|name, _| name.ends_with("/allow-shared-ip"));
+        let sharing =
+            service.metadata.annotations.iter().filter(|(name, _)| name.ends_with("/allow-shared-ip"));
+        plain.metadata.annotations = sharing.collect();
         Self::of(&plain).unwrap_or_else(|_| Self {
             families: vec![true],
             any_family: false,

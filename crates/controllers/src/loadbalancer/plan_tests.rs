@@ -42,7 +42,7 @@ fn service(name: &str) -> Service {
 fn annotated(name: &str, annotations: &[(&str, &str)]) -> Service {
     let mut service = service(name);
     for (annotation, text) in annotations {
-        service.metadata.annotations.insert((*annotation).into(), (*text).into());
+        service.metadata.annotations.insert(annotation, text);
     }
     service
 }
@@ -106,7 +106,7 @@ fn pools_are_asked_by_priority_and_by_their_selectors() {
         problem(&missing).contains("there is no LoadBalancerPool \"silver\" (pools: gold, b, a, hidden)")
     );
     let mut golden = service("seven");
-    golden.metadata.labels.insert("tier".into(), "gold".into());
+    golden.metadata.labels.insert("tier", "gold");
     assert_eq!(ips(&plan(&mut all, &golden)), ["192.0.2.3"]);
 }
 
@@ -115,7 +115,7 @@ fn namespaces_are_selected_too() {
     let chosen = json!({"namespaceSelector": {"matchLabels": {"team": "a"}}});
     let mut all = allocator(&[pool_with("a", &["192.0.2.1/32"], &chosen)]);
     assert!(problem(&plan(&mut all, &service("one"))).starts_with("NoPoolFits"));
-    let team = Labels::from([("team".to_owned(), "a".to_owned())]);
+    let team = Labels::from_iter([("team", "a")]);
     assert_eq!(ips(&all.plan(&key("one"), &service("one"), &team).0), ["192.0.2.1"]);
 }
 
@@ -286,12 +286,12 @@ fn made(step: &Step) -> Service {
         service.spec.load_balancer_ip = format!("192.0.2.{ask}");
     }
     if let Some(share) = share {
-        service.metadata.annotations.insert(SHARE.into(), format!("k{share}"));
+        service.metadata.annotations.insert(SHARE, &format!("k{share}"));
     }
     service.spec.ports[0].port = 80 + i32::from(*port);
     if *local {
         service.spec.external_traffic_policy = "Local".into();
-        service.spec.selector.insert("app".into(), format!("a{}", index % 2));
+        service.spec.selector.insert("app", &format!("a{}", index % 2));
     }
     service.spec.ip_families = [vec!["IPv4"], vec!["IPv4", "IPv6"], vec!["IPv6", "IPv4"]]
         [usize::from(*families)]
@@ -304,7 +304,7 @@ fn made(step: &Step) -> Service {
 
 /// The rules of sharing, said again in another way.
 fn may_share(a: &Service, b: &Service) -> bool {
-    let sharing = |s: &Service| s.metadata.annotations.get(SHARE).cloned();
+    let sharing = |s: &Service| s.metadata.annotations.get(SHARE).map(str::to_owned);
     let backends = |s: &Service| (s.spec.external_traffic_policy == "Local").then(|| s.spec.selector.clone());
     sharing(a).is_some()
         && sharing(a) == sharing(b)

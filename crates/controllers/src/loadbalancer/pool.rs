@@ -131,8 +131,9 @@ impl Pool {
     }
 
     pub(super) fn selects(&self, namespace: &Labels, service: &Labels) -> bool {
-        let fits =
-            |query: &Option<LabelQuery>, labels| query.as_ref().is_none_or(|query| query.matches(labels));
+        let fits = |query: &Option<LabelQuery>, labels: &Labels| {
+            query.as_ref().is_none_or(|query| query.matches_by(|key| labels.get(key)))
+        };
         fits(&self.namespaces, namespace) && fits(&self.services, service)
     }
 

@@ -71,8 +71,8 @@ fn families(service: &Service) -> Vec<bool> {
 }
 
 fn annotation<'a>(service: &'a Service, names: &[&'static str]) -> Option<(&'static str, &'a str)> {
-    let found = names.iter().filter_map(|name| Some((*name, service.metadata.annotations.get(*name)?)));
-    found.map(|(name, text)| (name, text.as_str())).find(|(_, text)| !text.trim().is_empty())
+    let mut found = names.iter().filter_map(|name| Some((*name, service.metadata.annotations.get(name)?)));
+    found.find(|(_, text)| !text.trim().is_empty())
 }
 
 fn addresses(service: &Service) -> Result<Vec<IpAddr>, Problem> {
@@ -102,8 +102,7 @@ mod tests {
     fn service(annotations: &[(&str, &str)], ip: &str) -> Service {
         let mut service = Service::default();
         service.spec.load_balancer_ip = ip.into();
-        service.metadata.annotations =
-            annotations.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect();
+        service.metadata.annotations = annotations.iter().copied().collect();
         service
     }
 

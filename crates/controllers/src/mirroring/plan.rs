@@ -164,8 +164,8 @@ fn slice(
     slice.metadata.generate_name = format!("{name}-");
     slice.metadata.namespace = service.metadata.namespace.to_string();
     slice.metadata.labels.clone_from(&from.metadata.labels);
-    slice.metadata.labels.insert(SERVICE_NAME_LABEL.into(), name.clone());
-    slice.metadata.labels.insert(MANAGED_BY_LABEL.into(), MANAGED_BY.into());
+    slice.metadata.labels.insert(SERVICE_NAME_LABEL, &name);
+    slice.metadata.labels.insert(MANAGED_BY_LABEL, MANAGED_BY);
     slice.metadata.annotations.clone_from(&from.metadata.annotations);
     for left_behind in [TRIGGER_TIME_ANNOTATION, LAST_APPLIED_ANNOTATION] {
         slice.metadata.annotations.remove(left_behind);
@@ -184,7 +184,7 @@ fn slice(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::service;
+    use crate::testing::{labels, service};
     use crate::written::Port;
 
     fn custom(ready: &[&str], not_ready: &[&str]) -> Endpoints {
@@ -240,26 +240,25 @@ mod tests {
     #[test]
     fn labels_and_annotations_are_copied_but_for_two() {
         let mut endpoints = custom(&["192.0.2.1"], &[]);
-        endpoints.metadata.labels.insert("team".into(), "a".into());
+        endpoints.metadata.labels.insert("team", "a");
         for annotation in ["note", TRIGGER_TIME_ANNOTATION, LAST_APPLIED_ANNOTATION] {
-            endpoints.metadata.annotations.insert(annotation.into(), "x".into());
+            endpoints.metadata.annotations.insert(annotation, "x");
         }
         let slices = created(planned(&selectorless(), &endpoints, &[]));
         assert_eq!(slices[0].metadata.annotations.keys().collect::<Vec<_>>(), ["note"]);
-        let labels = |team: &str| -> BTreeMap<String, String> {
-            let pairs = [("team", team), (SERVICE_NAME_LABEL, "web"), (MANAGED_BY_LABEL, MANAGED_BY)];
-            pairs.map(|(label, value)| (label.to_owned(), value.to_owned())).into()
+        let labels = |team: &str| {
+            labels(&[("team", team), (SERVICE_NAME_LABEL, "web"), (MANAGED_BY_LABEL, MANAGED_BY)])
         };
         assert_eq!(slices[0].metadata.labels, labels("a"));
         // Who takes its labels from Endpoints takes none from the Service, headless or not.
         let mut headless = selectorless();
         headless.spec.cluster_ip = "None".into();
-        endpoints.metadata.labels.insert("team".into(), "b".into());
-        endpoints.metadata.labels.insert(SKIP_MIRROR_LABEL.into(), "false".into());
+        endpoints.metadata.labels.insert("team", "b");
+        endpoints.metadata.labels.insert(SKIP_MIRROR_LABEL, "false");
         let plan = planned(&headless, &endpoints, &slices);
         let [Write::Update { slice, .. }] = plan.writes.as_slice() else { panic!("{plan:?}") };
         let mut wanted = labels("b");
-        wanted.insert(SKIP_MIRROR_LABEL.into(), "false".into());
+        wanted.insert(SKIP_MIRROR_LABEL, "false");
         assert_eq!(slice.metadata.labels, wanted);
     }
 
@@ -306,10 +305,10 @@ mod tests {
         assert!(all_go(plan(&Input { service: None, endpoints: Some(&endpoints), slices: &slices })));
         assert!(all_go(plan(&Input { service: Some(&selectorless()), endpoints: None, slices: &slices })));
         let mut skipped = endpoints.clone();
-        skipped.metadata.labels.insert(SKIP_MIRROR_LABEL.into(), "true".into());
+        skipped.metadata.labels.insert(SKIP_MIRROR_LABEL, "true");
         assert!(all_go(planned(&selectorless(), &skipped, &slices)));
         let mut leader = endpoints;
-        leader.metadata.annotations.insert(LEADER_ANNOTATION.into(), "{}".into());
+        leader.metadata.annotations.insert(LEADER_ANNOTATION, "{}");
         assert!(all_go(planned(&selectorless(), &leader, &slices)));
     }
 

@@ -31,7 +31,7 @@ impl Controller {
         let slices = self.shared.slices().of(&key, Manager::Mirroring);
         let slices = slices::open(&slices);
         let service = self.shared.world().service_at(&key).cloned();
-        let endpoints = self.shared.caches.endpoints.get(&key).map(|kept| kept.open());
+        let endpoints = self.shared.caches.endpoints.get(&key).and_then(|kept| kept.open());
         let plan =
             plan(&Input { service: service.as_deref(), endpoints: endpoints.as_ref(), slices: &slices });
         if let Some(endpoints) = &endpoints {

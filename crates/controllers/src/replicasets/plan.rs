@@ -43,13 +43,16 @@ pub fn plan(input: &Input<'_>) -> Plan {
     let (set, meta) = (input.set, &input.set.metadata);
     let deleting = meta.deletion_timestamp.is_some();
     let query = set.spec.selector.as_ref().and_then(|selector| LabelQuery::of_selector(selector).ok());
-    let matches = |pod: &Pod| query.as_ref().is_some_and(|query| query.matches(&pod.metadata.labels));
+    let matches =
+        |pod: &Pod| query.as_ref().is_some_and(|query| query.matches_by(|key| pod.metadata.labels.get(key)));
     let mut plan = Plan::default();
     let mut own = Vec::new();
     for pod in input.pods {
         match (pod.metadata.controller(), matches(pod)) {
-            (Some(owner), true) if owner.uid == meta.uid => own.push(pod),
-            (Some(owner), false) if owner.uid == meta.uid && !deleting => plan.release.push(Arc::clone(pod)),
+            (Some(owner), true) if *owner.uid == *meta.uid => own.push(pod),
+            (Some(owner), false) if *owner.uid == *meta.uid && !deleting => {
+                plan.release.push(Arc::clone(pod))
+            }
             (None, true) if !deleting && !pod.metadata.deleting() && !pod.finished() => {
                 plan.adopt.push(Arc::clone(pod));
                 own.push(pod);
@@ -73,7 +76,7 @@ fn status(plan: &mut Plan, input: &Input<'_>, active: &[&Arc<Pod>], ending: usiz
     let labels = &set.spec.template.metadata.labels;
     let labelled = active
         .iter()
-        .filter(|pod| labels.iter().all(|(key, value)| pod.metadata.labels.get(key) == Some(value)));
+        .filter(|pod| labels.iter().all(|(key, value)| pod.metadata.labels.get(key) == Some(value.as_str())));
     let waits: Vec<Option<i64>> = active
         .iter()
         .filter(|pod| pod.ready())
@@ -183,12 +186,9 @@ mod tests {
 
     fn own(name: &str) -> Pod {
         let mut pod = pod(name, "10.0.0.1");
-        pod.metadata.owner_references = vec![Owner {
-            uid: "set".into(),
-            kind: "ReplicaSet".into(),
-            controller: true,
-            ..Owner::default()
-        }];
+        pod.metadata.owner_references =
+            [Owner { uid: "set".into(), kind: "ReplicaSet".into(), controller: true, ..Owner::default() }]
+                .into();
         pod
     }
 
@@ -220,7 +220,7 @@ mod tests {
         homeless.spec.node_name = "".into();
         pending.status.phase = "Pending".into();
         set_ready(&mut unready, false);
-        cheap.metadata.annotations.insert(DELETION_COST.into(), "-5".into());
+        cheap.metadata.annotations.insert(DELETION_COST, "-5");
         let mut alone = own("e");
         alone.spec.node_name = "n2".into();
         let mut young = own("f");
@@ -244,10 +244,10 @@ mod tests {
     #[test]
     fn pods_come_and_go_with_their_labels() {
         let mut strayed = own("a");
-        strayed.metadata.labels.insert("app".into(), "debug".into());
+        strayed.metadata.labels.insert("app", "debug");
         let mut others = pod("c", "10.0.0.3");
         others.metadata.owner_references =
-            vec![Owner { uid: "other".into(), controller: true, ..Owner::default() }];
+            [Owner { uid: "other".into(), controller: true, ..Owner::default() }].into();
         let plan = planned(&set(2), vec![strayed, pod("b", "10.0.0.2"), others]);
         assert_eq!((names(&plan.release), names(&plan.adopt), plan.create), (vec!["a"], vec!["b"], 1));
     }

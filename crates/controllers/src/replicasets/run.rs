@@ -15,7 +15,7 @@ use super::plan::{Input, Plan, owner, plan, pod_of};
 use crate::caches::{Shared, api_event, lock, lost_race, namespace, namespace_ends};
 use crate::gc::plan::{Dependent, OwnerKey};
 use crate::objects::{Meta, Pod};
-use crate::pending::{Pending, Seen};
+use crate::pending::{Pending, Seen, version};
 use crate::queue::Outcome;
 
 /// Requests for pods of one set at the same time.
@@ -78,7 +78,7 @@ impl Controller {
             let pod = world.pod_at(&Key { namespace: Arc::clone(&key.namespace), name: name.into() });
             holds(pod.map(|pod| Seen {
                 uid: &pod.metadata.uid,
-                resource_version: &pod.metadata.resource_version,
+                version: version(&pod.metadata.resource_version),
                 deleting: pod.metadata.deleting(),
             }))
         });
@@ -88,13 +88,13 @@ impl Controller {
 
     /// Pods that it controls, and pods of its labels.
     fn pods(&self, key: &Key, set: &ReplicaSet) -> Vec<Arc<Pod>> {
-        let owner = OwnerKey { kind: "ReplicaSet".into(), object: key.clone() };
+        let owner = OwnerKey { kind: "ReplicaSet", object: key.clone() };
         let owned = self.shared.owners().dependents(&owner);
         let world = self.shared.world();
         let mut pods: HashMap<Arc<str>, Arc<Pod>> = HashMap::new();
         let owned = owned.iter().filter(|(kind, _)| *kind == Dependent::Pod);
-        let labels = set.spec.selector.as_ref().map(|selector| &selector.match_labels);
-        let alike = labels.into_iter().flat_map(|labels| world.pods_matching(&key.namespace, labels));
+        let labels = set.spec.selector.as_ref().map(|selector| selector.match_labels.iter().collect());
+        let alike = labels.iter().flat_map(|labels| world.pods_matching(&key.namespace, labels));
         for pod in owned.filter_map(|(_, pod)| world.pod_at(pod)).chain(alike) {
             pods.entry(Arc::clone(&pod.metadata.name)).or_insert_with(|| Arc::clone(pod));
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use portolan_controllers::endpointslice::{self, Write, topology};
 use portolan_controllers::mirroring;
-use portolan_controllers::objects::{Node, Pod, Service};
+use portolan_controllers::objects::{Labels, Node, Pod, Service};
 use portolan_controllers::written::{EndpointSlice, Endpoints, MANAGED_BY_LABEL, SERVICE_NAME_LABEL};
 use serde_json::{Value, json};
 
@@ -66,7 +66,7 @@ pub(crate) fn slices(objects: &mut Objects) {
     }
 }
 
-pub(crate) fn selects(selector: &BTreeMap<String, String>, service: &Service, pod: &Pod) -> bool {
+pub(crate) fn selects(selector: &Labels, service: &Service, pod: &Pod) -> bool {
     pod.metadata.namespace == service.metadata.namespace
         && selector.iter().all(|(label, value)| pod.metadata.labels.get(label) == Some(value))
 }

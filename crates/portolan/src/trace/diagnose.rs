@@ -1,9 +1,7 @@
 //! The likely reason why a Service does not answer, and the way out. Pure: objects in, problems out.
 
-use std::collections::BTreeMap;
-
 use portolan_api::suggest;
-use portolan_controllers::objects::{PortRef, or_tcp};
+use portolan_controllers::objects::{Labels, PortRef, or_tcp};
 use portolan_forward::explain::{Explanation, Out};
 use portolan_forward::select::Exclusion;
 use portolan_forward::{EndpointView, ServicePortView};
@@ -166,10 +164,10 @@ fn no_endpoints(world: &World, service: &Service) -> Problem {
 }
 
 /// The pods that nearly match, or match elsewhere.
-fn nearest_labels(world: &World, service: &Service, selector: &BTreeMap<String, String>) -> String {
+fn nearest_labels(world: &World, service: &Service, selector: &Labels) -> String {
     let key = &service.object.view.key;
     let has = |pod: &Pod| {
-        selector.iter().filter(|(label, value)| pod.fields.metadata.labels.get(*label) == Some(value)).count()
+        selector.iter().filter(|(label, value)| pod.fields.metadata.labels.get(label) == Some(*value)).count()
     };
     let (here, elsewhere): (Vec<&Pod>, Vec<&Pod>) =
         world.pods.values().partition(|pod| pod.fields.metadata.namespace == key.namespace);
@@ -178,7 +176,7 @@ fn nearest_labels(world: &World, service: &Service, selector: &BTreeMap<String, 
     }
     let near = |pod: &&&Pod| {
         let likely = selector.iter().filter(|(label, value)| {
-            let value_of = pod.fields.metadata.labels.get(*label);
+            let value_of = pod.fields.metadata.labels.get(label);
             value_of.is_some_and(|other| other == *value || suggest::near_value(value, &[other]).is_some())
                 || pod
                     .fields
