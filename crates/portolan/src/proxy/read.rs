@@ -29,6 +29,9 @@ const MEANINGLESS: [&str; 11] = [
     "portRange",
     "windowsRunAsService",
 ];
+/// Fields that kube-proxy had until 1.16 and 1.25. Files that kubeadm wrote then have all of them, and stay when a cluster
+/// is updated.
+const FORMER: [&str; 2] = ["resourceContainer", "udpIdleTimeout"];
 /// What belongs to other modes.
 const OTHER_MODES: [&str; 2] = ["iptables", "ipvs"];
 /// Of `logging` only the verbosity counts.
@@ -95,6 +98,10 @@ impl Walk {
             let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
             if let Some(default) = known.get(name) {
                 self.field(value, default, &path);
+            } else if FORMER.contains(&&*path) {
+                if is_set(value, &Value::Null) {
+                    self.meaningless.push(path);
+                }
             } else {
                 let near = suggest::near_field(name, known.keys().map(String::as_str));
                 let hint = near.map(|near| format!(" ({})", suggest::did_you_mean(near)));
@@ -230,6 +237,15 @@ winkernel: {enableDSR: false, forwardHealthCheckVip: false, networkName: "", roo
         // kubeadm sets it, and 0 is taken at its word.
         configuration.iptables.min_sync_period = default.iptables.min_sync_period;
         assert_eq!(configuration, default);
+    }
+
+    #[test]
+    fn files_of_old_clusters_are_read() {
+        let old = |more: &str| read(&format!("{KUBEADM}{more}")).unwrap().meaningless;
+        assert_eq!(old("udpIdleTimeout: 0s\nresourceContainer: ''\n"), Vec::<String>::new());
+        let set = "udpIdleTimeout: 250ms\nresourceContainer: /kube-proxy\n";
+        assert_eq!(old(set), ["resourceContainer", "udpIdleTimeout"]);
+        assert!(read("conntrack: {udpIdleTimeout: 0s}").is_err());
     }
 
     #[test]

@@ -7,10 +7,10 @@ use std::process::Command;
 
 use portolan_lab::load::{Load, Manner};
 use portolan_lab::{Host, probe};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::bed::{at, exe, settles, yaml};
-use crate::kube_apiserver::PATIENCE;
+use crate::kube_apiserver::{PATIENCE, program};
 use crate::place::until;
 use crate::proxy_verb::Line;
 use cluster::Cluster;
@@ -144,6 +144,31 @@ fn the_proxy_of_deploy_takes_over_from_kube_proxy_and_hands_back_without_losing_
     assert!(seen.failures().is_empty(), "{:?} of {}", seen.failures(), seen.count());
     old.still_works();
     new.still_works();
+}
+
+/// Every field that 1.20 knows, the one that was taken out later included.
+#[test]
+#[ignore = "needs target/kube-proxy: scripts/kube-apiserver builds it in some 20 minutes"]
+fn the_configuration_that_kube_proxy_writes_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let [theirs, ours] = ["theirs", "ours"].map(|name| dir.path().join(name).display().to_string());
+    let run = |program: &std::path::Path, args: &[&str]| {
+        let output = Command::new(program).args(args).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{program:?} {args:?}: {said}");
+    };
+    run(&program("kube-proxy"), &["--write-config-to", &theirs]);
+    run(&exe(), &["proxy", "--config", &theirs, "--write-config-to", &ours]);
+    let read =
+        |path: &str| -> Value { serde_saphyr::from_str(&std::fs::read_to_string(path).unwrap()).unwrap() };
+    let (theirs, ours) = (read(&theirs), read(&ours));
+    assert!(theirs["udpIdleTimeout"].is_string() && ours["udpIdleTimeout"].is_null());
+    for field in ["healthzBindAddress", "metricsBindAddress", "oomScoreAdj", "conntrack"] {
+        for (name, value) in theirs[field].as_object().into_iter().flatten() {
+            assert_eq!(ours[field][name], *value, "{field}.{name}");
+        }
+        assert!(theirs[field].is_object() || ours[field] == theirs[field], "{field}");
+    }
 }
 
 /// With proxies, and `deploy/dns.yaml` in a pod.
