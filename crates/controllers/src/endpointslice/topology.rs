@@ -41,7 +41,7 @@ pub fn is_auto(service: &Service) -> bool {
     let annotations = &service.metadata.annotations;
     let mode = ["service.kubernetes.io/topology-aware-hints", "service.kubernetes.io/topology-mode"]
         .iter()
-        .find_map(|name| annotations.get(*name));
+        .find_map(|name| annotations.get(name));
     mode.is_some_and(|mode| mode == "Auto" || mode == "auto")
 }
 
@@ -49,7 +49,7 @@ pub fn is_auto(service: &Service) -> bool {
 pub fn shares<'a>(nodes: impl Iterator<Item = &'a Node>) -> Shares {
     let mut cpus: BTreeMap<String, f64> = BTreeMap::new();
     let control_plane =
-        |node: &Node| CONTROL_PLANE.iter().any(|label| node.metadata.labels.contains_key(*label));
+        |node: &Node| CONTROL_PLANE.iter().any(|label| node.metadata.labels.contains_key(label));
     for node in nodes.filter(|node| node.ready() && !control_plane(node)) {
         let cpu = node.status.allocatable.get("cpu").and_then(|text| cores(text)).filter(|cpu| *cpu > 0.0);
         let (Some(zone), Some(cpu)) = (node.zone(), cpu) else { return Err(Obstacle::NodeInformation) };

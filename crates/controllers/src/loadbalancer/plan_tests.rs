@@ -185,7 +185,7 @@ fn sharing_follows_metallbs_rules() {
         service.spec.ports[0].port = port;
         if local {
             service.spec.external_traffic_policy = "Local".into();
-            service.spec.selector.insert("app".into(), name.into());
+            service.spec.selector.insert("app", name);
         }
         service
     };

@@ -51,7 +51,7 @@ pub fn plan(input: &Input<'_>) -> Plan {
         match (pod.metadata.controller(), matches(pod)) {
             (Some(owner), true) if *owner.uid == *meta.uid => own.push(pod),
             (Some(owner), false) if *owner.uid == *meta.uid && !deleting => {
-                plan.release.push(Arc::clone(pod))
+                plan.release.push(Arc::clone(pod));
             }
             (None, true) if !deleting && !pod.metadata.deleting() && !pod.finished() => {
                 plan.adopt.push(Arc::clone(pod));
