@@ -28,7 +28,14 @@ use crate::process::rotated;
 #[derive(Debug)]
 pub(crate) struct StateDir {
     pods: PodDirs,
-    _lock: File,
+    lock: File,
+}
+
+impl Drop for StateDir {
+    /// Lets go of the lock, which closing the file does not while a process that is being born has a copy of it.
+    fn drop(&mut self) {
+        drop(self.lock.unlock());
+    }
 }
 
 /// Where the directories of pods are.
@@ -55,7 +62,7 @@ impl StateDir {
         rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)
             .map_err(|_| io::Error::other("another agent is running on this data directory"))
             .map_err(at("lock it", &path))?;
-        Ok(Self { pods: PodDirs(pods), _lock: lock })
+        Ok(Self { pods: PodDirs(pods), lock })
     }
 
     pub(crate) fn pod(&self, key: &Key) -> PodDir {
@@ -169,4 +176,20 @@ impl PodDir {
 
 fn at(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
     move |source| Error::File { action, path: path.to_owned(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_is_free_at_once_whoever_has_a_copy_of_the_lock() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = StateDir::open(dir.path()).unwrap();
+        assert!(StateDir::open(dir.path()).is_err());
+        let copy = first.lock.try_clone().unwrap();
+        drop(first);
+        StateDir::open(dir.path()).unwrap();
+        drop(copy);
+    }
 }

@@ -24,7 +24,14 @@ pub enum LockError {
 
 /// Held until it is dropped.
 #[derive(Debug)]
-pub struct Lock(#[expect(dead_code, reason = "closing it gives the lock back")] File);
+pub struct Lock(File);
+
+impl Drop for Lock {
+    /// Lets go of the lock, which closing the file does not while a process that is being born has a copy of it.
+    fn drop(&mut self) {
+        drop(self.0.unlock());
+    }
+}
 
 impl Lock {
     pub fn take(patience: Duration) -> Result<Self, LockError> {

@@ -9,7 +9,14 @@ use crate::Error;
 /// Held as long as the store is open. The kernel lets go of it when the process ends, however it ends.
 #[derive(Debug)]
 pub(super) struct DirLock {
-    _file: File,
+    file: File,
+}
+
+impl Drop for DirLock {
+    /// Lets go of the lock, which closing the file does not while a process that is being born has a copy of it.
+    fn drop(&mut self) {
+        let _ = self.file.unlock();
+    }
 }
 
 impl DirLock {
@@ -31,7 +38,7 @@ impl DirLock {
         file.set_len(0).map_err(unavailable)?;
         file.rewind().map_err(unavailable)?;
         writeln!(file, "{}", std::process::id()).map_err(unavailable)?;
-        Ok(DirLock { _file: file })
+        Ok(DirLock { file })
     }
 }
 
@@ -42,4 +49,20 @@ fn in_use(dir: &Path, file: &mut File) -> Error {
     let pid = text.trim();
     let pid = if pid.is_empty() { "unknown" } else { pid };
     Error::InUse { path: dir.to_owned(), pid: pid.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_is_free_at_once_whoever_has_a_copy_of_the_lock() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = DirLock::take(dir.path()).unwrap();
+        assert!(matches!(DirLock::take(dir.path()), Err(Error::InUse { .. })));
+        let copy = first.file.try_clone().unwrap();
+        drop(first);
+        DirLock::take(dir.path()).unwrap();
+        drop(copy);
+    }
 }
