@@ -119,15 +119,37 @@ impl Seen {
     }
 }
 
-/// How often the kernel of a host has sent a first packet again because nothing came back.
-pub fn repeated_syns(host: &Netns) -> Result<u64, LabError> {
-    let path = std::path::Path::new("/proc/thread-self/net/netstat");
-    let text = host.run(|| std::fs::read_to_string(path))?.map_err(LabError::file(path))?;
-    Ok(counter(&text, "TCPSynRetrans").unwrap_or_default())
+/// What the kernel of a host has counted of connections that did not begin at once.
+#[derive(Debug, Clone, Copy)]
+pub struct Repeats {
+    syns: u64,
+    resets: u64,
 }
 
-fn counter(netstat: &str, name: &str) -> Option<u64> {
-    let mut lines = netstat.lines().filter_map(|line| line.strip_prefix("TcpExt: "));
+impl Repeats {
+    pub fn of(host: &Netns) -> Result<Self, LabError> {
+        let counter = |path: &str, section: &str, name: &str| {
+            let path = std::path::Path::new(path);
+            let text = host.run(|| std::fs::read_to_string(path))?.map_err(LabError::file(path))?;
+            Ok::<_, LabError>(counter(&text, section, name).unwrap_or_default())
+        };
+        Ok(Self {
+            syns: counter("/proc/thread-self/net/netstat", "TcpExt", "TCPSynRetrans")?,
+            resets: counter("/proc/thread-self/net/snmp", "Tcp", "OutRsts")?,
+        })
+    }
+
+    /// How many first packets met nobody since `before`, so that they had to be sent again after a second.
+    ///
+    /// One that is sent again at once, after a reset of the host's own, was answered: it met what its target remembered of
+    /// an earlier connection from the same port, which a node that masquerades had chosen again.
+    pub fn unanswered_since(self, before: Self) -> u64 {
+        (self.syns - before.syns).saturating_sub(self.resets - before.resets)
+    }
+}
+
+fn counter(text: &str, section: &str, name: &str) -> Option<u64> {
+    let mut lines = text.lines().filter_map(|line| line.strip_prefix(section)?.strip_prefix(": "));
     let (names, values) = (lines.next()?, lines.next()?);
     let at = names.split(' ').position(|known| known == name)?;
     values.split(' ').nth(at)?.parse().ok()
@@ -140,8 +162,20 @@ mod tests {
     #[test]
     fn counters_are_found_by_name() {
         let text = "TcpExt: A TCPSynRetrans B\nTcpExt: 1 7 3\nIpExt: C\nIpExt: 4\n";
-        assert_eq!(counter(text, "TCPSynRetrans"), Some(7));
-        assert_eq!(counter(text, "C"), None);
+        assert_eq!(counter(text, "TcpExt", "TCPSynRetrans"), Some(7));
+        assert_eq!(counter(text, "IpExt", "C"), Some(4));
+        assert_eq!(counter(text, "TcpExt", "C"), None);
+        assert_eq!(counter(text, "Tcp", "A"), None);
+    }
+
+    #[test]
+    fn a_first_packet_that_met_a_remembered_connection_was_answered() {
+        let before = Repeats { syns: 5, resets: 100 };
+        let unanswered = |syns, resets| Repeats { syns, resets }.unanswered_since(before);
+        assert_eq!(
+            [unanswered(5, 100), unanswered(7, 102), unanswered(7, 101), unanswered(5, 101)],
+            [0, 0, 1, 0]
+        );
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use portolan_lab::Host;
-use portolan_lab::load::{Manner, repeated_syns};
+use portolan_lab::load::{Manner, Repeats};
 use portolan_netlink::rt::Rt;
 
 use super::{AIM, SLACK, end_load, lost_nothing, start_load, until_moved, until_settled};
@@ -68,11 +68,11 @@ fn an_outside_client_finds_an_ipv6_address_by_neighbour_discovery_and_follows_it
     let from = until_settled(&bed, address);
     settles(ask, |answer| answer.text().is_some());
     let load = start_load(&bed, address, Manner::Patient);
-    let before = repeated_syns(&client).unwrap();
+    let before = Repeats::of(&client).unwrap();
     bed.run(&["cordon", &format!("node-{from}")]);
     until_moved(&bed, address, from);
     let seen = end_load(load);
-    lost_nothing(&seen, repeated_syns(&client).unwrap() - before);
+    lost_nothing(&seen, &client, before);
     outside.kill().unwrap();
     outside.wait().unwrap();
 }

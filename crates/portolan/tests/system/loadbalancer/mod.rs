@@ -12,9 +12,10 @@ use std::path::Path;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
-use portolan_lab::load::{Load, Manner, Seen, repeated_syns};
+use portolan_lab::load::{Load, Manner, Repeats, Seen};
 use portolan_lab::probe::{self, Answer};
 use portolan_lab::{Host, Lab};
+use portolan_netlink::netns::Netns;
 use portolan_netlink::rt::Rt;
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -158,15 +159,16 @@ fn end_load(load: Load) -> Seen {
     load.end().unwrap()
 }
 
-/// For a planned move. A first packet that meets nobody is sent again after a second, and the kernel counts it: whatever
-/// the machine's load, there must have been none. Only the one connect that was under way at the moment of the move may be
+/// For a planned move. A first packet that meets nobody is sent again after a second, and the client's kernel counts it:
+/// whatever the machine's load, there must have been none since `before`. Only the one connect that was under way at the moment of the move may be
 /// reset, when its answer came by the old node and its second packet goes to the new one.
 #[track_caller]
-fn lost_nothing(seen: &Seen, repeated_syns: u64) {
+fn lost_nothing(seen: &Seen, client: &Netns, before: Repeats) {
     let failures = seen.failures();
     let reset = failures.iter().all(|failure| failure.kind() == ErrorKind::ConnectionReset);
     assert!(failures.len() <= 1 && reset, "{failures:?} of {}", seen.count());
-    assert_eq!(repeated_syns, 0, "of {} connects", seen.count());
+    let unanswered = Repeats::of(client).unwrap().unanswered_since(before);
+    assert_eq!(unanswered, 0, "of {} connects", seen.count());
 }
 
 /// Until another node answers for the address.
@@ -276,13 +278,13 @@ fn a_drained_and_a_stopped_owner_hand_over_without_a_lost_packet() {
             assert!(begin.elapsed() < PATIENCE, "{node} does not get the address back");
         }
         let client = start_load(&bed, ADDRESS, Manner::Patient);
-        let repeated = repeated_syns(&host).unwrap();
+        let before = Repeats::of(&host).unwrap();
         let begin = Instant::now();
         leave();
         until_moved(&bed, ADDRESS, owner);
         let seen = end_load(client);
         println!("{way}: {:?} without an answer, {} connects", seen.longest_gap(begin), seen.count());
-        lost_nothing(&seen, repeated_syns(&host).unwrap() - repeated);
+        lost_nothing(&seen, &host, before);
         bed.run(&["uncordon", &node]);
     }
 }
