@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use portolan_client::{Patch, Subresource, paths};
 use portolan_lab::Host;
-use portolan_lab::load::{Load, Manner, repeated_syns};
+use portolan_lab::load::{Load, Manner, Repeats};
 use portolan_netlink::rt::Rt;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
@@ -52,15 +52,15 @@ pub(super) fn measure(bench: &Bench, runs: usize) -> anyhow::Result<Vec<Measured
     let mut all = Vec::new();
     for (loss, name) in Loss::ALL {
         let mut gaps = Vec::new();
-        let (mut failed, mut connects, mut repeated) = (0, 0, 0);
+        let (mut failed, mut connects, mut unanswered) = (0, 0, 0);
         for _ in 0..runs {
             let outcome = bench.one(loss)?;
             gaps.push(outcome.gap);
             failed += outcome.failed;
             connects += outcome.connects;
-            repeated += outcome.repeated;
+            unanswered += outcome.unanswered;
         }
-        println!("{name}: {failed} of {connects} connects failed, {repeated} first packets lost");
+        println!("{name}: {failed} of {connects} connects failed, {unanswered} first packets lost");
         all.push(Measured::new(Group::Failover, name, &gaps));
     }
     server.kill()?;
@@ -92,7 +92,7 @@ struct Outcome {
     gap: Duration,
     failed: usize,
     connects: usize,
-    repeated: u64,
+    unanswered: u64,
 }
 
 fn vip() -> SocketAddr {
@@ -108,7 +108,7 @@ impl Bench {
             Loss::Power | Loss::Partition => Manner::Hasty,
             Loss::Drain | Loss::Stop => Manner::Patient,
         };
-        let repeated = repeated_syns(&client)?;
+        let before = Repeats::of(&client)?;
         let load = Load::start(client.try_clone()?, vip(), manner);
         std::thread::sleep(AROUND);
         let begin = Instant::now();
@@ -116,10 +116,10 @@ impl Bench {
         self.until(|now| now.is_some_and(|now| now != owner), "the address does not move")?;
         std::thread::sleep(AROUND);
         let seen = load.end()?;
-        let repeated = repeated_syns(&client)? - repeated;
+        let unanswered = Repeats::of(&client)?.unanswered_since(before);
         self.mend(loss, owner)?;
         let (failed, connects) = (seen.failures().len(), seen.count());
-        Ok(Outcome { gap: seen.longest_gap(begin), failed, connects, repeated })
+        Ok(Outcome { gap: seen.longest_gap(begin), failed, connects, unanswered })
     }
 
     fn lose(&self, loss: Loss, node: u8) -> anyhow::Result<()> {
