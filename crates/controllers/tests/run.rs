@@ -2,17 +2,20 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends at its first surprise")]
 
+mod common;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
-use http_body_util::{BodyExt, Full};
 use portolan_client::testing::FakeApi;
 use portolan_client::{Body, Client, Error, Transport, paths};
 use portolan_controllers::Config;
 use serde_json::{Value, json};
+
+use common::{Running, answer, config, eventually, service};
 
 /// The fake API server with what it lacks: bindings and discovery.
 struct Api {
@@ -47,10 +50,7 @@ impl Api {
 impl Transport for Api {
     fn call(&self, request: http::Request<Bytes>) -> BoxFuture<'_, Result<http::Response<Body>, Error>> {
         let response = match self.special(&request) {
-            Some(answer) => {
-                let body = Full::new(Bytes::from(answer.to_string())).map_err(|never| match never {});
-                http::Response::new(body.boxed_unsync())
-            }
+            Some(body) => answer(http::StatusCode::OK, &body),
             None => self.fake.respond(&request),
         };
         ready(Ok(response)).boxed()
@@ -59,24 +59,13 @@ impl Transport for Api {
 
 struct Cluster {
     api: Arc<FakeApi>,
-    task: tokio::task::JoinHandle<()>,
-}
-
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-fn config() -> Config {
-    Config { node_grace: Duration::from_hours(1), ..Config::default() }
+    _running: Running,
 }
 
 impl Cluster {
     fn start(api: Arc<FakeApi>, config: Config) -> Self {
-        let client = Client::from_transport(Arc::new(Api { fake: Arc::clone(&api) }), "controllers");
-        let task = tokio::spawn(portolan_controllers::run(client, config, std::future::pending()));
-        Self { api, task }
+        let running = Running::start(Api { fake: Arc::clone(&api) }, config);
+        Self { api, _running: running }
     }
 
     fn new() -> Self {
@@ -89,14 +78,7 @@ impl Cluster {
 
     /// Waits until the condition holds; the last word on failure is what was there instead.
     async fn eventually<T: std::fmt::Debug>(&self, what: &str, look: impl Fn(&FakeApi) -> Result<(), T>) {
-        let deadline = Instant::now() + Duration::from_secs(10);
-        loop {
-            match look(&self.api) {
-                Ok(()) => return,
-                Err(found) => assert!(Instant::now() < deadline, "{what}: {found:?}"),
-            }
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
+        eventually(what, || look(&self.api)).await;
     }
 
     async fn endpoints(&self, service: &str, ready: &[&str], not_ready: &[&str]) {
@@ -155,16 +137,6 @@ fn node(name: &str) -> Value {
     json!({
         "metadata": { "name": name, "labels": { "topology.kubernetes.io/zone": "z1" } },
         "status": { "conditions": [{ "type": "Ready", "status": "True" }] },
-    })
-}
-
-fn service(name: &str) -> Value {
-    json!({
-        "metadata": { "name": name, "uid": format!("uid-{name}"), "creationTimestamp": "2026-01-01T00:00:00Z" },
-        "spec": {
-            "type": "ClusterIP", "clusterIP": "10.96.0.10", "ipFamilies": ["IPv4"], "selector": { "app": name },
-            "ports": [{ "port": 80, "protocol": "TCP", "targetPort": 8080 }],
-        },
     })
 }
 

@@ -2,18 +2,19 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends at its first surprise")]
 
+mod common;
+
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
 use http::Method;
-use http_body_util::{BodyExt, Full};
 use portolan_client::testing::FakeApi;
-use portolan_client::{Body, Client, Error, Transport, paths};
-use portolan_controllers::Config;
+use portolan_client::{Body, Error, Transport, paths};
 use serde_json::{Value, json};
+
+use common::{Running, answer, config, eventually, service};
 
 /// A write to be refused: its method, the end of its path, and the Status.
 type Refusal = (Method, &'static str, Value);
@@ -35,8 +36,7 @@ impl Transport for Api {
         let response = match refused {
             Some(status) => {
                 let code = u16::try_from(status["code"].as_u64().unwrap()).unwrap();
-                let body = Full::new(Bytes::from(status.to_string())).map_err(|never| match never {});
-                http::Response::builder().status(code).body(body.boxed_unsync()).unwrap()
+                answer(code.try_into().unwrap(), &status)
             }
             None => self.fake.respond(&request),
         };
@@ -47,13 +47,7 @@ impl Transport for Api {
 struct Cluster {
     api: Arc<FakeApi>,
     refusals: Arc<Mutex<Vec<Refusal>>>,
-    task: tokio::task::JoinHandle<()>,
-}
-
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
+    _running: Running,
 }
 
 impl Cluster {
@@ -70,27 +64,12 @@ impl Cluster {
             );
         }
         let refusals = Arc::default();
-        let transport = Arc::new(Api { fake: Arc::clone(&api), refusals: Arc::clone(&refusals) });
-        let client = Client::from_transport(transport, "controllers");
-        let config = Config { node_grace: Duration::from_hours(1), ..Config::default() };
-        let task = tokio::spawn(portolan_controllers::run(client, config, std::future::pending()));
-        Self { api, refusals, task }
+        let transport = Api { fake: Arc::clone(&api), refusals: Arc::clone(&refusals) };
+        Self { api, refusals, _running: Running::start(transport, config()) }
     }
 
     fn refuse(&self, method: Method, end: &'static str, status: Value) {
         self.refusals.lock().unwrap().push((method, end, status));
-    }
-
-    /// Waits until the condition holds; on failure says what was there instead.
-    async fn eventually<T: std::fmt::Debug>(&self, what: &str, look: impl Fn() -> Result<(), T>) {
-        let deadline = Instant::now() + Duration::from_secs(30);
-        loop {
-            match look() {
-                Ok(()) => return,
-                Err(found) => assert!(Instant::now() < deadline, "{what}: {found:?}"),
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
     }
 
     /// `TYPE REASON OBJECT: MESSAGE` of every event there is.
@@ -110,7 +89,7 @@ impl Cluster {
     }
 
     async fn told(&self, start: &str) {
-        self.eventually(start, || {
+        eventually(start, || {
             let events = self.events();
             if events.iter().any(|event| event.starts_with(start)) { Ok(()) } else { Err(events) }
         })
@@ -127,7 +106,7 @@ impl Cluster {
     }
 
     async fn serves(&self, service: &str, addresses: &[&str]) {
-        self.eventually(service, || {
+        eventually(service, || {
             let found = (self.addresses(service), self.slices(service));
             let in_slices =
                 found.1.iter().flat_map(|slice| slice["endpoints"].as_array().cloned().unwrap_or_default());
@@ -141,16 +120,6 @@ impl Cluster {
         let slices = self.api.all(&paths::ENDPOINT_SLICES).into_iter();
         slices.filter(|slice| slice["metadata"]["labels"]["kubernetes.io/service-name"] == service).collect()
     }
-}
-
-fn service(name: &str) -> Value {
-    json!({
-        "metadata": { "name": name, "uid": format!("uid-{name}"), "creationTimestamp": "2026-01-01T00:00:00Z" },
-        "spec": {
-            "type": "ClusterIP", "clusterIP": "10.96.0.10", "ipFamilies": ["IPv4"], "selector": { "app": name },
-            "ports": [{ "port": 80, "protocol": "TCP", "targetPort": 8080 }],
-        },
-    })
 }
 
 fn pod(name: &str, app: &str, node: &str, ip: &str) -> Value {
@@ -204,12 +173,11 @@ async fn an_ending_namespace_is_no_news() {
     cluster.refuse(Method::POST, "/endpoints", ends());
     cluster.refuse(Method::POST, "/endpointslices", ends());
     cluster.api.put(&paths::SERVICES, service("quiet"));
-    cluster
-        .eventually("both writes are refused", || {
-            let left = cluster.refusals.lock().unwrap().len();
-            if left == 0 { Ok(()) } else { Err(left) }
-        })
-        .await;
+    eventually("both writes are refused", || {
+        let left = cluster.refusals.lock().unwrap().len();
+        if left == 0 { Ok(()) } else { Err(left) }
+    })
+    .await;
     // Events come in the order in which they happen: had there been one, it would be there before the next.
     cluster.refuse(Method::POST, "/endpoints", failure(500, "InternalError", &json!([])));
     cluster.api.put(&paths::SERVICES, service("loud"));
@@ -286,15 +254,14 @@ async fn hints_by_share_are_told_of() {
     cluster
         .told("Warning TopologyAwareHintsDisabled Service/web: Topology Aware Hints has been disabled, addressType: IPv4")
         .await;
-    cluster
-        .eventually("no hints are left", || {
-            let slices = cluster.slices("web");
-            let hinted = slices.iter().flat_map(|s| s["endpoints"].as_array().cloned().unwrap_or_default());
-            if hinted.clone().count() == 2 && hinted.clone().all(|e| e.get("hints").is_none()) {
-                Ok(())
-            } else {
-                Err(slices)
-            }
-        })
-        .await;
+    eventually("no hints are left", || {
+        let slices = cluster.slices("web");
+        let hinted = slices.iter().flat_map(|s| s["endpoints"].as_array().cloned().unwrap_or_default());
+        if hinted.clone().count() == 2 && hinted.clone().all(|e| e.get("hints").is_none()) {
+            Ok(())
+        } else {
+            Err(slices)
+        }
+    })
+    .await;
 }
