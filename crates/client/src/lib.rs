@@ -27,4 +27,4 @@ pub use error::{Error, Status};
 pub use events::{EventRecorder, EventType, ObjectRef};
 pub use labels::Labels;
 pub use path::{ApiPath, Versions, paths};
-pub use transport::{Body, BoxError, HttpTransport, Transport};
+pub use transport::{Body, BoxError, HttpTransport, Transport, unverified_tls};

@@ -16,6 +16,7 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 pub type Body = UnsyncBoxBody<Bytes, BoxError>;
 
 pub use https::HttpTransport;
+pub use tls::unverified_tls;
 pub(crate) use tls::{certificates, private_key};
 
 /// One way to reach an API server. Requests carry a path and query only (`/api/v1/nodes?limit=500`);

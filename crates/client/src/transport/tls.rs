@@ -43,6 +43,17 @@ pub(super) fn client_config(config: &Config) -> Result<ClientConfig, Error> {
     Ok(tls)
 }
 
+/// TLS for who asks whether somebody answers, not who it is: any certificate will do, and none is shown.
+pub fn unverified_tls() -> ClientConfig {
+    let provider = Arc::new(ring::default_provider());
+    ClientConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .expect("ring supports the default protocol versions")
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Unverified { provider }))
+        .with_no_client_auth()
+}
+
 fn roots(config: &Config) -> Result<RootCertStore, Error> {
     let mut roots = RootCertStore::empty();
     if let Some(pem) = &config.certificate_authority {
@@ -72,7 +83,7 @@ pub(crate) fn private_key(what: &str, pem: &[u8]) -> Result<PrivateKeyDer<'stati
         .map_err(|e| Error::Config(format!("{what} is not a PEM private key: {e}")))
 }
 
-/// For `insecure-skip-tls-verify`: any certificate will do, as long as the server has its key.
+/// Any certificate will do, as long as the server has its key.
 #[derive(Debug)]
 struct Unverified {
     provider: Arc<CryptoProvider>,
