@@ -144,6 +144,9 @@ pub const REPAIR_INTERVAL: Duration = Duration::from_mins(3);
 /// Pause before doubtful addresses are looked at again after the store failed.
 pub const REPAIR_RETRY_PAUSE: Duration = Duration::from_secs(1);
 
+/// Addresses in doubt that are held at once. What is not held is found by the next run over everything.
+pub const ADDRESS_DOUBTS_MAX: usize = 1024;
+
 /// How long a server that has stopped renewing counts as an endpoint of the Service `kubernetes`, and how often
 /// servers renew: Kubernetes' own, which must agree where both kinds of server run on one etcd.
 pub const MASTER_LEASE_SECONDS: u64 = 15;

@@ -14,9 +14,7 @@ use tokio::time::Instant;
 
 use super::objects;
 use super::repair::Owner;
-
-/// Doubts held at once. What is not held is found by the next run over everything.
-const DOUBTS_MAX: usize = 1024;
+use crate::limits::ADDRESS_DOUBTS_MAX;
 
 /// An address that its owner, if it is still there, may need an IPAddress for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -45,7 +43,7 @@ impl Doubts {
         let before = event.previous.as_ref().map(|previous| &previous.value[..]);
         let Some(doubt) = doubt(address, before, event.value.as_deref()) else { return };
         let mut held = self.held();
-        if held.now.len() < DOUBTS_MAX {
+        if held.now.len() < ADDRESS_DOUBTS_MAX {
             held.now.insert(doubt);
             self.raised.notify_one();
         }
@@ -54,7 +52,7 @@ impl Doubts {
     /// The address is to be looked at once more, when it is time.
     pub(super) fn again(&self, doubt: Doubt, after: Duration) {
         let mut held = self.held();
-        if held.later.len() < DOUBTS_MAX {
+        if held.later.len() < ADDRESS_DOUBTS_MAX {
             held.later.push((Instant::now() + after, doubt));
             self.raised.notify_one();
         }
